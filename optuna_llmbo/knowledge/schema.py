@@ -1,0 +1,211 @@
+"""TOML tables -> `Pack`, with every mistake reported by file, key and remedy.
+
+[pack]                          name, summary; optional sources, companions, generic
+[hyperparameters.<canonical>]   description; optional aliases, relations
+[derived.<name>]                expression, description
+[[recommended]]                 name, source
+[recommended.values]            <canonical> = number, string or boolean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
+import difflib
+import keyword
+import re
+from types import MappingProxyType
+from typing import Any
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.knowledge.expression import parse
+from optuna_llmbo.knowledge.pack import DerivedQuantity
+from optuna_llmbo.knowledge.pack import Hyperparameter
+from optuna_llmbo.knowledge.pack import normalise
+from optuna_llmbo.knowledge.pack import Pack
+from optuna_llmbo.knowledge.pack import Recommendation
+
+
+__all__ = ["read_pack"]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A type of value: its name in messages, its test, and what stands for it when left out."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    empty: Any
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
+
+
+_TEXT = _Kind("a string that is not empty", _is_text, "")
+_PROSE = _Kind("a string", lambda value: isinstance(value, str), "")
+_TEXTS = _Kind("a list of strings that are not empty", _is_texts, ())
+_TABLE = _Kind("a table", lambda value: isinstance(value, Mapping), MappingProxyType({}))
+_TABLES = _Kind("a list of tables", _is_tables, ())
+
+
+def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) -> Pack:
+    """Check a parsed TOML document and make a pack of it.
+
+    Args:
+        table: the document, in the schema of this module.
+        where: the file's path or another name for the document, for messages.
+        always_relevant: the field of that name of the pack.
+
+    Returns:
+        The pack.
+
+    Raises:
+        InputError: at the first mistake in the document.
+    """
+    optional = {"hyperparameters": _TABLE, "derived": _TABLE, "recommended": _TABLES}
+    parts = _fields(table, where, {"pack": _TABLE}, optional)
+    head = _fields(
+        parts["pack"],
+        f"{where}: [pack]",
+        {"name": _TEXT, "summary": _TEXT},
+        {"sources": _TEXTS, "companions": _TEXTS, "generic": _TEXTS},
+    )
+    hyperparameters = _hyperparameters(parts["hyperparameters"], where)
+    names = [hyperparameter.name for hyperparameter in hyperparameters]
+    pack = Pack(
+        name=head["name"],
+        summary=_one_line(head["summary"]),
+        hyperparameters=hyperparameters,
+        derived=_derived(parts["derived"], names, where),
+        recommended=_recommended(parts["recommended"], names, where),
+        sources=tuple(head["sources"]),
+        companions=tuple(head["companions"]),
+        generic=tuple(head["generic"]),
+        always_relevant=always_relevant,
+    )
+    for name in pack.generic:
+        if pack.find(name) is None:
+            raise _unknown(f"{where}: [pack] generic", name, "a name or alias", names)
+    return pack
+
+
+def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparameter, ...]:
+    hyperparameters = []
+    owners: dict[str, str] = {}
+    for name, table in tables.items():
+        place = f"{where}: [hyperparameters.{name}]"
+        _check_name(name, place)
+        entry = _fields(
+            table, place, {"description": _TEXT}, {"aliases": _TEXTS, "relations": _PROSE}
+        )
+        for spelling in (name, *entry["aliases"]):
+            owner = owners.setdefault(normalise(spelling), name)
+            if owner != name:
+                raise InputError(
+                    f"{place}: {spelling!r} already means {owner!r}; "
+                    "a spelling belongs to one hyperparameter of a pack, remove it from one"
+                )
+        description, relations = _one_line(entry["description"]), _one_line(entry["relations"])
+        hyperparameters.append(
+            Hyperparameter(name, tuple(entry["aliases"]), description, relations)
+        )
+    return tuple(hyperparameters)
+
+
+def _derived(
+    tables: Mapping[str, Any], names: list[str], where: str
+) -> tuple[DerivedQuantity, ...]:
+    quantities: list[DerivedQuantity] = []
+    for name, table in tables.items():
+        place = f"{where}: [derived.{name}]"
+        _check_name(name, place)
+        entry = _fields(table, place, {"expression": _TEXT, "description": _TEXT}, {})
+        try:
+            expression = parse(entry["expression"])
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+        known = [*names, *(quantity.name for quantity in quantities)]
+        for needed in sorted(expression.names):
+            if needed not in known:
+                expected = "a hyperparameter or an earlier derived quantity of this pack"
+                raise _unknown(f"{place} expression", needed, expected, known)
+        quantities.append(DerivedQuantity(name, expression, _one_line(entry["description"])))
+    return tuple(quantities)
+
+
+def _recommended(
+    tables: Collection[Mapping[str, Any]], names: list[str], where: str
+) -> tuple[Recommendation, ...]:
+    recommendations = []
+    for index, table in enumerate(tables):
+        place = f"{where}: [[recommended]] number {index + 1}"
+        required = {"name": _TEXT, "source": _TEXT, "values": _TABLE}
+        entry = _fields(table, place, required, {})
+        for name, value in entry["values"].items():
+            if name not in names:
+                raise _unknown(f"{place} values", name, "a hyperparameter of this pack", names)
+            if not isinstance(value, bool | int | float | str):
+                got = type(value).__name__
+                raise InputError(
+                    f"{place} values: {name!r} must be a number, a string or a boolean, got {got}"
+                )
+        recommendations.append(
+            Recommendation(entry["name"], dict(entry["values"]), entry["source"])
+        )
+    return tuple(recommendations)
+
+
+def _fields(
+    table: Any, where: str, required: Mapping[str, _Kind], optional: Mapping[str, _Kind]
+) -> dict[str, Any]:
+    """The table's values, those left out filled in; raises at an unknown, missing or bad one."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{where}: expected a table, got {type(table).__name__}")
+    kinds = {**required, **optional}
+    for key in table:
+        if key not in kinds:
+            raise _unknown(where, key, "a key of this table", list(kinds))
+    for key in required:
+        if key not in table:
+            raise InputError(
+                f"{where}: key {key!r} is missing; required are {list(required)}, "
+                f"optional are {list(optional)}"
+            )
+    for key, value in table.items():
+        if not kinds[key].accepts(value):
+            got = f"{type(value).__name__} {value!r}"
+            raise InputError(f"{where}: {key!r} must be {kinds[key].expected}, got {got:.80}")
+    return {key: table.get(key, kind.empty) for key, kind in kinds.items()}
+
+
+def _unknown(where: str, name: Any, expected: str, known: Collection[str]) -> InputError:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(
+        f"{where}: {name!r} is not {expected}; {hint}known are {', '.join(known) or 'none'}"
+    )
+
+
+def _check_name(name: Any, where: str) -> None:
+    """Names stand in expressions, so they must be plain lower-case identifiers."""
+    valid = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)
+    if not valid or keyword.iskeyword(name) or normalise(name) != name:
+        raise InputError(
+            f"{where}: the name {name!r} must be lower-case snake_case and no Python keyword; "
+            "put other spellings into `aliases`"
+        )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
