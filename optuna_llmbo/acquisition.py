@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+import warnings
 
 from botorch.acquisition import AcquisitionFunction
 from botorch.acquisition import GenericMCObjective
 from botorch.acquisition import LogExpectedImprovement
 from botorch.acquisition import qLogNoisyExpectedImprovement
+from botorch.exceptions import BotorchWarning
 from botorch.models import ModelListGP
 from botorch.models import SingleTaskGP
 from botorch.sampling import SobolQMCNormalSampler
+from linear_operator.utils.warnings import NumericalWarning
 import torch
 from torch import Tensor
 
@@ -63,8 +66,11 @@ def score_candidates(
         acquisition: one of `ACQUISITIONS`.
         seed: of the quasi-random samples of "log_nei".
     """
-    function = _choose(situation, acquisition, seed)
-    with torch.no_grad(), one_thread():
+    with torch.no_grad(), one_thread(), warnings.catch_warnings():
+        # Added jitter, and that nothing observed is feasible yet: no news for a study's user.
+        warnings.simplefilter("ignore", BotorchWarning)
+        warnings.simplefilter("ignore", NumericalWarning)
+        function = _choose(situation, acquisition, seed)
         chunks = candidates[:, None, :].split(_CHUNK)
         return torch.cat([function(chunk) for chunk in chunks])
 

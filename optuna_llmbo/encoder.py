@@ -201,7 +201,8 @@ class Encoder:
     def _blocks(self, assignments: Sequence[Assignment]) -> Iterator[list[Assignment]]:
         """Cut assignments into groups of bounded size, neighbours in the trie together."""
         block: list[Assignment] = []
-        size, previous = 0, []
+        size = 0
+        previous: list[int] = []
         for ids, assignment in sorted((self._ids(a), a) for a in assignments):
             size += len(ids) - _common_beginning(ids, previous)
             if block and size > _BLOCK_POSITIONS:

@@ -14,6 +14,11 @@ from optuna_llmbo.surrogate import scaled_matern
 
 _FEASIBLE, _INFEASIBLE = -1.0, 1.0
 
+_FAILURE_LENGTHSCALE = 0.3
+"""Least lengthscale of the model of failures, in units of a parameter's range. Its data are a
+step, which shrinks a free lengthscale until each failure speaks for itself alone; but failures
+come in regions (too high a rate, too much memory)."""
+
 
 def fit_constraints(
     features: Tensor, p: int, constraints: dict[str, np.ndarray], failed: Tensor
@@ -35,20 +40,22 @@ def fit_constraints(
     models = []
     with fit_errors(len(features)):
         for _, values in sorted(constraints.items()):
-            models.append(_fit(features, values, p))
+            models.append(_fit(features, values, p, least_lengthscale=2.5e-2))
         if len(failed):
             padding = torch.zeros(len(failed), features.shape[1] - p, dtype=features.dtype)
             both = torch.cat([features, torch.cat([failed, padding], dim=1)])
             outcome = np.repeat([_FEASIBLE, _INFEASIBLE], [len(features), len(failed)])
-            models.append(_fit(both, outcome, p))
+            models.append(_fit(both, outcome, p, least_lengthscale=_FAILURE_LENGTHSCALE))
     return models
 
 
-def _fit(features: Tensor, values: np.ndarray, p: int) -> SingleTaskGP:
+def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float) -> SingleTaskGP:
     """Fit on the rows with a value, scaled but not shifted: the sign is what matters."""
     known = ~np.isnan(values)
     finite = values[known & np.isfinite(values)]
     bound = float(np.abs(finite).max(initial=0.0)) or 1.0
     scaled = torch.from_numpy(np.clip(values[known], -bound, bound) / bound)
-    covariance = scaled_matern(range(p), ard=True, weight_median=1.0)
+    covariance = scaled_matern(
+        range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
+    )
     return fit_process(features[torch.from_numpy(known)], scaled, covariance)

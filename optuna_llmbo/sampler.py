@@ -30,6 +30,7 @@ from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.features import NumericView
 from optuna_llmbo.history import History
 from optuna_llmbo.history import read_history
+from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.prompt import Prompt
 from optuna_llmbo.space import Axis
@@ -219,10 +220,13 @@ class LLMBOSampler(BaseSampler):
         """
         self._raise_error_if_multi_objective(study)
         axis = Axis(param_distribution)
-        recommended = self._recommended(axis, trial.number, param_name)
-        if recommended is not None:
-            return recommended
-        if self._warn_independent_sampling and self._has_started(study):
+        if trial.number == 0:  # nothing is known of the study but the names so far
+            knowledge = self._knowledge.relevant([*trial.params, param_name])
+            advice = _advice(knowledge, 0, axis, param_name)
+            if advice is not None:
+                return advice
+        is_shared = param_name in self.infer_relative_search_space(study, trial)
+        if self._warn_independent_sampling and self._has_started(study) and not is_shared:
             self._warn_once(
                 study,
                 f"the parameter {param_name!r} is not shared by all trials (a conditional "
@@ -236,11 +240,14 @@ class LLMBOSampler(BaseSampler):
         return axis.from_unit(self._rng(trial.number, param_name).random())
 
     def _start(self, space: SearchSpace, history: History, number: int) -> Configuration:
-        """What the packs recommend, filled up and followed by a quasi-random sequence."""
-        drawn = startup_configuration(space, history.seen, index=number, rng=self._rng("start-up"))
-        advice = {n: self._recommended(space.axis(n), number, n) for n in space.names}
-        advised = {n: drawn[n] if value is None else value for n, value in advice.items()}
-        return drawn if space.key(advised) in history.seen else advised
+        """The packs' recommended configurations in turn, then a quasi-random sequence."""
+        knowledge = self._knowledge.relevant(space.names)
+        for index in range(knowledge.n_recommended):
+            recommended = _recommended(knowledge, index, space)
+            if space.key(recommended) not in history.seen:
+                return recommended
+        rng = self._rng("start-up")
+        return startup_configuration(space, history.seen, index=number, rng=rng)
 
     def _suggest(
         self, space: SearchSpace, history: History, seed: int, kernel: KernelName
@@ -267,10 +274,6 @@ class LLMBOSampler(BaseSampler):
         encoder = self._encoder[1]
         return lambda configurations: encoder.read([prompt.assignment(c) for c in configurations])
 
-    def _recommended(self, axis: Axis, number: int, name: str) -> Any | None:
-        value = self._knowledge.recommended_value(number, name)
-        return None if value is None else axis.nearest(value)
-
     def _has_started(self, study: Study) -> bool:
         finished = (TrialState.COMPLETE, TrialState.PRUNED)
         n = sum(trial.state in finished for trial in compat.all_trials(study))
@@ -286,6 +289,22 @@ class LLMBOSampler(BaseSampler):
         if key not in self._warned:
             self._warned.add(key)
             _logger.warning(message)
+
+
+def _recommended(knowledge: Knowledge, index: int, space: SearchSpace) -> Configuration:
+    """A recommended configuration, the middle of the range for what it does not name."""
+    values = {}
+    for name in space.names:
+        axis = space.axis(name)
+        advice = _advice(knowledge, index, axis, name)
+        values[name] = axis.from_unit(0.5) if advice is None else advice
+    return values
+
+
+def _advice(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:
+    """The admissible value next to a recommended one; None if there is none."""
+    value = knowledge.recommended_value(index, name)
+    return None if value is None else axis.nearest(value)
 
 
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import math
 from typing import Literal
 import warnings
 
-from botorch.exceptions import ModelFittingError
+from botorch.exceptions import BotorchError
 from botorch.exceptions import OptimizationWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
@@ -185,7 +185,9 @@ def _kernel(kernel: KernelName, p: int, k: int) -> Kernel:
     return text if text_alone else numeric + text
 
 
-def scaled_matern(columns: range, *, ard: bool, weight_median: float) -> Kernel:
+def scaled_matern(
+    columns: range, *, ard: bool, weight_median: float, least_lengthscale: float = 2.5e-2
+) -> Kernel:
     """Matern-5/2 on some columns, with priors on the lengthscale and on the variance.
 
     The lengthscale's log-normal prior grows with the square root of the dimension (Hvarfner,
@@ -198,7 +200,7 @@ def scaled_matern(columns: range, *, ard: bool, weight_median: float) -> Kernel:
         ard_num_dims=width if ard else None,
         active_dims=tuple(columns),
         lengthscale_prior=prior,
-        lengthscale_constraint=GreaterThan(2.5e-2, initial_value=prior.mode),
+        lengthscale_constraint=GreaterThan(least_lengthscale, initial_value=prior.mode),
     )
     weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.
@@ -216,8 +218,8 @@ def fit_errors(n: int) -> Iterator[None]:
     except (
         NotPSDError,
         NanError,
-        ModelFittingError,
-        torch.linalg.LinAlgError,
+        BotorchError,  # features that are not finite, no fit from any start
+        torch.linalg.LinAlgError,  # type: ignore[attr-defined]
         torch.OutOfMemoryError,
         MemoryError,
         ValueError,  # a prior's or a distribution's, for a value that is not finite

@@ -14,9 +14,7 @@ import pytest
 from optuna_llmbo import LLMBOSampler
 
 
-class TestLLMBOSampler(
-    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-):
+class TestLLMBOSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     """Every promise of a sampler for single-objective studies."""
 
     @pytest.fixture

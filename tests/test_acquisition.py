@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from optuna_llmbo.acquisition import AcquisitionName
+from optuna_llmbo.acquisition import score_candidates
+from optuna_llmbo.acquisition import Situation
+from optuna_llmbo.feasibility import fit_constraints
+from optuna_llmbo.surrogate import fit_surrogate
+from optuna_llmbo.surrogate import Views
+
+
+X = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None]
+Y = -((X[:, 0] - 0.6) ** 2)
+CANDIDATES = torch.linspace(0, 1, 41, dtype=torch.float64)[:, None]
+NONE = torch.zeros(0, 1, dtype=torch.float64)
+
+
+def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situation:
+    y = (Y - Y.mean()) / Y.std()
+    surrogate = fit_surrogate(Views(X), y, "numeric", Views(CANDIDATES))
+    constraints = {} if over is None else {"c": X[:, 0].numpy() - over}
+    return Situation(
+        model=surrogate.model,
+        observed=X,
+        best=float(y.max()),
+        noise=surrogate.noise,
+        pending=pending,
+        constraints=fit_constraints(X, 1, constraints, torch.zeros(0, 0)),
+    )
+
+
+def test_log_ei_is_log_expected_improvement() -> None:
+    here = situation()
+    scores = score_candidates(CANDIDATES, here, "log_ei", seed=0)
+    with torch.no_grad():
+        posterior = here.model.posterior(CANDIDATES)
+    for i in (0, 17, 40):
+        mean, deviation = float(posterior.mean[i, 0]), math.sqrt(float(posterior.variance[i, 0]))
+        z = (mpmath.mpf(mean) - here.best) / deviation
+        ei = deviation * (mpmath.npdf(z) + z * mpmath.ncdf(z))
+        assert float(scores[i]) == pytest.approx(float(mpmath.log(ei)), rel=1e-4)
+
+
+@pytest.mark.parametrize("acquisition", ["auto", "log_ei", "log_nei"])
+def test_the_best_candidate_is_near_the_optimum(acquisition: AcquisitionName) -> None:
+    scores = score_candidates(CANDIDATES, situation(), acquisition, seed=0)
+    assert scores.shape == (41,) and torch.isfinite(scores).all()
+    assert abs(float(CANDIDATES[scores.argmax()]) - 0.6) < 0.15
+
+
+def test_running_trials_push_away() -> None:
+    free = score_candidates(CANDIDATES, situation(), "log_nei", seed=0)
+    top = int(free.argmax())
+    pending = CANDIDATES[top : top + 1]
+    busy = score_candidates(CANDIDATES, situation(pending=pending), "auto", seed=0)
+    assert int(busy.argmax()) != top
+    assert busy[top] - busy.max() < free[top] - free.max()
+
+
+def test_constraints_forbid() -> None:
+    scores = score_candidates(CANDIDATES, situation(over=0.4), "auto", seed=0)
+    assert float(CANDIDATES[scores.argmax()]) <= 0.45
+
+
+def test_same_seed_same_scores() -> None:
+    pending = torch.tensor([[0.6]], dtype=torch.float64)
+    a, b = (
+        score_candidates(CANDIDATES, situation(pending=pending), "auto", seed=3) for _ in range(2)
+    )
+    np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+
+import pytest
+import torch
+
+from optuna_llmbo import llm as llms
+from optuna_llmbo.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(llms.ENVIRONMENT_VARIABLE, raising=False)
+
+
+def test_order_of_choice(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llms, "_embedded_file", lambda: Path("/there/model.gguf"))
+    assert llms.resolve().kind == "gguf"
+    assert "embedded" in llms.resolve().reason
+    monkeypatch.setenv(llms.ENVIRONMENT_VARIABLE, str(tiny_llm))
+    assert llms.resolve().location == str(tiny_llm)
+    assert llms.ENVIRONMENT_VARIABLE in llms.resolve().reason
+    named = llms.resolve("owner/model")
+    assert (named.kind, named.location) == ("hub", "owner/model")
+    assert "argument" in named.reason
+
+
+def test_the_hub_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llms, "_embedded_file", lambda: None)
+    assert llms.resolve() == llms.LLMSource(
+        "hub", llms.HUB_DEFAULT, "default of the hub, nothing else was found"
+    )
+    with pytest.raises(InputError, match="embedded model is not installed"):
+        llms.resolve("embedded")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "missing.gguf", "just-a-word"])
+def test_a_model_that_is_not_there(name: str) -> None:
+    with pytest.raises(InputError, match="there is no model.*Install the embedded model"):
+        llms.resolve(name)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a .gguf file nor a folder with a config.json"):
+        llms.resolve(tmp_path)
+
+
+def test_load_from_a_folder(tiny_llm: Path) -> None:
+    loaded = llms.load(llms.resolve(tiny_llm))
+    assert loaded.d_model == 32 and loaded.dtype == torch.float32
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_pickled_weights_are_refused(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_llm, folder)
+    state = llms.load(llms.resolve(folder)).model.state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="cannot load the language model pickled"):
+        llms.load(llms.resolve(folder))
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="cannot load the language model no-such-owner/nothing"):
+        llms.load(llms.resolve("no-such-owner/nothing"))
+
+
+def test_users_default_dtype_does_not_matter(tiny_llm: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert llms.load(llms.resolve(tiny_llm)).model.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+def test_gguf_is_dequantized_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = llms.resolve("embedded")
+    monkeypatch.setenv("OPTUNA_LLMBO_CACHE", str(tmp_path))
+    first = llms.load(source)
+    assert len(list(tmp_path.glob("gguf/*/model.safetensors"))) == 1
+    monkeypatch.setattr(llms, "_dequantize", lambda *_: pytest.fail("dequantized again"))
+    second = llms.load(source)
+    name = "model.layers.3.mlp.up_proj.weight"
+    assert torch.equal(first.model.state_dict()[name], second.model.state_dict()[name])
+    prompt = first.tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        best = int(first.model(**prompt).logits[0, -1].argmax())
+    assert first.tokenizer.decode([best]) == " Paris"
+
+
+def test_a_failed_dequantization_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPTUNA_LLMBO_CACHE", str(tmp_path))
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF is not what this is")
+    with pytest.raises(InputError, match="cannot load the language model broken.gguf"):
+        llms.load(llms.resolve(broken))
+    assert not list((tmp_path / "gguf").iterdir())

@@ -1,0 +1,391 @@
+"""The sampler on whole studies, beyond what Optuna's own suite asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import math
+from pathlib import Path
+import pickle
+import threading
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+import pytest
+import torch
+
+from optuna_llmbo import LLMBOSampler
+from optuna_llmbo import sampler as sampler_module
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.suggest import Suggestion
+
+
+MakeSampler = Callable[..., LLMBOSampler]
+
+
+@pytest.fixture
+def make(tiny_llm: Path) -> MakeSampler:
+    def make_sampler(**kwargs: object) -> LLMBOSampler:
+        defaults = {"llm": tiny_llm, "seed": 0, "n_candidates": 8, "n_startup_trials": 3}
+        return LLMBOSampler(**{**defaults, **kwargs})  # type: ignore[arg-type]
+
+    return make_sampler
+
+
+def bowl(trial: optuna.Trial) -> float:
+    x = trial.suggest_float("x", -5, 5)
+    y = trial.suggest_int("y", 0, 10)
+    shift = {"a": 0.0, "b": 1.0}[trial.suggest_categorical("c", ["a", "b"])]
+    return (x - 1) ** 2 + (y - 3) ** 2 + shift
+
+
+def lora(trial: optuna.Trial) -> float:
+    rate = trial.suggest_float("learning_rate", 1e-6, 5e-3, log=True)
+    ratio = trial.suggest_float("alpha_ratio", 0.5, 128, log=True)
+    trial.suggest_int("rank", 1, 256, log=True)
+    trial.suggest_int("batch_size", 2, 64, log=True)
+    trial.suggest_float("lora_dropout", 0.0, 0.3)
+    return abs(math.log10(rate * ratio) + 2.5)
+
+
+def params_of(study: optuna.Study) -> list[dict[str, object]]:
+    return [trial.params for trial in study.trials]
+
+
+@pytest.mark.parametrize("kernel", ["sum", "text", "numeric"])
+def test_beats_random(make: MakeSampler, kernel: str) -> None:
+    study = optuna.create_study(sampler=make(kernel=kernel, n_candidates=16))
+    study.optimize(bowl, n_trials=18)
+    at_random = optuna.create_study(sampler=RandomSampler(seed=0))
+    at_random.optimize(bowl, n_trials=18)
+    if kernel == "text":  # a model with random weights reads little out of digits
+        assert study.best_value < 5.0
+    else:
+        assert study.best_value < min(1.5, at_random.best_value)
+
+
+def test_maximize_is_minimize_upside_down(make: MakeSampler) -> None:
+    down = optuna.create_study(sampler=make(kernel="numeric"))
+    down.optimize(bowl, n_trials=8)
+    up = optuna.create_study(sampler=make(kernel="numeric"), direction="maximize")
+    up.optimize(lambda trial: -bowl(trial), n_trials=8)
+    assert params_of(up) == params_of(down)
+
+
+def test_starts_with_what_the_packs_recommend(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(n_startup_trials=4))
+    study.optimize(lora, n_trials=4)
+    tried = params_of(study)
+    default = {
+        "rank": 16,
+        "alpha_ratio": 2.0,
+        "lora_dropout": 0.05,
+        "batch_size": 16,
+        "learning_rate": 2e-4,
+    }
+    assert default in tried[:2]
+    assert any(params["rank"] == 32 and params["learning_rate"] == 1e-3 for params in tried[:3])
+    assert len({tuple(sorted(params.items())) for params in tried}) == 4
+
+
+def test_recommended_values_of_another_domain_are_not_used(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make())
+    study.optimize(bowl, n_trials=3)
+    xs = [trial.params["x"] for trial in study.trials]
+    assert len(set(xs)) == 3
+
+
+def test_recommended_default_that_was_enqueued_is_not_repeated(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(n_startup_trials=3))
+    default = {
+        "rank": 16,
+        "alpha_ratio": 2.0,
+        "lora_dropout": 0.05,
+        "batch_size": 16,
+        "learning_rate": 2e-4,
+    }
+    study.enqueue_trial(default)
+    study.optimize(lora, n_trials=3)
+    assert params_of(study).count(default) == 1
+    assert study.trials[1].params["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("kernel", ["sum", "numeric"])
+def test_reproducible_and_resumable(make: MakeSampler, kernel: str, tmp_path: Path) -> None:
+    whole = optuna.create_study(sampler=make(kernel=kernel))
+    whole.optimize(bowl, n_trials=7)
+    storage = f"sqlite:///{tmp_path}/study.db"
+    for n_trials in (1, 3, 3):  # a new sampler and a new process's worth of state each time
+        study = optuna.create_study(
+            storage=storage, study_name="s", load_if_exists=True, sampler=make(kernel=kernel)
+        )
+        study.optimize(bowl, n_trials=n_trials)
+    assert params_of(study) == params_of(whole)
+    other = optuna.create_study(sampler=make(kernel=kernel, seed=1))
+    other.optimize(bowl, n_trials=7)
+    assert params_of(other) != params_of(whole)
+
+
+def test_a_grid_is_never_resampled(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(n_startup_trials=2))
+
+    def objective(trial: optuna.Trial) -> float:
+        return trial.suggest_int("a", 0, 3) + trial.suggest_categorical("b", [1.0, 2.0, 3.0])
+
+    study.optimize(objective, n_trials=12)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 12
+    study.optimize(objective, n_trials=2)  # all seen: the study goes on
+    assert len(study.trials) == 14
+
+
+def test_pruned_trials_count_and_teach(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(kernel="numeric"))
+
+    def objective(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        trial.report(value, 1)
+        raise optuna.TrialPruned
+
+    study.optimize(objective, n_trials=15)
+    values = [trial.intermediate_values[1] for trial in study.trials]
+    assert min(values[3:]) < min(values[:3])
+    assert min(values) < 2.0
+
+
+def test_failing_regions_are_avoided(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(kernel="numeric"))
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        if x > 0.5:  # where the values would be best
+            raise ValueError("no luck")
+        return -x
+
+    study.optimize(objective, n_trials=20, catch=ValueError)
+    late = [trial.params["x"] for trial in study.trials[10:]]
+    assert max(late) < 0.7  # it probes the border, and leaves what lies behind it alone
+    assert study.best_value < -0.4
+
+
+@pytest.mark.parametrize("through", ["constraints_func", "set_constraint"])
+def test_constraints(make: MakeSampler, through: str) -> None:
+    calls = []
+
+    def constraints(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+        calls.append(trial.number)
+        return (trial.params["x"] - 0.4,)
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        if through == "set_constraint":
+            trial.set_constraint("x", x - 0.4)
+        return -x
+
+    given = {"constraints_func": constraints} if through == "constraints_func" else {}
+    study = optuna.create_study(sampler=make(kernel="numeric", **given))
+    study.optimize(objective, n_trials=14)
+    late = [trial.params["x"] for trial in study.trials[7:]]
+    assert sum(x <= 0.45 for x in late) >= 4
+    assert -0.4 <= study.best_value < -0.3
+    assert calls == (list(range(14)) if given else [])
+
+
+def test_running_trials_are_not_repeated(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(kernel="numeric"))
+    study.optimize(bowl, n_trials=6)
+    asked = [study.ask() for _ in range(4)]
+    points = [(bowl(trial), tuple(trial.params.values()))[1] for trial in asked]
+    assert len(set(points)) == 4
+
+
+def test_a_surrogate_that_fails_never_ends_the_study(
+    make: MakeSampler, monkeypatch: pytest.MonkeyPatch, warnings_logged: list[str]
+) -> None:
+    kernels: list[str] = []
+
+    def fail(self: Suggestion, kernel: str, read: object) -> None:
+        kernels.append(kernel)
+        raise SurrogateFitError("for this test")
+
+    monkeypatch.setattr(Suggestion, "choose", fail)
+    study = optuna.create_study(sampler=make())
+    study.optimize(bowl, n_trials=6)
+    assert kernels == ["sum", "numeric"] * 3
+    assert len(study.trials) == 6
+    assert len(set(map(str, params_of(study)))) == 6
+    assert warnings_logged == [  # one a kernel, not one a trial
+        "kernel='sum' failed and was left out: for this test",
+        "kernel='numeric' failed and was left out: for this test",
+    ]
+
+
+def test_falls_back_to_the_numeric_kernel(
+    make: MakeSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = Suggestion.choose
+
+    def fail_on_text(self: Suggestion, kernel: str, read: object) -> object:
+        if kernel != "numeric":
+            raise SurrogateFitError("for this test")
+        return choose(self, kernel, read)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Suggestion, "choose", fail_on_text)
+    study = optuna.create_study(sampler=make())
+    study.optimize(bowl, n_trials=6)
+    control = optuna.create_study(sampler=make(kernel="numeric"))
+    control.optimize(bowl, n_trials=6)
+    assert params_of(study) == params_of(control)
+
+
+def test_pickle(make: MakeSampler) -> None:
+    sampler = make()
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(bowl, n_trials=5)
+    again = pickle.loads(pickle.dumps(sampler))
+    assert again._encoder is None
+    study.sampler = again
+    study.optimize(bowl, n_trials=1)
+    whole = optuna.create_study(sampler=make())
+    whole.optimize(bowl, n_trials=6)
+    assert params_of(study) == params_of(whole)
+
+
+def test_torch_state_is_left_alone(make: MakeSampler) -> None:
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")  # a tensor made there would have no values
+    try:
+        study = optuna.create_study(sampler=make())
+        study.optimize(bowl, n_trials=5)
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_threads_share_a_sampler(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make())
+    study.optimize(bowl, n_trials=10, n_jobs=3)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert len(set(map(str, params_of(study)))) == 10
+    assert threading.active_count() < 50
+
+
+def test_one_sampler_on_two_studies(make: MakeSampler, tmp_path: Path) -> None:
+    sampler = make()
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    studies = [optuna.create_study(storage=storage, sampler=sampler) for _ in range(2)]
+    for _ in range(2):
+        studies[0].optimize(bowl, n_trials=3)
+        studies[1].optimize(lora, n_trials=3)
+    assert [len(study.trials) for study in studies] == [6, 6]
+
+
+def test_hyperband(make: MakeSampler) -> None:
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
+    study = optuna.create_study(sampler=make(), pruner=pruner)
+
+    def objective(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        for step in range(1, 10):
+            trial.report(value / step, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    study.optimize(objective, n_trials=12)
+    assert len(study.trials) == 12
+
+
+def test_independent_parameters_are_warned_about_once(
+    make: MakeSampler, warnings_logged: list[str]
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        return x + (trial.suggest_float("odd", 0, 1) if trial.number % 2 else 0.0)
+
+    for warn in (True, False):
+        warnings_logged.clear()
+        sampler = make(kernel="numeric", warn_independent_sampling=warn)
+        optuna.create_study(sampler=sampler).optimize(objective, n_trials=9)
+        assert len(warnings_logged) == (1 if warn else 0)
+        assert all("'odd'" in message for message in warnings_logged)
+
+
+def test_the_independent_sampler_is_used_and_told(make: MakeSampler) -> None:
+    calls: list[str] = []
+
+    class Inner(RandomSampler):
+        def before_trial(self, *args: object) -> None:
+            calls.append("before")
+
+        def after_trial(self, *args: object) -> None:
+            calls.append("after")
+
+        def reseed_rng(self) -> None:
+            calls.append("reseed")
+
+        def sample_independent(self, *args: object) -> float:  # type: ignore[override]
+            return 0.125
+
+    sampler = make(independent_sampler=Inner())
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    sampler.reseed_rng()
+    assert study.trials[0].params == {"x": 0.125}
+    assert calls == ["before", "after", "reseed"]
+
+
+def test_task_and_own_knowledge_reach_the_model(
+    make: MakeSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passages = []
+    encoder = sampler_module.Encoder
+    monkeypatch.setattr(
+        sampler_module,
+        "Encoder",
+        lambda llm, passage: passages.append(passage) or encoder(llm, passage),
+    )
+    pack = {
+        "pack": {"name": "mine", "summary": "Bowls are round.", "sources": []},
+        "hyperparameters": {"x": {"aliases": [], "description": "The way east.", "relations": ""}},
+    }
+    study = optuna.create_study(sampler=make(task="Find the bottom.", knowledge=pack))
+    study.optimize(bowl, n_trials=4)
+    assert len(passages) == 1
+    for words in ("Find the bottom.", "Bowls are round.", "x: The way east.", "y: 0 to 10"):
+        assert words in passages[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kernel": "rbf"}, "kernel must be one of sum, text, numeric; got 'rbf'"),
+        ({"acquisition": "ucb"}, "acquisition must be one of auto"),
+        ({"n_startup_trials": -1}, "n_startup_trials must be an integer of at least 0"),
+        ({"n_candidates": 0}, "n_candidates must be an integer of at least 1"),
+        ({"llm": "./nowhere"}, "there is no model"),
+        ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
+    ],
+)
+def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(**wrong)
+
+
+def test_several_objectives_are_refused(make: MakeSampler) -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=make())
+    with pytest.raises(ValueError, match="multi-objective"):
+        study.optimize(lambda trial: (bowl(trial), 0.0), n_trials=1)
+
+
+@pytest.mark.slow
+def test_embedded_model_end_to_end() -> None:
+    study = optuna.create_study(sampler=LLMBOSampler(llm="embedded", seed=0, n_candidates=12))
+    study.optimize(lora, n_trials=8)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert study.best_value < 1.0

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+import pytest
+
+from optuna_llmbo.space import Axis
+from optuna_llmbo.space import SearchSpace
+
+
+DISTRIBUTIONS = [
+    FloatDistribution(-3.0, 7.0),
+    FloatDistribution(1e-6, 5e-3, log=True),
+    FloatDistribution(-10.2, 10.2, step=0.1),
+    IntDistribution(-4, 9),
+    IntDistribution(1, 256, log=True),
+    IntDistribution(0, 30, step=3),
+    CategoricalDistribution((1, 2, 4, 8)),
+    CategoricalDistribution((8, 1, 2)),
+    CategoricalDistribution(("a", "b", "c")),
+    CategoricalDistribution((None, True, 1.5, "x", 0)),
+    CategoricalDistribution((float("nan"), "x")),
+    CategoricalDistribution((True, False)),
+]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_unit_round_trip(distribution: BaseDistribution) -> None:
+    axis = Axis(distribution)
+    for u in np.linspace(0.0, 1.0, 101):
+        value = axis.from_unit(u)
+        assert distribution._contains(distribution.to_internal_repr(value))
+        again = axis.from_unit(axis.to_unit(value))
+        assert distribution.to_internal_repr(again) == pytest.approx(
+            distribution.to_internal_repr(value), nan_ok=True
+        )
+        assert type(again) is type(value)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_finite_axes_reach_every_value(distribution: BaseDistribution) -> None:
+    axis = Axis(distribution)
+    if math.isinf(axis.n_values):
+        return
+    values = axis.values()
+    assert len(values) == axis.n_values
+    reached = {distribution.to_internal_repr(axis.from_unit(u)) for u in np.linspace(0, 1, 5000)}
+    assert reached == {distribution.to_internal_repr(value) for value in values}
+
+
+def test_log_scale_and_order() -> None:
+    rate = Axis(FloatDistribution(1e-6, 1e-2, log=True))
+    assert rate.to_unit(1e-4) == pytest.approx(0.5)
+    # numeric choices are ordered by size, not by place
+    assert [Axis(CategoricalDistribution((8, 1, 2))).to_unit(v) for v in (1, 2, 8)] == (
+        pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    )
+
+
+def test_values_outside_the_range_count_as_its_end() -> None:
+    assert Axis(FloatDistribution(0.0, 1.0)).to_unit(7.0) == 1.0
+    assert Axis(FloatDistribution(0.1, 1.0, log=True)).to_unit(-1.0) == 0.0
+
+
+def test_nearest() -> None:
+    assert Axis(IntDistribution(2, 12)).nearest(16) == 12
+    assert Axis(FloatDistribution(0.0, 1.0, step=0.25)).nearest(0.6) == 0.5
+    assert Axis(CategoricalDistribution((1, 4, 64))).nearest(16) == 4
+    assert Axis(CategoricalDistribution(("adamw", "sgd"))).nearest("sgd") == "sgd"
+    assert Axis(CategoricalDistribution(("adamw", "sgd"))).nearest("lion") is None
+    assert Axis(CategoricalDistribution((True, False))).nearest(1) is None
+    assert Axis(FloatDistribution(0.0, 1.0)).nearest("a") is None
+
+
+def test_unit_cube_of_nominal_choices() -> None:
+    space = SearchSpace({"c": CategoricalDistribution(("a", "b", "c"))})
+    features = space.unit_cube([{"c": "a"}, {"c": "b"}, {"c": "c"}])
+    distances = np.linalg.norm(features[:, None] - features[None], axis=-1)
+    np.testing.assert_allclose(distances, 1.0 - np.eye(3), atol=1e-12)
+
+
+def test_grid_and_size() -> None:
+    space = SearchSpace({"b": CategoricalDistribution(("x", "y")), "a": IntDistribution(1, 3)})
+    grid = list(space.grid())
+    assert space.n_configurations == len(grid) == len({space.key(c) for c in grid}) == 6
+    assert SearchSpace({"x": FloatDistribution(0, 1)}).n_configurations == math.inf
+
+
+def test_key_tells_true_from_one_by_place() -> None:
+    space = SearchSpace({"c": CategoricalDistribution(("x", None, float("nan")))})
+    keys = [space.key({"c": value}) for value in ("x", None, float("nan"))]
+    assert len(set(keys)) == 3
+
+
+def test_restrict() -> None:
+    space = SearchSpace({"x": FloatDistribution(0, 1)})
+    assert space.restrict({"x": 0.5, "y": 1}) == {"x": 0.5}
+    assert space.restrict({"y": 1}) is None
