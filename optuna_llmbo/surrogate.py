@@ -195,12 +195,13 @@ def scaled_matern(
     """
     width = len(columns)
     prior = LogNormalPrior(math.sqrt(2) + 0.5 * math.log(width), math.sqrt(3))
+    start = max(float(prior.mode), 1.1 * least_lengthscale)
     matern = MaternKernel(
         nu=2.5,
         ard_num_dims=width if ard else None,
         active_dims=tuple(columns),
         lengthscale_prior=prior,
-        lengthscale_constraint=GreaterThan(least_lengthscale, initial_value=prior.mode),
+        lengthscale_constraint=GreaterThan(least_lengthscale, initial_value=start),
     )
     weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.

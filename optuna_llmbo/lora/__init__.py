@@ -1,0 +1,9 @@
+"""LoRA fine-tuning as an Optuna objective."""
+
+from optuna_llmbo.lora.objective import LoRAObjective as LoRAObjective
+from optuna_llmbo.lora.recipe import default_space as default_space
+from optuna_llmbo.lora.recipe import LoRARecipe as LoRARecipe
+from optuna_llmbo.lora.run import Progress as Progress
+
+
+__all__ = ["LoRAObjective", "LoRARecipe", "Progress", "default_space"]

@@ -1,0 +1,90 @@
+"""The loss of a model on response tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+from typing import Any
+from typing import TYPE_CHECKING
+
+import torch
+
+from optuna_llmbo.lora.tokens import Batch
+from optuna_llmbo.lora.tokens import by_length
+from optuna_llmbo.lora.tokens import collate
+from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.tokens import IGNORED
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def validation_loss(model: Any, examples: Sequence[Example], *, batch_size: int = 8) -> float:
+    """Mean negative log likelihood of the response tokens, in nats per token.
+
+    Args:
+        model: a causal language model of `transformers`; left in evaluation mode.
+        examples: every one of them counts, by its number of response tokens.
+        batch_size: examples per forward pass; it does not change the result.
+
+    Returns:
+        The loss, which is not finite if the model's outputs are not.
+    """
+    model.eval()
+    total = 0.0
+    with torch.no_grad():
+        for group in by_length(examples, batch_size):
+            total += float(response_nll(model, collate(group, device_of(model))))
+    return total / sum(example.n_response for example in examples)
+
+
+def response_nll(model: Any, batch: Batch) -> torch.Tensor:
+    """Summed negative log likelihood of a batch's response tokens, in nats.
+
+    The vocabulary projection is computed at the positions that predict a response token only.
+    A bfloat16 model multiplies matrices in bfloat16, adapters included; the softmax is float32.
+
+    Returns:
+        () float32, differentiable.
+    """
+    wanted = batch.labels != IGNORED
+    half = model.dtype is torch.bfloat16
+    with (
+        _head_reads_only(model, wanted),
+        torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=half),
+    ):
+        logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+    if logits.dim() == 3:  # this model computes its logits without its output embeddings
+        logits = logits[wanted]
+    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's weights are."""
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+@contextlib.contextmanager
+def _head_reads_only(model: Any, wanted: torch.Tensor) -> Iterator[None]:
+    """Let only the hidden states at `wanted` (n, t) into the vocabulary projection.
+
+    A response is a third of an example and less, and the projection of a small model is a fifth
+    of its arithmetic and most of its memory. What the model does with its logits afterwards
+    (scaling, capping) is element by element and stays as it is.
+    """
+
+    def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *rest = inputs
+        return (hidden[wanted], *rest) if hidden.shape[:2] == wanted.shape else inputs
+
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

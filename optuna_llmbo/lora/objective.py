@@ -1,0 +1,211 @@
+"""The objective of a LoRA study: hyperparameters in, validation loss out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import threading
+from typing import Any
+import weakref
+
+import optuna
+import torch
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.data import Source
+from optuna_llmbo.lora.prepare import Options
+from optuna_llmbo.lora.prepare import prepare
+from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.run import Progress
+from optuna_llmbo.lora.run import record_gains
+from optuna_llmbo.lora.run import Run
+from optuna_llmbo.lora.space import Space
+
+
+FINGERPRINT = "lora_objective"
+"""The study's user attribute that holds `LoRAObjective.fingerprint`."""
+
+
+class LoRAObjective:
+    """Train a LoRA adapter on a sample of the data and return its validation loss.
+
+    Works under every Optuna sampler, pruner and storage; the direction must be "minimize". A
+    trial
+
+    1. takes its hyperparameters from the study's sampler,
+    2. trains an adapter on the proxy, the same random sample of the training data in every trial,
+    3. reports the loss on all validation examples at `reports` evenly spaced points of the
+       training. The step reported is the percentage of the training that is done (25, 50, 75,
+       100), so that pruners compare runs of different batch sizes at equal amounts of data,
+    4. returns the last of these losses, in nats per response token (natural logarithm).
+
+    Model and data are loaded at first use and shared by all trials. The base model is never
+    changed for good, and trials in several threads train one after the other.
+
+    The default configuration (`default_params`) is the control: a trial that runs it is never
+    stopped by the pruner.
+
+    Each trial records as user attributes: `seconds`, `steps` (of the optimizer), `tokens` (read
+    in training, prompts included), `examples` (size of the proxy), `dropped_examples` (left over
+    after the last whole batch), `peak_memory_bytes` (CUDA: most allocated in the trial; else the
+    process's largest resident size so far), `base_loss`, `gain_over_base`, `is_default`, and once
+    a trial with the default configuration is complete `default_loss` and `gain_over_default`. A
+    trial that diverges or runs out of GPU memory is pruned with `pruned_reason`; one stopped from
+    the keyboard has `interrupted`.
+
+    Args:
+        model: a hub id, a folder, a GGUF file or "embedded"; None: as `llm.resolve` decides.
+        train: a `datasets.Dataset`, a JSON, JSONL, CSV or Parquet file, a dataset's hub id, or
+            "stdlib-docstrings" for the documented functions of Python's standard library.
+        validation: data as `train`; or how many examples to split off `train`; or None for 10%
+            of them, at most 128.
+        proxy: fraction of the training examples that trials train on, in (0, 1].
+        metric: "loss".
+        space: distributions by parameter name; or a function from the trial to a dict of
+            hyperparameters; or None for `default_space`. Names are those of `LoRARecipe`, or
+            r, lora_r, alpha, alpha_ratio (alpha / rank), dropout, lr. What is not named keeps
+            its default.
+        variant: "lora", "rslora" or "dora".
+        epochs: passes over the proxy.
+        max_length: examples with more tokens are left out, before anything is split or sampled.
+        prompt_column: default: prompt, instruction or question.
+        response_column: default: response, output or answer.
+        reports: how often a trial evaluates and reports, 1 to 100.
+        micro_batch_size: most examples in memory at once. It changes no gradient but by rounding
+            and by which inputs the dropout happens to drop.
+        seed: of the split, the proxy, the adapter's initial weights, the order and the dropout.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: of the base model; default: bfloat16 where the hardware multiplies it, else
+            float32. Adapters are float32 always.
+        progress: called after every optimizer step.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None,
+        train: Source,
+        *,
+        validation: Source | int | None = None,
+        proxy: float = 0.1,
+        metric: str = "loss",
+        space: Space | None = None,
+        variant: str = "lora",
+        epochs: int = 1,
+        max_length: int = 512,
+        prompt_column: str | None = None,
+        response_column: str | None = None,
+        reports: int = 4,
+        micro_batch_size: int = 8,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.options = Options(
+            model=model,
+            train=train,
+            validation=validation,
+            proxy=proxy,
+            metric=metric,
+            space=space,
+            variant=variant,
+            epochs=epochs,
+            max_length=max_length,
+            prompt_column=prompt_column,
+            response_column=response_column,
+            reports=reports,
+            micro_batch_size=micro_batch_size,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )
+        self.progress = progress
+        self._lock = threading.RLock()
+        self._prepared: Prepared | None = None
+        self._checked_studies: weakref.WeakSet[optuna.Study] = weakref.WeakSet()
+
+    def prepare(self) -> Prepared:
+        """Load the model and the data and check all inputs; the first call does the work.
+
+        Raises:
+            InputError: for every mistake in the arguments, the data or the search space.
+        """
+        with self._lock:
+            if self._prepared is None:
+                self._prepared = prepare(self.options)
+            return self._prepared
+
+    @property
+    def default_params(self) -> dict[str, Any]:
+        """The default configuration in the search space's names, for `study.enqueue_trial`.
+
+        Raises:
+            InputError: if the space is a function whose parameters cannot express it.
+        """
+        params = self.prepare().space.default_params
+        if params is None:
+            raise InputError(
+                "the function given as space asks for parameters of its own, so that the default "
+                "configuration cannot be written in them: enqueue one yourself."
+            )
+        return dict(params)
+
+    @property
+    def base_loss(self) -> float:
+        """Validation loss of the base model, nats per response token."""
+        return self.prepare().base_loss
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines a result besides the hyperparameters; JSON-serializable."""
+        return dict(self.prepare().fingerprint)
+
+    def check_study(self, study: optuna.Study) -> None:
+        """Check that a study's results can be compared with this objective's, and mark it.
+
+        Raises:
+            InputError: if the study does not minimize one value, or holds results of an
+                objective with other data, model or settings.
+        """
+        if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
+            raise InputError(
+                "the validation loss is to be minimized, and nothing else: create the study with "
+                'direction="minimize".'
+            )
+        there, ours = study.user_attrs.get(FINGERPRINT), self.fingerprint
+        if there is None:
+            study.set_user_attr(FINGERPRINT, ours)
+            return
+        names = sorted(there.keys() | ours.keys())
+        differ = [name for name in names if there.get(name) != ours.get(name)]
+        if differ:
+            listed = ", ".join(f"{n} ({there.get(n)!r}, now {ours.get(n)!r})" for n in differ)
+            raise InputError(
+                f"the study {study.study_name!r} holds results of another objective, which "
+                f"differs in {listed}. They cannot be compared: use another study name."
+            )
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Run one trial.
+
+        Returns:
+            The validation loss after training, nats per response token.
+
+        Raises:
+            InputError: for a mistake in the inputs, see `prepare` and `check_study`.
+            optuna.TrialPruned: if the pruner says so, or the run diverges or lacks GPU memory.
+        """
+        with self._lock:
+            prepared = self.prepare()
+            self._check_study_once(trial)
+            recipe = prepared.space.suggest(trial)
+            run = Run(trial, recipe, prepared, self.options, self.progress)
+            loss = run()
+            record_gains(trial, loss, prepared.base_loss)
+            return loss
+
+    def _check_study_once(self, trial: optuna.Trial) -> None:
+        study = getattr(trial, "study", None)  # a FixedTrial has none
+        if study is not None and study not in self._checked_studies:
+            self.check_study(study)
+            self._checked_studies.add(study)

@@ -1,0 +1,183 @@
+"""Everything that is loaded and checked once, before the first trial of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+import os
+from typing import Any
+
+import optuna
+import torch
+
+from optuna_llmbo import llm
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import data
+from optuna_llmbo.lora import space as spaces
+from optuna_llmbo.lora import tokens
+from optuna_llmbo.lora import train as training
+from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.space import CheckedSpace
+from optuna_llmbo.lora.tokens import Example
+
+
+METRICS = ("loss",)
+
+_logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an objective was asked to do; see `LoRAObjective` for the meaning of each."""
+
+    model: str | os.PathLike[str] | None
+    train: data.Source
+    validation: data.Source | int | None
+    proxy: float
+    metric: str
+    space: spaces.Space | None
+    variant: str
+    epochs: int
+    max_length: int
+    prompt_column: str | None
+    response_column: str | None
+    reports: int
+    micro_batch_size: int
+    seed: int
+    device: str | torch.device | None
+    dtype: torch.dtype | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A loaded model and checked data: all that a trial needs besides its hyperparameters."""
+
+    model: Any
+    """The frozen base model. A trial changes it in place and changes it back."""
+    train: tuple[Example, ...]
+    """The proxy: what every trial trains on."""
+    validation: tuple[Example, ...]
+    space: CheckedSpace
+    base_loss: float
+    """Validation loss of the base model, nats per response token."""
+    fingerprint: dict[str, Any]
+    """All that determines a trial's result besides its hyperparameters."""
+
+
+def prepare(options: Options) -> Prepared:
+    """Load and check everything.
+
+    Examples that are too long are left out first, then validation examples are split off, then
+    the proxy is drawn: `proxy` is a fraction of the examples that can be trained on.
+
+    Raises:
+        InputError: for every mistake in the options, the data or the search space.
+    """
+    _check_options(options)
+    pairs = _load_pairs(options)
+    loaded = _load_model(options)
+    usable = [_encode(part, loaded.tokenizer, options.max_length) for part in pairs]
+    if len(usable) == 1:
+        keys = [example.pair.key for example in usable[0]]
+        count = data.validation_count(options.validation, len(keys))
+        usable = list(data.split(usable[0], keys, count, options.seed))
+    train, validation = usable
+    chosen = data.subset(len(train), options.proxy, options.seed)
+    proxy = tuple(train[i] for i in chosen)
+    space = spaces.check(options.space, n_examples=len(proxy), variant=options.variant)
+    base_loss = validation_loss(loaded.model, validation, batch_size=options.micro_batch_size)
+    if not math.isfinite(base_loss):
+        raise InputError(
+            f"the validation loss of {loaded.source} is {base_loss} before any training, in "
+            f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
+        )
+    record = _fingerprint(options, loaded, proxy, validation)
+    return Prepared(loaded.model, proxy, tuple(validation), space, base_loss, record)
+
+
+def _check_options(options: Options) -> None:
+    if options.metric not in METRICS:
+        raise InputError(f"metric={options.metric!r}: only 'loss' is there so far.")
+    for name, most in (("epochs", None), ("micro_batch_size", None), ("reports", 100)):
+        _check_count(name, getattr(options, name), most)
+    _check_count("max_length", options.max_length, None)
+    data.check_proxy(options.proxy)
+    if options.dtype not in (None, torch.float32, torch.bfloat16):
+        raise InputError(
+            f"dtype={options.dtype}: expected torch.float32 or torch.bfloat16; float16 would need "
+            "its loss scaled."
+        )
+
+
+def _check_count(name: str, value: Any, most: int | None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):
+        end = "" if most is None else f" to {most}"
+        raise InputError(f"{name}={value!r}: expected an integer from 1{end}.")
+
+
+def _load_pairs(options: Options) -> list[list[data.Pair]]:
+    """Training data, and validation data if they have a source of their own."""
+    columns = {
+        "prompt_column": options.prompt_column,
+        "response_column": options.response_column,
+    }
+    train = data.load_pairs(options.train, **columns)
+    if options.validation is None or isinstance(options.validation, int):
+        return [train]
+    validation = data.load_pairs(options.validation, **columns)
+    data.check_disjoint(train, validation)
+    return [train, validation]
+
+
+def _load_model(options: Options) -> llm.LanguageModel:
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = options.dtype or training.default_dtype(device)
+    loaded = llm.load(llm.resolve(options.model), device=device, dtype=dtype)
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    if positions is not None and options.max_length > positions:
+        raise InputError(
+            f"max_length={options.max_length}: {loaded.source} reads at most {positions} tokens."
+        )
+    return loaded
+
+
+def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list[Example]:
+    examples = tokens.encode(pairs, tokenizer, max_length)
+    left_out = len(pairs) - len(examples)
+    if not examples:
+        raise InputError(
+            f"all {len(pairs)} examples are longer than max_length={max_length} tokens: raise it."
+        )
+    if left_out:
+        _logger.info(
+            f"{left_out} of {len(pairs)} examples are longer than max_length={max_length} tokens "
+            "and are left out."
+        )
+    return examples
+
+
+def _fingerprint(
+    options: Options,
+    loaded: llm.LanguageModel,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+) -> dict[str, Any]:
+    source = loaded.source
+    is_hub = source.kind == "hub"
+    return {
+        "model": source.location if is_hub else os.path.basename(os.path.abspath(source.location)),
+        "train": data.source_name(options.train),
+        "train_examples": len(train),
+        "train_hash": tokens.digest(train),
+        "validation_examples": len(validation),
+        "validation_hash": tokens.digest(validation),
+        "proxy": options.proxy,
+        "metric": options.metric,
+        "variant": options.variant,
+        "epochs": options.epochs,
+        "max_length": options.max_length,
+        "seed": options.seed,
+        "dtype": str(loaded.dtype),
+    }

@@ -1,0 +1,172 @@
+"""The search space of an objective: a dict of distributions or a function of the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import recipe as recipes
+from optuna_llmbo.lora.recipe import LoRARecipe
+
+
+SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
+Space = Mapping[str, BaseDistribution] | SpaceFunction
+
+
+@dataclass(frozen=True)
+class CheckedSpace:
+    """A search space whose values can all be trained, and the default in its names."""
+
+    distributions: Mapping[str, BaseDistribution]
+    """By parameter name; of a function, those it asks for on the way to the default."""
+    function: SpaceFunction | None
+    default_params: Mapping[str, Any] | None
+    """The default configuration; None if a function's parameters cannot express it."""
+    variant: str
+    n_examples: int
+    """Training examples of a trial; no batch is larger."""
+
+    def suggest(self, trial: optuna.Trial) -> LoRARecipe:
+        """The configuration that the study's sampler proposes for a trial.
+
+        Raises:
+            InputError: if a function returns an unknown name or a value that cannot be trained.
+        """
+        if self.function is not None:
+            return self.recipe(self.function(trial))
+        return self.recipe(
+            {name: _suggest(trial, name, d) for name, d in self.distributions.items()}
+        )
+
+    def recipe(self, params: Mapping[str, Any]) -> LoRARecipe:
+        """`params` with the default for whatever is not in them.
+
+        Raises:
+            InputError: if a name or a value cannot be trained.
+        """
+        defaults = dataclasses.replace(recipes.DEFAULT, variant=self.variant)
+        recipe = LoRARecipe.from_params(params, defaults)
+        if recipe.batch_size > self.n_examples:
+            raise InputError(
+                f"a batch of {recipe.batch_size} is larger than the {self.n_examples} examples "
+                "that a trial trains on: lower the batch size or raise proxy."
+            )
+        return recipe
+
+    @property
+    def default_recipe(self) -> LoRARecipe | None:
+        """The default configuration, if the space can express it."""
+        return None if self.default_params is None else self.recipe(self.default_params)
+
+
+def check(space: Space | None, *, n_examples: int, variant: str) -> CheckedSpace:
+    """Check a space before the first trial.
+
+    Of a function only the parameters that it asks for on the way to the default configuration
+    are seen, so that other branches are checked when a trial takes them.
+
+    Args:
+        space: distributions by name, a function from the trial to a dict of values by name, or
+            None for `default_space`.
+        n_examples: training examples of a trial.
+        variant: of the adapter.
+
+    Raises:
+        InputError: if the space admits a value that cannot be trained.
+    """
+    recipes.check_variant(variant)
+    if space is None:
+        space = recipes.default_space(n_examples)
+    if callable(space):
+        return _check_function(space, n_examples, variant)
+    if not isinstance(space, Mapping):
+        raise InputError(
+            f"space={space!r}: expected a dict of optuna.distributions, a function of the "
+            "trial, or None."
+        )
+    recipes.check_space(space, n_examples)
+    default = recipes.default_params(space)
+    checked = CheckedSpace(dict(space), None, default, variant, n_examples)
+    checked.recipe(default)
+    return checked
+
+
+def _check_function(function: SpaceFunction, n_examples: int, variant: str) -> CheckedSpace:
+    probe = DefaultTrial()
+    params = function(probe)  # type: ignore[arg-type]
+    if not isinstance(params, Mapping):
+        raise InputError(f"the function given as space returned {params!r}, expected a dict.")
+    known = {n: d for n, d in probe.distributions.items() if n not in probe.unknown}
+    recipes.check_space(known, n_examples)
+    default = None if probe.unknown else dict(probe.params)
+    checked = CheckedSpace(dict(probe.distributions), function, default, variant, n_examples)
+    checked.recipe(params)
+    return checked
+
+
+class DefaultTrial:
+    """Stands in for a trial: answers with the default and remembers what it was asked."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.distributions: dict[str, BaseDistribution] = {}
+        self.params: dict[str, Any] = {}
+        self.unknown: set[str] = set()
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """As `optuna.Trial.suggest_float`."""
+        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """As `optuna.Trial.suggest_int`."""
+        return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """As `optuna.Trial.suggest_categorical`."""
+        return self._answer(name, CategoricalDistribution(choices))
+
+    def _answer(self, name: str, distribution: BaseDistribution) -> Any:
+        self.distributions[name] = distribution
+        try:
+            recipes.role_of(name)
+        except InputError:
+            self.unknown.add(name)
+            return self.params.setdefault(name, _first(distribution))
+        known = {n: d for n, d in self.distributions.items() if n not in self.unknown}
+        recipes.check_space({name: distribution}, n_examples=2**63)
+        self.params[name] = recipes.default_params(known)[name]
+        return self.params[name]
+
+
+def _first(distribution: Any) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(name, distribution.choices)

@@ -1,0 +1,157 @@
+"""Pairs -> token ids with the response marked, and their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.data import Pair
+
+
+IGNORED = -100  # label of a position without loss, torch's `ignore_index`
+
+_CHUNK = 1000  # pairs given to the tokenizer at once
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized pair."""
+
+    pair: Pair
+    ids: np.ndarray
+    """(t,) int32: prompt, response, end of sequence."""
+    n_prompt: int
+    """How many of the ids are the prompt, on which there is no loss; at least 1."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_response(self) -> int:
+        """Tokens with loss: the response and the end of the sequence."""
+        return len(self.ids) - self.n_prompt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded on the right to one length t."""
+
+    ids: torch.Tensor
+    """(n, t) int64."""
+    mask: torch.Tensor
+    """(n, t) int64, 1 at real tokens."""
+    labels: torch.Tensor
+    """(n, t) int64: at each position the token to predict there, that is the next one, or
+    `IGNORED`. They are shifted already."""
+
+
+def encode(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Example]:
+    """Tokenize pairs and leave out those that are too long; nothing is truncated.
+
+    A tokenizer with a chat template renders a user's and an assistant's turn. Without one, the
+    text is the prompt, a line break, and the response. Prompt and response are tokenized apart,
+    so that the loss starts exactly where an answer would.
+
+    Args:
+        pairs: prompts and responses.
+        tokenizer: of `transformers`.
+        max_length: most tokens of an example, prompt and end of sequence included.
+
+    Raises:
+        InputError: if the template cannot render a pair, or there is no token to end with.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token.")
+    examples = []
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        rendered = [_render(pair, tokenizer) for pair in chunk]
+        prompts = _ids(tokenizer, [prompt for prompt, _ in rendered])
+        responses = _ids(tokenizer, [response for _, response in rendered])
+        begin = _begin(tokenizer)
+        for pair, prompt, response in zip(chunk, prompts, responses, strict=True):
+            prompt = begin + prompt
+            ids = prompt + _ended(response, tokenizer)
+            if len(ids) <= max_length:
+                examples.append(Example(pair, np.asarray(ids, dtype=np.int32), len(prompt)))
+    return examples
+
+
+def collate(examples: Sequence[Example], device: torch.device) -> Batch:
+    """Pad examples to one length, on the right: under causal attention no real token sees it."""
+    shape = (len(examples), max(map(len, examples)))
+    ids = torch.zeros(shape, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED, dtype=torch.int64)
+    for row, example in enumerate(examples):
+        tokens = torch.from_numpy(example.ids).long()
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+        first = example.n_prompt - 1  # the prompt's last token predicts the first of the response
+        labels[row, first : len(tokens) - 1] = tokens[example.n_prompt :]
+    return Batch(ids.to(device), mask.to(device), labels.to(device))
+
+
+def by_length(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Groups of at most `size` examples of like length, which saves padding."""
+    ordered = sorted(examples, key=len)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """A short hash of what a model reads, in order."""
+    state = hashlib.sha256()
+    for example in examples:
+        state.update(np.array([len(example), example.n_prompt], dtype=np.int64).tobytes())
+        state.update(example.ids.tobytes())
+    return state.hexdigest()[:16]
+
+
+def _render(pair: Pair, tokenizer: Any) -> tuple[str, str]:
+    """The text up to where the response starts, and the rest."""
+    if not tokenizer.chat_template:
+        return pair.prompt + "\n", pair.response
+    turns = [
+        {"role": "user", "content": pair.prompt},
+        {"role": "assistant", "content": pair.response},
+    ]
+    try:
+        prompt = tokenizer.apply_chat_template(
+            turns[:1], tokenize=False, add_generation_prompt=True
+        )
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    except (jinja2.TemplateError, TypeError, KeyError) as error:
+        raise InputError(
+            f"the tokenizer's chat template cannot render a user's and an assistant's turn: "
+            f"{error}"
+        ) from error
+    if whole.startswith(prompt):
+        return prompt, whole[len(prompt) :].rstrip()
+    return prompt, pair.response  # some templates rewrite past turns
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]
+
+
+def _begin(tokenizer: Any) -> list[int]:
+    """The beginning-of-sequence token, if the tokenizer sets one; a template writes its own."""
+    alone = tokenizer("").input_ids
+    has_one = not tokenizer.chat_template and tokenizer.bos_token_id in alone
+    return [tokenizer.bos_token_id] if has_one else []
+
+
+def _ended(response: list[int], tokenizer: Any) -> list[int]:
+    """The response with an end: a template's own end-of-turn token, or end of sequence."""
+    if response and response[-1] in tokenizer.all_special_ids:
+        return response
+    return [*response, tokenizer.eos_token_id]

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import data
+from optuna_llmbo.lora.data import Pair
+from tests.lora.conftest import rows
+
+
+PAIRS = [Pair(**row) for row in rows(20)]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+def test_reads_files(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tmp_path / f"pairs{suffix}"
+    table = datasets.Dataset.from_list(rows(20))
+    writers = {".csv": table.to_csv, ".parquet": table.to_parquet, ".jsonl": table.to_json}
+    if suffix == ".json":
+        path.write_text(json.dumps(rows(20)))
+    else:
+        writers[suffix](str(path))
+    assert data.load_pairs(path) == PAIRS
+    assert data.load_pairs(str(path)) == PAIRS
+
+
+@pytest.mark.parametrize(("prompt", "response"), data.KNOWN_COLUMNS)
+def test_detects_columns(prompt: str, response: str) -> None:
+    table = datasets.Dataset.from_list([{"id": 1, response: "b", prompt: "a"}])
+    assert data.load_pairs(table) == [Pair("a", "b")]
+
+
+def test_named_columns_win() -> None:
+    table = datasets.Dataset.from_list([{"prompt": "a", "response": "b", "code": "c"}])
+    assert data.load_pairs(table, response_column="code") == [Pair("a", "c")]
+
+
+def _table(**columns: list[Any]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict(columns)
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "message"),
+    [
+        (_table(text=["a"], label=["b"]), {}, "name prompt_column .* columns are: text, label"),
+        (_table(prompt=["a"], label=["b"]), {}, "cannot tell prompts from responses"),
+        (_table(q=["a"]), {"prompt_column": "z"}, "no column 'z'. The columns are: q"),
+        (
+            _table(q=["a"]),
+            {"prompt_column": "q", "response_column": "q"},
+            "both read from the column 'q'",
+        ),
+        (_table(prompt=[], response=[]), {}, "a Dataset has no rows"),
+        (_table(prompt=["a", " "], response=["b", "b"]), {}, "'prompt' has no text in row 1 "),
+        (
+            _table(prompt=["a"] * 8, response=["b"] + [None] * 7),
+            {},
+            "row 1, 2, 3, 4, 5 and 2 more",
+        ),
+        (_table(prompt=["a"], response=[3]), {}, "'response' has no text in row 0"),
+        (datasets.DatasetDict(), {}, "got a DatasetDict. Of a DatasetDict, pass one split"),
+        (None, {}, "expected a datasets.Dataset, a path, .* got a NoneType"),
+        ("nowhere.jsonl", {}, "there is no data file 'nowhere.jsonl'"),
+    ],
+)
+def test_bad_sources(source: Any, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        data.load_pairs(source, **columns)
+
+
+def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    text = tmp_path / "pairs.txt"
+    text.write_text("a\tb\n")
+    with pytest.raises(InputError, match="known suffixes: .json, .jsonl, .csv, .parquet"):
+        data.load_pairs(text)
+    broken = tmp_path / "pairs.json"
+    broken.write_text('{"prompt": ')
+    with pytest.raises(InputError, match="cannot read the data .*pairs.json"):
+        data.load_pairs(broken)
+
+
+def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: Any, **kwargs: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'some/data' doesn't exist")
+
+    monkeypatch.setattr(datasets, "load_dataset", missing)
+    with pytest.raises(InputError, match="cannot read the data 'some/data': .* doesn't exist"):
+        data.load_pairs("some/data")
+
+
+def test_check_disjoint() -> None:
+    data.check_disjoint(PAIRS[:10], PAIRS[10:])
+    copy = Pair(PAIRS[4].prompt + " \n", " " + PAIRS[4].response)
+    with pytest.raises(InputError, match="1 of the validation examples .*'count on from 4 "):
+        data.check_disjoint(PAIRS[:10], [copy, *PAIRS[10:]])
+    data.check_disjoint(PAIRS[:1], [Pair(PAIRS[0].prompt, "another answer")])
+
+
+@pytest.mark.parametrize(
+    ("validation", "n", "count"), [(None, 50, 5), (None, 9000, 128), (7, 8, 7)]
+)
+def test_validation_count(validation: int | None, n: int, count: int) -> None:
+    assert data.validation_count(validation, n) == count
+
+
+@pytest.mark.parametrize(("validation", "n"), [(0, 8), (8, 8), (-1, 8), (True, 8), (None, 1)])
+def test_bad_validation_count(validation: int | None, n: int) -> None:
+    with pytest.raises(InputError, match=f"of {n} usable examples off for validation"):
+        data.validation_count(validation, n)
+
+
+def test_split_is_seeded_and_complete() -> None:
+    keys = [pair.key for pair in PAIRS]
+    train, validation = data.split(PAIRS, keys, 5, seed=1)
+    assert len(validation) == 5
+    assert sorted([*train, *validation], key=PAIRS.index) == PAIRS
+    assert (train, validation) == data.split(PAIRS, keys, 5, seed=1)
+    assert validation != data.split(PAIRS, keys, 5, seed=2)[1]
+
+
+def test_split_keeps_copies_out_of_training() -> None:
+    copies = [*PAIRS, *PAIRS]
+    train, validation = data.split(copies, [pair.key for pair in copies], 5, seed=0)
+    data.check_disjoint(train, validation)
+    assert len(validation) == len(set(validation)) == 5
+    assert len(train) == 30
+
+
+def test_split_of_copies_only() -> None:
+    same = [PAIRS[0]] * 4
+    with pytest.raises(InputError, match="1 different examples are too few to split 2 off"):
+        data.split(same, [pair.key for pair in same], 2, seed=0)
+
+
+def test_subset_is_an_exact_nested_sample() -> None:
+    small, large = data.subset(200, 0.1, seed=3), data.subset(200, 0.25, seed=3)
+    assert len(small) == 20
+    assert len(set(large)) == len(large) == 50
+    assert large[:20] == small
+    assert small != sorted(small)
+    assert small != data.subset(200, 0.1, seed=4)
+    assert sorted(data.subset(200, 1, seed=3)) == list(range(200))
+
+
+@pytest.mark.parametrize("proxy", [0, -0.1, 1.1, float("nan"), "all", True])
+def test_bad_proxy(proxy: Any) -> None:
+    with pytest.raises(InputError, match="proxy=.*: expected a fraction above 0 and up to 1"):
+        data.subset(100, proxy, seed=0)
+
+
+def test_proxy_of_nothing() -> None:
+    with pytest.raises(InputError, match="proxy=0.01 of 20 training examples is less than one"):
+        data.subset(20, 0.01, seed=0)

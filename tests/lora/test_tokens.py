@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from optuna_llmbo import llm
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import tokens
+from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.tokens import IGNORED
+from tests.tiny import make_tiny_llm
+
+
+PAIR = Pair("two and two?", "four, höchstens")
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    folder = make_tiny_llm(tmp_path_factory.mktemp("chat"), chat=True)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_without_a_template(tiny: llm.LanguageModel) -> None:
+    (example,) = tokens.encode([PAIR], tiny.tokenizer, 100)
+    decode = tiny.tokenizer.decode
+    assert decode(example.ids[: example.n_prompt]) == "two and two?\n"
+    assert decode(example.ids[example.n_prompt :]) == "four, höchstens<eos>"
+    assert example.n_response == len("four, höchstens".encode()) + 1
+
+
+def test_with_a_template(chat) -> None:  # type: ignore[no-untyped-def]
+    (example,) = tokens.encode([PAIR], chat, 100)
+    assert chat.decode(example.ids[: example.n_prompt]) == "<user>two and two?<assistant>"
+    assert chat.decode(example.ids[example.n_prompt :]) == "four, höchstens<eos>"
+
+
+def test_a_template_that_rewrites_turns_still_ends(chat) -> None:  # type: ignore[no-untyped-def]
+    rewriting = "{% if add_generation_prompt %}ask: {{ messages[0]['content'] }}{% endif %}"
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokenizer.chat_template = rewriting
+    (example,) = tokens.encode([PAIR], tokenizer, 100)
+    assert tokenizer.decode(example.ids) == "ask: two and two?four, höchstens<eos>"
+
+
+def test_a_template_that_fails(chat) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokenizer.chat_template = "{{ raise_exception('only system turns') }}"
+    with pytest.raises(InputError, match="chat template cannot render .* only system turns"):
+        tokens.encode([PAIR], tokenizer, 100)
+
+
+def test_a_tokenizer_without_an_end(tiny_llm: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        tokens.encode([PAIR], tokenizer, 100)
+
+
+def test_a_beginning_of_sequence_token_is_kept(tiny_llm: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm, bos_token="<pad>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<pad> $A", special_tokens=[("<pad>", tokenizer.pad_token_id)]
+    )
+    (example,) = tokens.encode([PAIR], tokenizer, 100)
+    assert tokenizer.decode(example.ids) == "<pad>two and two?\nfour, höchstens<eos>"
+    assert tokenizer.decode(example.ids[: example.n_prompt]) == "<pad>two and two?\n"
+
+
+def test_long_examples_are_left_out_whole(tiny: llm.LanguageModel) -> None:
+    pairs = [Pair("a" * n, "b") for n in (1, 5, 9)]  # 3 more: line break, b, end
+    kept = tokens.encode(pairs, tiny.tokenizer, 8)
+    assert [example.pair for example in kept] == pairs[:2]
+    assert len(kept[1]) == 8
+
+
+def test_collate_marks_what_predicts_the_response(examples: list[Example]) -> None:
+    batch = tokens.collate(examples[:5], torch.device("cpu"))
+    for row, example in enumerate(examples[:5]):
+        length = len(example)
+        assert batch.ids[row, :length].tolist() == example.ids.tolist()
+        assert batch.mask[row].tolist() == [1] * length + [0] * (batch.mask.shape[1] - length)
+        positions = (batch.labels[row] != IGNORED).nonzero().flatten()
+        assert positions.tolist() == list(range(example.n_prompt - 1, length - 1))
+        assert batch.labels[row, positions].tolist() == example.ids[example.n_prompt :].tolist()
+
+
+def test_by_length_keeps_every_example(examples: list[Example]) -> None:
+    groups = list(tokens.by_length(examples, 7))
+    assert [len(group) for group in groups] == [7, 7, 7, 3]
+    assert sorted(id(e) for group in groups for e in group) == sorted(map(id, examples))
+    assert len(groups[0][-1]) <= len(groups[1][0])
+
+
+def test_digest_sees_tokens_order_and_prompts(examples: list[Example]) -> None:
+    digest = tokens.digest(examples)
+    assert digest == tokens.digest(list(examples))
+    assert digest != tokens.digest(examples[::-1])
+    assert digest != tokens.digest(examples[:-1])
+    moved = Example(examples[0].pair, examples[0].ids, examples[0].n_prompt + 1)
+    assert digest != tokens.digest([moved, *examples[1:]])
