@@ -98,8 +98,10 @@ def commit() -> str:
 
 def report(folder: Path) -> None:
     """Print one line a result: default, best found, when, and the time of a suggestion."""
-    print("| sampler | seed | base | default | best found | found in trial | pruned | "
-          "suggestion, mean s | trials, total s |")
+    print(
+        "| sampler | seed | base | default | best found | found in trial | pruned | "
+        "suggestion, mean s | trials, total s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
@@ -123,7 +125,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--proxy", type=float, default=0.045)
+    parser.add_argument("--proxy", type=float, default=0.03)
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--validation", type=int, default=32)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -139,6 +141,7 @@ def main() -> None:
             proxy=arguments.proxy,
             max_length=arguments.max_length,
             validation=arguments.validation,
+            reports=3,
         )
         for name, seed in missing:
             run(name, seed, arguments.trials, objective, arguments.results)
