@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/optuna-llmbo tune --model embedded --train stdlib-docstrings \
-		--max-length 96 --proxy 0.03 --validation 32 --reports 3 \
+		--max-length 96 --proxy 0.0305 --validation 32 --reports 3 \
 		--trials 12 --pruner median --storage $(DEMO_STORAGE) --study demo --seed 0 \
 		$(DEMO_OPTIONS)
 

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--proxy", type=float, default=0.03)
+    parser.add_argument("--proxy", type=float, default=0.0305)
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--validation", type=int, default=32)
     parser.add_argument("--results", type=Path, default=RESULTS)
