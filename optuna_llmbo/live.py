@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.progress import TextColumn
 from rich.table import Table
 
-from optuna_llmbo.lora.objective import Progress as TrialProgress
+from optuna_llmbo.lora.run import Progress as TrialProgress
 from optuna_llmbo.prompt import format_value
 
 

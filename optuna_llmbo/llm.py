@@ -107,8 +107,8 @@ def load(
     Args:
         source: what `resolve` returned.
         device: default: CUDA where there is one, else the CPU.
-        dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves embeddings
-            by up to half their size.
+        dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves
+            embeddings more than configurations differ.
         trust_remote_code: run code that the model's repository ships. Off unless asked for.
 
     Raises:

@@ -80,13 +80,15 @@ class LLMBOSampler(BaseSampler):
             packs whose names match the study's parameters; a TOML file's path or a mapping of
             your own (or a sequence of them) comes before these; None switches knowledge off.
         task: what is being optimized, in a sentence for the prompt. Default None: not said.
-        kernel: `"sum"` (default) of numeric and text kernel, which did best in our measurements;
-            `"text"` alone, as in the paper; `"numeric"` alone, which loads no language model.
+        kernel: `"sum"` (default) of numeric and text kernel: text says what numbers cannot, but
+            is the weaker guide where there are only numbers; `"text"` alone, as in the paper;
+            `"numeric"` alone, the control, which loads no language model.
         n_startup_trials: how many observed trials (complete, or pruned with a value) it takes
             before the model chooses: the packs' recommended configurations first, then a
             scrambled Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
         n_candidates: how many configurations the language model reads for one suggestion; the
-            cost of a suggestion grows with it. Default 48: about 10 seconds on two CPU cores.
+            cost of a suggestion grows with it. Default 48: seconds on a CPU; the README
+            says how many.
         acquisition: `"log_ei"`, `"log_nei"` (its noisy form), or `"auto"` (default): the first
             while the inferred noise is small and nothing is running or constrained, else the
             second. Running trials and constraints always need the second.

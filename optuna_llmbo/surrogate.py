@@ -45,9 +45,8 @@ _FIT_TOLERANCE = 1e-5
 """Relative improvement of the likelihood at which the fit ends."""
 
 _TEXT_WEIGHT_MEDIAN = 0.3
-"""Prior median of the text kernel's variance beside the numeric kernel's, which is 1: with few
-trials the numbers are the better guide (design notes: rank correlation 0.62-0.72 against 0.2-0.4
-at 25 observations)."""
+"""Prior median of the text kernel's variance, the numeric kernel's being 1: with few trials the
+numbers are the better guide, and text must earn its weight."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,8 @@ def isolated_torch(seed: int) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run small matrices on one thread: more of them wait for each other most of the time.
-
-    With the other core busy a fit of 20 trials took 7 s on two threads and 0.5 s on one.
-    """
+    """Run small matrices on one thread: several wait for each other most of the time, and where
+    another process uses a core they wait far longer than they compute."""
     n = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -58,7 +58,7 @@ ARROWS = {
         "surrogate",
         "torch_state",
     },
-    "lora": {"errors", "llm"},
+    "lora": {"errors", "llm", "space"},
     "live": {"lora", "prompt"},
     "cli": {"errors", "live", "llm", "lora", "sampler"},
 }

@@ -33,6 +33,15 @@ def make(tiny_llm: Path) -> MakeSampler:
     return make_sampler
 
 
+DEFAULT = {
+    "rank": 16,
+    "alpha_ratio": 2.0,
+    "lora_dropout": 0.05,
+    "batch_size": 16,
+    "learning_rate": 2e-4,
+}
+
+
 def bowl(trial: optuna.Trial) -> float:
     x = trial.suggest_float("x", -5, 5)
     y = trial.suggest_int("y", 0, 10)
@@ -77,14 +86,7 @@ def test_starts_with_what_the_packs_recommend(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=make(n_startup_trials=4))
     study.optimize(lora, n_trials=4)
     tried = params_of(study)
-    default = {
-        "rank": 16,
-        "alpha_ratio": 2.0,
-        "lora_dropout": 0.05,
-        "batch_size": 16,
-        "learning_rate": 2e-4,
-    }
-    assert default in tried[:2]
+    assert DEFAULT in tried[:2]
     assert any(params["rank"] == 32 and params["learning_rate"] == 1e-3 for params in tried[:3])
     assert len({tuple(sorted(params.items())) for params in tried}) == 4
 
@@ -98,16 +100,9 @@ def test_recommended_values_of_another_domain_are_not_used(make: MakeSampler) ->
 
 def test_recommended_default_that_was_enqueued_is_not_repeated(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=make(n_startup_trials=3))
-    default = {
-        "rank": 16,
-        "alpha_ratio": 2.0,
-        "lora_dropout": 0.05,
-        "batch_size": 16,
-        "learning_rate": 2e-4,
-    }
-    study.enqueue_trial(default)
+    study.enqueue_trial(DEFAULT)
     study.optimize(lora, n_trials=3)
-    assert params_of(study).count(default) == 1
+    assert params_of(study).count(DEFAULT) == 1
     assert study.trials[1].params["learning_rate"] == 1e-3
 
 

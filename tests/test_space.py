@@ -75,6 +75,9 @@ def test_nearest() -> None:
     assert Axis(CategoricalDistribution(("adamw", "sgd"))).nearest("lion") is None
     assert Axis(CategoricalDistribution((True, False))).nearest(1) is None
     assert Axis(FloatDistribution(0.0, 1.0)).nearest("a") is None
+    assert Axis(FloatDistribution(0.1, 0.9, step=0.2)).nearest(5.0) == pytest.approx(0.9)
+    assert Axis(IntDistribution(1, 10, step=3)).nearest(16) == 10
+    assert Axis(IntDistribution(4, 4)).nearest(16) == 4
 
 
 def test_unit_cube_of_nominal_choices() -> None:

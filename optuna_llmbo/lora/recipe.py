@@ -15,6 +15,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.space import Axis
 
 
 VARIANTS = ("lora", "rslora", "dora")
@@ -175,9 +176,9 @@ def default_params(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         InputError: if a name is unknown, or given twice.
     """
     roles = roles_of(space)
-    rank = DEFAULT.rank
+    rank: Any = DEFAULT.rank
     if "rank" in roles:
-        rank = nearest(space[roles["rank"]], DEFAULT.rank)
+        rank = Axis(space[roles["rank"]]).nearest(DEFAULT.rank)
     targets = {
         "rank": rank,
         "lora_alpha": DEFAULT.alpha_ratio * rank,
@@ -187,7 +188,7 @@ def default_params(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         "learning_rate": DEFAULT.learning_rate,
     }
     names = {name: role for role, name in roles.items()}
-    return {name: nearest(space[name], targets[names[name]]) for name in space}
+    return {name: Axis(space[name]).nearest(targets[names[name]]) for name in space}
 
 
 def check_space(space: Mapping[str, BaseDistribution], n_examples: int) -> None:
@@ -212,20 +213,6 @@ def check_space(space: Mapping[str, BaseDistribution], n_examples: int) -> None:
                     f"space[{name!r}] = {distribution} admits a batch of {value}, but a trial "
                     f"trains on {n_examples} examples: lower the batch size or raise proxy."
                 )
-
-
-def nearest(distribution: BaseDistribution, value: float) -> Any:
-    """The admissible value nearest to `value`; among choices, the numerically nearest."""
-    if isinstance(distribution, CategoricalDistribution):
-        choices: tuple[Any, ...] = distribution.choices
-        return min(choices, key=lambda choice: abs(choice - value))
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    clipped = min(max(value, distribution.low), distribution.high)
-    if distribution.step is not None:
-        stride = distribution.step
-        clipped = distribution.low + round((clipped - distribution.low) / stride) * stride
-        clipped = min(clipped, distribution.high)
-    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)
 
 
 def roles_of(params: Mapping[str, Any]) -> dict[str, str]:

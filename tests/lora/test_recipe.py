@@ -109,12 +109,6 @@ def test_default_params_are_the_nearest_admissible() -> None:
     assert list(params) == list(space)
 
 
-def test_nearest_with_a_step_stays_inside() -> None:
-    assert recipe.nearest(FloatDistribution(0.1, 0.9, step=0.2), 5.0) == pytest.approx(0.9)
-    assert recipe.nearest(IntDistribution(1, 10, step=3), 16) == 10
-    assert recipe.nearest(IntDistribution(4, 4), 16) == 4
-
-
 @pytest.mark.parametrize(
     ("space", "message"),
     [
