@@ -93,6 +93,24 @@ def resolve(llm: str | os.PathLike[str] | None = None) -> LLMSource:
     return LLMSource("hub", HUB_DEFAULT, "default of the hub, nothing else was found")
 
 
+def check_available(source: LLMSource) -> None:
+    """Check that a model of the hub can be had, by fetching its config.json (a few kilobytes).
+
+    Files and folders have been checked by `resolve`.
+
+    Raises:
+        InputError: if the hub cannot be reached and has not been before, or has no such model.
+    """
+    if source.kind != "hub":
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(source.location, "config.json")
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, error) from error
+
+
 def load(
     source: LLMSource,
     *,
@@ -129,10 +147,7 @@ def load(
                 folder, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
             )
     except (OSError, ValueError, KeyError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"cannot load the language model {source}: {first_line} {_REMEDIES}"
-        ) from error
+        raise _not_loadable(source, error) from error
     model = model.to(device).eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, source, device, dtype)
 
@@ -143,6 +158,11 @@ def load_shared(
 ) -> LanguageModel:
     """`load`, remembered for the process: for readers that never change the model."""
     return load(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _not_loadable(source: LLMSource, error: Exception) -> InputError:
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(f"cannot load the language model {source}: {first_line} {_REMEDIES}")
 
 
 def _classify(name: str, reason: str) -> LLMSource:

