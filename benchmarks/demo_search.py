@@ -33,6 +33,15 @@ VERSIONS = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "botorch"
 PYTHON = platform.python_version()
 
 
+def commit() -> str:
+    """The commit that was run, with a mark if the tree had changes."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+COMMIT = commit()  # before the first trial, as the tree may change while they run
+
+
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """A sampler with its defaults."""
     if name == "llmbo":
@@ -67,7 +76,7 @@ def run(name: str, seed: int, n_trials: int, objective: LoRAObjective, folder: P
         "versions": {package: importlib.metadata.version(package) for package in VERSIONS},
         "python": PYTHON,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "commit": commit(),
+        "commit": COMMIT,
         "date": time.strftime("%Y-%m-%d"),
         "trials": [record(trial) for trial in trials],
     }
@@ -88,12 +97,6 @@ def record(trial: FrozenTrial) -> dict[str, Any]:
         "training_seconds": training,
         "suggestion_seconds": round(trial.duration.total_seconds() - training, 3),
     }
-
-
-def commit() -> str:
-    """The commit that was run, with a mark if the tree had changes."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def report(folder: Path) -> None:
