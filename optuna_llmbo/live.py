@@ -122,10 +122,10 @@ def default_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def summary(study: optuna.Study, base_loss: float) -> Table:
     """Base model, default configuration, best found: loss, gain over the base, parameters."""
-    table = Table(title=f"Study {study.study_name!r}: validation loss, nats per response token")
-    table.add_column("")
+    table = Table(title=f"Study {study.study_name!r}, validation loss in nats per response token")
+    table.add_column("", no_wrap=True)
     for column in ("loss", "gain over base", "gain over default"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("hyperparameters", overflow="fold")
     table.add_row("base model", f"{base_loss:.4f}", "", "", "no adapter")
     default, best = default_trial(study), best_trial(study)

@@ -37,7 +37,7 @@ def test_links_and_make_targets_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make ([a-z]+)", README):
+    for target in re.findall(r"(?:`|\$ )make ([a-z]+)", README):
         assert f"\n{target}:" in makefile, target
 
 

