@@ -127,6 +127,8 @@ class LLMBOSampler(BaseSampler):
         _check_choice("acquisition", acquisition, ACQUISITIONS)
         _check_at_least("n_startup_trials", n_startup_trials, 0)
         _check_at_least("n_candidates", n_candidates, 1)
+        if seed is not None:
+            _check_at_least("seed", seed, 0)
         self._kernel = kernel
         self._source = None if kernel == "numeric" else llms.resolve(llm)
         if self._source is not None:
@@ -317,5 +319,5 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")

@@ -364,6 +364,7 @@ def test_task_and_own_knowledge_reach_the_model(
         ({"kernel": "rbf"}, "kernel must be one of sum, text, numeric; got 'rbf'"),
         ({"acquisition": "ucb"}, "acquisition must be one of auto"),
         ({"n_startup_trials": -1}, "n_startup_trials must be an integer of at least 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
         ({"n_candidates": 0}, "n_candidates must be an integer of at least 1"),
         ({"llm": "./nowhere"}, "there is no model"),
         ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
