@@ -74,7 +74,7 @@ class LiveView:
 
     def _line(self, trial: FrozenTrial) -> str:
         values = ", ".join(f"{name}={format_value(v)}" for name, v in trial.params.items())
-        head = f"trial {self._n_finished:>2}/{self._n_trials}"
+        head = f"trial {self._n_finished:>2}/{self._n_trials} #{trial.number}"
         return (
             f"{head}  {_outcome(trial)}  {self._seconds[-1]:4.0f} s  "
             f"best {self._best()}  [dim]{values}[/dim]"
@@ -141,7 +141,7 @@ def _summary_row(
     loss: Any = trial.value
     over_default = "" if default is None else f"{default.value - loss:+.4f}"  # type: ignore[operator]
     values = "\n".join(f"{key} = {format_value(value)}" for key, value in trial.params.items())
-    label = f"{name} (trial {trial.number})"
+    label = f"{name} (#{trial.number})"
     return [label, f"{loss:.4f}", f"{base_loss - loss:+.4f}", over_default, values]
 
 

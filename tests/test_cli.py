@@ -67,11 +67,11 @@ def test_a_whole_run(tune: Tune, tmp_path: Path) -> None:
     default = study.trials[0]
     assert default.user_attrs["is_default"] and default.params["learning_rate"] == 2e-4
     for words in (
-        "trial  1/3",
+        "trial  1/3 #0",
         "trial  3/3",
         "base model",
-        "default (trial 0)",
-        f"best found (trial {study.best_trial.number})",
+        "default (#0)",
+        f"best found (#{study.best_trial.number})",
         f"{study.best_value:.4f}",
         f"optuna-dashboard sqlite:///{tmp_path}/study.db",
     ):
