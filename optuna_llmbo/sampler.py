@@ -229,7 +229,8 @@ class LLMBOSampler(BaseSampler):
         if trial.number == 0:  # nothing is known of the study but the names so far
             knowledge = self._knowledge.relevant([*trial.params, param_name])
             advice = _advice(knowledge, 0, axis, param_name)
-            if advice is not None:
+            # Out of range, it is most likely advice for another kind of study.
+            if advice is not None and advice == knowledge.recommended_value(0, param_name):
                 return advice
         is_shared = param_name in self.infer_relative_search_space(study, trial)
         if self._warn_independent_sampling and self._has_started(study) and not is_shared:

@@ -99,6 +99,19 @@ def test_recommended_values_of_another_domain_are_not_used(make: MakeSampler) ->
     assert len(set(xs)) == 3
 
 
+def test_first_name_alone_does_not_bring_advice_from_out_of_range(make: MakeSampler) -> None:
+    """A rate for neural networks is no rate for boosted trees, not even the nearest one."""
+
+    def boosting(trial: optuna.Trial) -> float:
+        rate = trial.suggest_float("learning_rate", 0.005, 0.5, log=True)
+        return rate * trial.suggest_int("n_estimators", 10, 150, log=True)
+
+    study = optuna.create_study(sampler=make())
+    study.optimize(boosting, n_trials=2)
+    assert study.trials[0].params["learning_rate"] > 0.0051
+    assert study.trials[1].params == {"learning_rate": 0.1, "n_estimators": 100}
+
+
 def test_recommended_default_that_was_enqueued_is_not_repeated(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=make(n_startup_trials=3))
     study.enqueue_trial(DEFAULT)
