@@ -101,6 +101,7 @@ def tune(
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""
     with _bad_input_exits_with_2():
+        from optuna_llmbo.live import summary
         from optuna_llmbo.lora.objective import LoRAObjective
 
         objective = LoRAObjective(
@@ -127,7 +128,7 @@ def tune(
         objective.prepare()
         objective.check_study(the_study)
     finished = _search(the_study, objective, trials)
-    _out.print(_summary(the_study, objective.base_loss))
+    _out.print(summary(the_study, objective.base_loss))
     _out.print(f"To look at the study: optuna-dashboard {storage}", soft_wrap=True)
     if not finished:
         _out.print("Interrupted. The same command goes on from here.")
@@ -185,13 +186,14 @@ def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> boo
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
     """Have the default configuration tried first, unless it is done or waiting."""
+    from optuna_llmbo.lora.run import default_trial
+
     params = objective.default_params
     waiting = (optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING)
     queued = study.get_trials(deepcopy=False, states=waiting)
     if any(trial.system_attrs.get("fixed_params") == params for trial in queued):
         return
-    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if not any(trial.user_attrs.get("is_default") for trial in done):
+    if default_trial(study) is None:
         study.enqueue_trial(params)
 
 
@@ -233,12 +235,6 @@ def _pruner(name: PrunerName, reports: int) -> optuna.pruners.BasePruner:
     if name is PrunerName.hyperband:  # a trial's resource is the percentage of its training
         return optuna.pruners.HyperbandPruner(min_resource=100 // reports, max_resource=100)
     return optuna.pruners.NopPruner()
-
-
-def _summary(study: optuna.Study, base_loss: float) -> Table:
-    from optuna_llmbo.live import summary
-
-    return summary(study, base_loss)
 
 
 @contextmanager

@@ -24,11 +24,6 @@ def study_id(study: Study) -> int:
     return study._study_id
 
 
-def is_multi_objective(study: Study) -> bool:
-    """Whether the study has more than one direction; works on a Hyperband bracket too."""
-    return study._is_multi_objective()
-
-
 def store_constraints(
     constraints_func: Callable[[FrozenTrial], Sequence[float]],
     study: Study,

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.progress import TextColumn
 from rich.table import Table
 
+from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.lora.run import Progress as TrialProgress
 from optuna_llmbo.prompt import format_value
 
@@ -112,12 +113,6 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The study's best trial, or None if none is complete."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return min(complete, key=lambda trial: trial.value or 0.0, default=None)
-
-
-def default_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The first complete trial of the default configuration."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial for trial in complete if trial.user_attrs.get("is_default")), None)
 
 
 def summary(study: optuna.Study, base_loss: float) -> Table:

@@ -94,7 +94,7 @@ class Suggestion:
         offered = self._views(candidates, read)
         targets = self._targets
         surrogate = fit_surrogate(observed, targets, kernel, reference=offered)
-        features = surrogate.features(observed)
+        features = surrogate.observed
         p = observed.numeric.shape[1]
         situation = Situation(
             model=surrogate.model,

@@ -67,6 +67,12 @@ class Surrogate:
     """A BoTorch model over `Z`."""
     text_view: TextView | None
 
+    @property
+    def observed(self) -> Tensor:
+        """What the model was fitted to: the observed configurations' features, (n, p + k)."""
+        features: Tensor = self.model.train_inputs[0]
+        return features
+
     def features(self, views: Views) -> Tensor:
         """The model's input for some configurations, (m, p + k) float64."""
         return _features(views, self.text_view)
@@ -205,9 +211,7 @@ def scaled_matern(
     weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.
     floor = GreaterThan(1e-4, initial_value=weight_median)
-    scaled = ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
-    scaled.outputscale = weight_median
-    return scaled
+    return ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
 
 
 @contextmanager

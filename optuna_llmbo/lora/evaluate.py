@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 from typing import Any
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,10 +14,6 @@ from optuna_llmbo.lora.tokens import by_length
 from optuna_llmbo.lora.tokens import collate
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.tokens import IGNORED
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def validation_loss(model: Any, examples: Sequence[Example], *, batch_size: int = 8) -> float:

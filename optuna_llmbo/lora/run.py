@@ -8,6 +8,7 @@ import math
 import time
 
 import optuna
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import torch
 
@@ -143,10 +144,15 @@ def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
         trial.set_user_attr("gain_over_default", default_loss - loss)
 
 
+def default_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The study's first complete trial with the default configuration, if there is one."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return next((trial for trial in done if trial.user_attrs.get("is_default")), None)
+
+
 def _default_loss(trial: optuna.Trial) -> float | None:
-    """The loss of the study's first complete trial with the default configuration."""
     study = getattr(trial, "study", None)
     if study is None:
         return None
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((float(t.value) for t in done if t.user_attrs.get("is_default")), None)
+    default = default_trial(study)
+    return None if default is None else default.value
