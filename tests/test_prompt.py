@@ -29,8 +29,12 @@ def prompt(task: str | None = None) -> Prompt:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.000213456, "0.0002135"),
+        (0.000213456, "2.135e-4"),
         (1e-06, "1e-6"),
+        (0.01, "0.01"),
+        (-0.002, "-2e-3"),
+        (0, "0"),
+        (0.0099999, "1e-2"),
         (16, "16"),
         (123456, "1.235e5"),
         (0.5, "0.5"),
@@ -50,10 +54,10 @@ def test_few_valued_parameters_come_first() -> None:
 
 def test_assignment() -> None:
     assert prompt().assignment(CONFIGURATION) == (
-        "target = all\n",
-        "rank = 16 (moderate)\n",
-        "learning_rate = 0.0002135 (high)\n",
-        "wobble = 5 (very high)\n",
+        "\ntarget: all",
+        "\nrank: medium 16",
+        "\nlearning_rate: high 2.135e-4",
+        "\nwobble: very high 5",
     )
 
 
@@ -62,9 +66,9 @@ def test_passage_has_task_knowledge_and_ranges() -> None:
     assert passage.startswith("Task: Tune an adapter.\n")
     assert "rank: width of A and B" in passage
     assert "wobble: -5 to 5\n" in passage  # unknown names are written out too
-    assert "learning_rate: 1e-6 to 0.005, logarithmic\n" in passage
+    assert "learning_rate: 1e-6 to 5e-3, logarithmic\n" in passage
     assert "target: one of attention, all\n" in passage
-    assert passage.endswith("Configuration:\n")
+    assert passage.endswith("Configuration:")
 
 
 def test_passage_without_knowledge_or_task() -> None:

@@ -358,7 +358,9 @@ def test_task_and_own_knowledge_reach_the_model(
     monkeypatch.setattr(
         sampler_module,
         "Encoder",
-        lambda llm, passage: passages.append(passage) or encoder(llm, passage),
+        lambda llm, passage, **options: (
+            passages.append(passage) or encoder(llm, passage, **options)
+        ),
     )
     pack = {
         "pack": {"name": "mine", "summary": "Bowls are round.", "sources": []},

@@ -1,4 +1,4 @@
-"""A language model small enough for tests: two layers, random seeded weights, byte tokens."""
+"""Language models small enough for tests: few layers, random seeded weights, byte tokens."""
 
 from __future__ import annotations
 
@@ -51,6 +51,58 @@ def make_tiny_llm(folder: str | Path, *, seed: int = 0, chat: bool = False) -> P
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).to(torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# Small models of the families people use, with settings that would show a wrong position or mask:
+# windows shorter than the prompt, layers of two kinds, attention that is not plain dot products.
+FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
+    "llama": ("Llama", {"num_key_value_heads": 2}),
+    "llama-3": ("Llama", {"num_key_value_heads": 1, "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}),
+    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
+    "mistral": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 12}),
+    "gemma3": ("Gemma3", {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+    "phi": ("Phi", {"partial_rotary_factor": 0.5}),
+    "gpt2": ("GPT2", {}),
+    # attention that the trie does not serve
+    "gemma2": ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8}),
+    "bloom": ("Bloom", {}),
+    "bert": ("Bert", {}),
+}  # fmt: skip
+
+
+def make_tiny_family(folder: str | Path, family: str, *, seed: int = 0) -> Path:
+    """Save a three-layer model of one of `FAMILIES`, with random weights and byte tokens."""
+    import torch
+    import transformers
+
+    folder = Path(folder)
+    name, settings = FAMILIES[family]
+    tokenizer = _byte_tokenizer(chat=False)
+    config_class = getattr(transformers, {"Gemma3": "Gemma3Text"}.get(name, name) + "Config")
+    config = config_class(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.15,
+        **settings,
+    )
+    suffix = {"Bert": "Model", "GPT2": "LMHeadModel"}.get(name, "ForCausalLM")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        model = getattr(transformers, name + suffix)(config).to(torch.float32)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -135,6 +135,11 @@ def _load_model(options: Options) -> llm.LanguageModel:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = options.dtype or training.default_dtype(device)
     loaded = llm.load(llm.resolve(options.model), device=device, dtype=dtype)
+    if loaded.model.get_output_embeddings() is None:
+        raise InputError(
+            f"{loaded.source} is no causal language model: it predicts no next token. Choose a "
+            "model of the Llama, Qwen, Mistral, Gemma, Phi or GPT-2 families."
+        )
     positions = getattr(loaded.model.config, "max_position_embeddings", None)
     if positions is not None and options.max_length > positions:
         raise InputError(
