@@ -131,10 +131,13 @@ def test_a_failed_run_exits_with_1(tune: Tune, monkeypatch: pytest.MonkeyPatch) 
 
 
 BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown model": ({"model": "./nowhere"}, "there is no model file, folder or installed package with a model './nowhere'"),
+    "unknown model": (
+        {"model": "./nowhere"},
+        "there is no model file, folder or installed package with a model",
+    ),
     "unknown LLM": (
         {"llm": "./nowhere", "sampler": "llmbo"},
-        "there is no model file, folder or installed package with a model './nowhere'",
+        "there is no model file, folder or installed package with a model",
     ),
     "no data": ({"train": "./nowhere.jsonl"}, "there is no data file"),
     "missing column": ({"prompt_column": "text"}, "there is no column 'text'"),
