@@ -2,7 +2,8 @@
 
 The same configurations are read three ways in one run, behind the passage of the LoRA pack:
 
-- naive: every prompt whole, in padded batches, as the paper's code does;
+- naive: every prompt whole, in padded batches, as the paper's code does (batches of 4 on a CPU,
+  where larger ones take longer);
 - shared passage: the passage once, every assignment behind its cached keys and values;
 - trie: `optuna_llmbo.trie_reader`, each distinct beginning once.
 

@@ -20,7 +20,9 @@ from optuna_llmbo.llm import LanguageModel
 from optuna_llmbo.trie import TokenIds
 
 
-_BATCH = 16
+_BATCH = {"cpu": 4}
+"""Prompts at once: on a CPU more do not fit its caches and take longer."""
+_BATCH_ELSEWHERE = 64
 
 
 class PlainReader:
@@ -59,10 +61,11 @@ class PlainReader:
         Returns:
             (n, width) float32 on the CPU.
         """
+        size = _BATCH.get(self._body.device.type, _BATCH_ELSEWHERE)
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         rows = []
-        for start in range(0, len(order), _BATCH):
-            batch = [sequences[i] for i in order[start : start + _BATCH]]
+        for start in range(0, len(order), size):
+            batch = [sequences[i] for i in order[start : start + size]]
             rows.append(checkpoint(self._embed, batch, token, use_reentrant=False))
         place = torch.empty(len(order), dtype=torch.int64)
         place[order] = torch.arange(len(order))
