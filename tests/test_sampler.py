@@ -20,6 +20,7 @@ from optuna_llmbo import sampler as sampler_module
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.suggest import Suggestion
+from tests.tiny import make_tiny_family
 
 
 MakeSampler = Callable[..., LLMBOSampler]
@@ -374,6 +375,31 @@ def test_task_and_own_knowledge_reach_the_model(
 
 
 @pytest.mark.parametrize(
+    "options", [{"pooling": "mean"}, {"pooling": "both", "layer": 1}, {"layer": 1}], ids=str
+)
+def test_pooling_and_layer(make: MakeSampler, options: dict[str, object]) -> None:
+    study, default = (optuna.create_study(sampler=make(**some)) for some in (options, {}))
+    for either in (study, default):
+        either.optimize(bowl, n_trials=8)
+    assert params_of(study)[:3] == params_of(default)[:3]  # the start
+    assert params_of(study) != params_of(default)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bloom"])
+def test_other_kinds_of_language_models(make: MakeSampler, family: str, tmp_path: Path) -> None:
+    folder = make_tiny_family(tmp_path / family, family)
+    study = optuna.create_study(sampler=make(llm=folder))
+    study.optimize(bowl, n_trials=7)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
+    study = optuna.create_study(sampler=make(layer=3))
+    with pytest.raises(InputError, match="layer must be an integer from 1 to 2"):
+        study.optimize(bowl, n_trials=7)
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"kernel": "rbf"}, "kernel must be one of sum, text, numeric; got 'rbf'"),
@@ -381,6 +407,8 @@ def test_task_and_own_knowledge_reach_the_model(
         ({"n_startup_trials": -1}, "n_startup_trials must be an integer of at least 0"),
         ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
         ({"n_candidates": 0}, "n_candidates must be an integer of at least 1"),
+        ({"pooling": "max"}, "pooling must be one of last, mean, both; got 'max'"),
+        ({"layer": 0}, "layer must be an integer of at least 1; got 0"),
         ({"llm": "./nowhere"}, "there is no model"),
         ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
     ],

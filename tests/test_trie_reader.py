@@ -167,3 +167,18 @@ def test_frozen_weights_stay_bit_identical(tiny: LanguageModel) -> None:
     twin = dict(reader._body._twin.named_parameters())
     name = "layers.0.mlp.up_proj.weight"
     assert twin[name].data_ptr() == tiny.body.get_parameter(name).data_ptr()  # shared, not copied
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
+def test_on_cuda(tiny_llm: Path, dtype: torch.dtype, allowed: float) -> None:
+    llm = llms.load(llms.resolve(tiny_llm), device="cuda", dtype=dtype)
+    (passage,) = ids(llm, [PASSAGE])
+    sequences, token = ids(llm, SHAPES["a grid"]), token_for(llm).requires_grad_()
+    exact = PlainReader(llm, passage, (), "both", None).embed(sequences, token)
+    ours = TrieReader(llm, passage, "both", None, AMPLE).embed(sequences, token)
+    assert ours.dtype == torch.float32 and ours.device.type == "cpu"
+    torch.testing.assert_close(ours, exact, atol=allowed, rtol=0)
+    ours.sum().backward()
+    assert token.grad is not None and token.grad.dtype == torch.float32

@@ -23,6 +23,7 @@ from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora import run
 from optuna_llmbo.lora import train
 from tests.lora.conftest import rows
+from tests.tiny import make_tiny_family
 
 
 Make = Callable[..., LoRAObjective]
@@ -413,6 +414,12 @@ def test_mistakes_are_found_before_the_first_trial(
 ) -> None:
     objective = make_objective(**changes)
     with pytest.raises(InputError, match=message):
+        objective.prepare()
+
+
+def test_a_model_that_predicts_no_next_token(make_objective: Make, tmp_path: Path) -> None:
+    objective = make_objective(model=make_tiny_family(tmp_path, "bert"))
+    with pytest.raises(InputError, match="is no causal language model"):
         objective.prepare()
 
 
