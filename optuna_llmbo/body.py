@@ -38,14 +38,14 @@ class Body:
     def __init__(
         self, llm: LanguageModel, layer: int | None, attention: str | None = None
     ) -> None:
+        last = n_layers(llm)
+        layer = _checked(layer, llm) if layer is not None else last
         body = llm.body
         weights = {id(w): w for w in chain(body.parameters(), body.buffers())}
         self._twin = copy.deepcopy(body, weights)
         self._taken: Tensor | None = None
-        self._takes_inner = layer is not None and layer != n_layers(llm)
-        if layer is not None:
-            _check_layer(layer, llm)
-        if layer is not None and self._takes_inner:
+        self._takes_inner = layer < last
+        if self._takes_inner:
             layers = _layers(self._twin)
             del layers[layer:]
             layers[-1].register_forward_hook(self._take)
@@ -89,13 +89,14 @@ def n_layers(llm: LanguageModel) -> int:
     return int(llm.body.config.num_hidden_layers)
 
 
-def _check_layer(layer: int, llm: LanguageModel) -> None:
+def _checked(layer: int, llm: LanguageModel) -> int:
     n = n_layers(llm)
     if not isinstance(layer, int) or not 1 <= layer <= n:
         raise InputError(
             f"layer must be an integer from 1 to {n}, the number of layers of {llm.source}, "
             f"or None for the last; got {layer!r}."
         )
+    return layer
 
 
 def _layers(body: Any) -> Any:

@@ -152,7 +152,8 @@ def load(
         trust_remote_code: run code that the model's repository ships. Off unless asked for.
 
     Raises:
-        InputError: if there is no such model, or its files cannot be read.
+        InputError: if there is no such model, its files cannot be read, or it is an
+            encoder-decoder.
     """
     import torch
     import transformers
@@ -168,6 +169,11 @@ def load(
             config = transformers.AutoConfig.from_pretrained(
                 folder, trust_remote_code=trust_remote_code
             )
+            if config.is_encoder_decoder:
+                raise ValueError(
+                    "an encoder-decoder reads no single text; a causal language model (Llama, "
+                    "Qwen, ...) or an encoder (BERT, MiniLM, ...) is needed."
+                )
             model = _auto_class(config).from_pretrained(
                 folder, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
             )

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from transformers import T5Config
 
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
@@ -78,6 +79,14 @@ def test_a_folder_without_a_head(tmp_path: Path) -> None:
     loaded = llms.load(llms.resolve(make_tiny_family(tmp_path, "bert")))
     assert loaded.body is loaded.model and loaded.d_model == 32
     assert loaded.model.get_output_embeddings() is None
+
+
+def test_an_encoder_decoder_is_refused(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "t5"
+    shutil.copytree(tiny_llm, folder)
+    T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(folder)
+    with pytest.raises(InputError, match="cannot load .* t5 .*: an encoder-decoder reads no"):
+        llms.load(llms.resolve(folder))
 
 
 def test_fingerprint_holds_weights_and_configuration(tiny_llm: Path, tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ def test_the_results_are_those_of_the_benchmark() -> None:
         assert row in README
 
 
+def test_the_encoders_figures_are_those_of_the_benchmark() -> None:
+    command = [sys.executable, "benchmarks/encoder.py", "--report"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert result.stdout.strip() in text
+
+
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_python_blocks_parse_and_name_what_exists(block: str) -> None:
     for node in ast.walk(ast.parse(block)):
