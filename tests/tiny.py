@@ -28,32 +28,13 @@ def make_tiny_llm(folder: str | Path, *, seed: int = 0, chat: bool = False) -> P
     Returns:
         `folder`, which `optuna_llmbo.llm.load` and `from_pretrained` can read.
     """
-    import torch
-    from transformers import LlamaConfig
-    from transformers import LlamaForCausalLM
-
-    folder = Path(folder)
-    tokenizer = _byte_tokenizer(chat)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=2 * HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=MAX_POSITIONS,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-    )
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).to(torch.float32)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    settings = {
+        "num_hidden_layers": LAYERS,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.1,
+    }
+    return _make(folder, "Llama", settings, seed, _byte_tokenizer(chat))
 
 
 # Small models of the families people use, with settings that would show a wrong position or mask:
@@ -79,24 +60,27 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 
 def make_tiny_family(folder: str | Path, family: str, *, seed: int = 0) -> Path:
     """Save a three-layer model of one of `FAMILIES`, with random weights and byte tokens."""
+    name, settings = FAMILIES[family]
+    settings = {"num_hidden_layers": 3, "initializer_range": 0.15, **settings}
+    return _make(folder, name, settings, seed, _byte_tokenizer(chat=False))
+
+
+def _make(  # type: ignore[no-untyped-def]
+    folder: str | Path, name: str, settings: dict[str, object], seed: int, tokenizer
+) -> Path:
     import torch
     import transformers
 
-    folder = Path(folder)
-    name, settings = FAMILIES[family]
-    tokenizer = _byte_tokenizer(chat=False)
     config_class = getattr(transformers, {"Gemma3": "Gemma3Text"}.get(name, name) + "Config")
     config = config_class(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
         intermediate_size=2 * HIDDEN,
-        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=MAX_POSITIONS,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.15,
         **settings,
     )
     suffix = {"Bert": "Model", "GPT2": "LMHeadModel"}.get(name, "ForCausalLM")
@@ -105,7 +89,7 @@ def make_tiny_family(folder: str | Path, family: str, *, seed: int = 0) -> Path:
         model = getattr(transformers, name + suffix)(config).to(torch.float32)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
+    return Path(folder)
 
 
 def _byte_tokenizer(chat: bool):  # type: ignore[no-untyped-def]
