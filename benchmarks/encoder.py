@@ -301,7 +301,7 @@ def compare(
     return {
         "naive_measured_on": n_naive,
         "seconds_naive": seconds,
-        "seconds_shared_passage": shared * scale,
+        "seconds_shared_passage": shared if n_naive == n else None,
         "seconds_fit_step_naive": naive_step,
         "fit_step_naive_measured_on": min(N_FIT_NAIVE, n_naive),
         "speedup": seconds / trie["seconds_trie"],
@@ -320,10 +320,12 @@ def lines_of(of: dict[str, Any]) -> Iterator[tuple[str, int, int | None, float, 
     n_fit = min(N_FIT, n)
     naive, step = of.get("seconds_naive"), of.get("seconds_fit_step_naive")
     if naive is not None and step is not None:
-        shared = of["seconds_shared_passage"]
         yield "naive, any read", n, of["tokens_naive"], naive, 1.0
         yield "naive, fit step", n_fit, None, step, 1.0
-        yield "shared passage, any read", n, of["tokens_shared_passage"], shared, naive / shared
+        if n == of["naive_measured_on"]:  # the passage's own time does not scale
+            shared = of["seconds_shared_passage"]
+            tokens = of["tokens_shared_passage"]
+            yield "shared passage, any read", n, tokens, shared, naive / shared
     for name, count, tokens, seconds, base in (
         ("trie, first read", n, of["tokens_trie"], of["seconds_trie"], naive),
         ("trie, new token", n, of["tokens_retoken"], of["seconds_retoken"], naive),

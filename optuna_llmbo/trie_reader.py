@@ -108,14 +108,10 @@ class TrieReader:
         return lambda token: self._embed(iter(kept), len(sequences), token)
 
     def _embed(self, groups: Iterator[_Leaves], n: int, token: Tensor) -> Tensor:
-        order: list[int] = []
-        rows = []
+        rows = torch.empty(n, self._body.d_model * (2 if self._pooling == "both" else 1))
         for leaves in groups:
-            order += leaves.indices
-            rows.append(self._pooled(leaves, token))
-        place = torch.empty(n, dtype=torch.int64)
-        place[order] = torch.arange(n)
-        return torch.cat(rows)[place]
+            rows[leaves.indices] = self._pooled(leaves, token)
+        return rows
 
     def _pooled(self, leaves: _Leaves, token: Tensor) -> Tensor:
         if self._pooling == "mean":
