@@ -70,8 +70,9 @@ def test_an_embedding_is_computed_once(
     assert torch.equal(other.read(ASSIGNMENTS[::-1]).embed(neutral), expected.flip(0))  # from disk
 
 
-def test_no_embedding_is_taken_for_another(tiny: LanguageModel, tmp_path: Path) -> None:
-    other_weights = llms.load(llms.resolve(make_tiny_family(tmp_path / "llama", "llama")))
+def test_no_embedding_is_taken_for_another(tiny: LanguageModel) -> None:
+    other_weights = llms.load(tiny.source)
+    other_weights.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 4] += 1.0
     encoders_of_all_kinds = [
         Encoder(tiny, PASSAGE),
         Encoder(tiny, PASSAGE + "And more.\n"),
