@@ -276,8 +276,9 @@ def _dequantized(gguf_file: Path) -> Path:
     It is written beside its final place and moved there whole, so that two processes may do it
     at once and a killed one leaves nothing half-written behind.
     """
-    stat = gguf_file.stat()
-    folder = dequantized_folder() / f"{gguf_file.stem}-{stat.st_size}-{stat.st_mtime_ns}"
+    with gguf_file.open("rb") as file:  # by content: each installation has its own file
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = dequantized_folder() / f"{gguf_file.stem}-{digest[:32]}"
     if folder.is_dir():
         return folder
     if importlib.util.find_spec("gguf") is None:

@@ -143,6 +143,22 @@ def test_gguf_is_dequantized_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert first.tokenizer.decode([best]) == " Paris"
 
 
+def test_copies_of_a_gguf_file_are_dequantized_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPTUNA_LLMBO_CACHE", str(tmp_path))
+    made: list[Path] = []
+    monkeypatch.setattr(llms, "_dequantize", lambda file, folder: made.append(file))
+    folders = []
+    for number, content in enumerate([b"a model", b"a model", b"another"]):
+        file = tmp_path / str(number) / "model.gguf"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        folders.append(llms._dequantized(file))
+    assert folders[0] == folders[1] != folders[2]
+    assert len(made) == 2
+
+
 def test_a_failed_dequantization_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
