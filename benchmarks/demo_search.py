@@ -10,17 +10,17 @@ seed, with every trial; an interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 from pathlib import Path
 import platform
-import subprocess
 import time
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+from provenance import commit
+from provenance import versions
 import torch
 
 from optuna_llmbo import LLMBOSampler
@@ -31,12 +31,6 @@ RESULTS = Path(__file__).parent / "results" / "demo_search"
 SAMPLERS = ("llmbo", "tpe", "random")
 VERSIONS = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "botorch")
 PYTHON = platform.python_version()
-
-
-def commit() -> str:
-    """The commit that was run, with a mark if the tree had changes."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 COMMIT = commit()  # before the first trial, as the tree may change while they run
@@ -73,7 +67,7 @@ def run(name: str, seed: int, n_trials: int, objective: LoRAObjective, folder: P
         "seed": seed,
         "base_loss": objective.base_loss,
         "objective": objective.fingerprint,
-        "versions": {package: importlib.metadata.version(package) for package in VERSIONS},
+        "versions": versions(VERSIONS),
         "python": PYTHON,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "commit": COMMIT,

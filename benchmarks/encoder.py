@@ -30,7 +30,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-import importlib.metadata
 from itertools import islice
 from itertools import product
 import json
@@ -39,7 +38,6 @@ from pathlib import Path
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from typing import Any
 
@@ -48,6 +46,8 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from provenance import commit
+from provenance import versions
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -399,12 +399,6 @@ def peak_memory_since_reset() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def commit() -> str:
-    """The commit that is run, with a mark if the tree has changes."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -441,7 +435,7 @@ def main() -> None:
         "device": cuda or f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(PACKAGES),
         "commit": of_commit,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -19,6 +19,11 @@ POOLINGS: tuple[Pooling, ...] = ("last", "mean", "both")
 """The learnable token's state, the mean over the assignment's tokens, or one after the other."""
 
 
+def embedding_width(d_model: int, pooling: Pooling) -> int:
+    """Width of what a pooling makes of states of width `d_model`."""
+    return 2 * d_model if pooling == "both" else d_model
+
+
 class Body:
     """The layers of a language model up to one of them; the weights are shared, not copied.
 

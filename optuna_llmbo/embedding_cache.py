@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
-import functools
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.llm import cache_folder
 from optuna_llmbo.trie import TokenIds
 
@@ -150,7 +150,7 @@ class EmbeddingCache:
             name = _write_whole(self._folder, save_safetensors(shard))
         except OSError as error:
             self._writes = False
-            _warn_once(f"Embeddings cannot be kept in {self._folder.parent}: {error.strerror}.")
+            warn_once(f"Embeddings cannot be kept in {self._folder.parent}: {error.strerror}.")
             return False
         self._shard_of.update(dict.fromkeys(rows, name))
         self._rows_in[name] = len(rows)
@@ -227,8 +227,3 @@ def _stat(path: Path) -> os.stat_result | None:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-@functools.lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    _logger.warning(message)

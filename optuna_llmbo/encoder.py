@@ -10,7 +10,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 import hashlib
-import logging
 from typing import Any
 from typing import Protocol
 
@@ -18,11 +17,13 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.body import Body
+from optuna_llmbo.body import embedding_width
 from optuna_llmbo.body import n_layers
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.body import POOLINGS
 from optuna_llmbo.embedding_cache import EmbeddingCache
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.llm import LanguageModel
 from optuna_llmbo.llm import quiet_transformers
 from optuna_llmbo.plain_reader import PlainReader
@@ -50,8 +51,6 @@ _SAMPLES: tuple[Assignment, ...] = (
 )
 # What a model may raise that is not made to be read through a trie: each fails in its own place.
 _FAILURES = (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
-
-_logger = logging.getLogger(f"optuna.{__name__}")
 
 
 class SequenceReader(Protocol):
@@ -110,8 +109,7 @@ class Encoder:
             self._reader: SequenceReader = plain
             if not looks_ahead:
                 self._reader = self._trie_reader(layer, memory_bytes) or plain
-        kind = self._kind(layer)
-        self._cache = EmbeddingCache(kind, self.width)
+        self._cache = EmbeddingCache(self._kind(layer), self.width)
 
     @property
     def d_model(self) -> int:
@@ -126,7 +124,7 @@ class Encoder:
     @property
     def width(self) -> int:
         """Width of the embeddings."""
-        return self._llm.d_model * (2 if self._pooling == "both" else 1)
+        return embedding_width(self._llm.d_model, self._pooling)
 
     @functools.cached_property
     def _neutral(self) -> Tensor:
@@ -219,7 +217,7 @@ class Encoder:
         most = self._most_positions
         if most is None or len(passage) + _LEAST_ROOM <= most:
             return passage
-        _warn_once(
+        warn_once(
             f"{self._llm.source} reads at most {most} tokens, and the passage of what is known "
             f"about the hyperparameters has {len(passage)}: the assignments are read without it."
         )
@@ -259,7 +257,7 @@ class Encoder:
         return None
 
     def _warn_of_plain_reading(self, reason: str) -> None:
-        _warn_once(
+        warn_once(
             f"{self._llm.source} cannot be read exactly with a shared passage "
             f"({reason.splitlines()[0][:200]}), so every prompt is read as a whole, which takes "
             "many times longer. Models of the Llama, Qwen, Mistral, Gemma 3, Phi and GPT-2 "
@@ -342,8 +340,3 @@ def _check_pooling(pooling: Pooling | None, llm: LanguageModel, looks_ahead: boo
 
 def _digest(token: Tensor) -> str:
     return hashlib.sha256(token.numpy().tobytes()).hexdigest()
-
-
-@functools.lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    _logger.warning(message)

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from optuna_llmbo.body import Body
+from optuna_llmbo.body import embedding_width
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.llm import LanguageModel
 from optuna_llmbo.trie import TokenIds
@@ -63,13 +64,12 @@ class PlainReader:
         """
         size = _BATCH.get(self._body.device.type, _BATCH_ELSEWHERE)
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        rows = []
+        rows = torch.empty(len(order), embedding_width(self._body.d_model, self._pooling))
         for start in range(0, len(order), size):
-            batch = [sequences[i] for i in order[start : start + size]]
-            rows.append(checkpoint(self._embed, batch, token, use_reentrant=False))
-        place = torch.empty(len(order), dtype=torch.int64)
-        place[order] = torch.arange(len(order))
-        return torch.cat(rows)[place]
+            indices = order[start : start + size]
+            batch = [sequences[i] for i in indices]
+            rows[indices] = checkpoint(self._embed, batch, token, use_reentrant=False)
+        return rows
 
     def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
         """`embed` for many values of the token; nothing can be prepared here."""

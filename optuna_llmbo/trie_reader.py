@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.body import Body
+from optuna_llmbo.body import embedding_width
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.llm import LanguageModel
 from optuna_llmbo.trie import Chunk
@@ -108,7 +109,7 @@ class TrieReader:
         return lambda token: self._embed(iter(kept), len(sequences), token)
 
     def _embed(self, groups: Iterator[_Leaves], n: int, token: Tensor) -> Tensor:
-        rows = torch.empty(n, self._body.d_model * (2 if self._pooling == "both" else 1))
+        rows = torch.empty(n, embedding_width(self._body.d_model, self._pooling))
         for leaves in groups:
             rows[leaves.indices] = self._pooled(leaves, token)
         return rows

@@ -96,27 +96,28 @@ def test_a_flipped_bit_is_noticed(embeddings_folder: Path) -> None:
     check(EmbeddingCache(KIND, WIDTH).get(sequences(9)), [])
 
 
-def test_a_shard_truncated_while_it_is_in_use(
-    embeddings_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def disk_only(monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
+    """A cache of nine embeddings, none of them in memory."""
     monkeypatch.setattr(embedding_cache, "_MEMORY_BYTES", 0)
     cache = EmbeddingCache(KIND, WIDTH)
     cache.put(sequences(9), rows(sequences(9)))
+    return cache
+
+
+def test_a_shard_truncated_while_it_is_in_use(
+    embeddings_folder: Path, disk_only: EmbeddingCache
+) -> None:
     (shard,) = shards(embeddings_folder)
     shard.write_bytes(shard.read_bytes()[:50])
-    check(cache.get(sequences(9)), [])
+    check(disk_only.get(sequences(9)), [])
 
 
-def test_cleared_while_it_is_in_use(
-    embeddings_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedding_cache, "_MEMORY_BYTES", 0)
-    cache = EmbeddingCache(KIND, WIDTH)
-    cache.put(sequences(9), rows(sequences(9)))
+def test_cleared_while_it_is_in_use(embeddings_folder: Path, disk_only: EmbeddingCache) -> None:
     shutil.rmtree(embeddings_folder)
-    check(cache.get(sequences(9)), [])
-    cache.put(sequences(2), rows(sequences(2)))
-    check(cache.get(sequences(9)), sequences(2))
+    check(disk_only.get(sequences(9)), [])
+    disk_only.put(sequences(2), rows(sequences(2)))
+    check(disk_only.get(sequences(9)), sequences(2))
 
 
 def test_many_small_shards_become_one(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_llmbo import encoder as encoders
+from optuna_llmbo import errors
 from optuna_llmbo import llm as llms
 from optuna_llmbo.encoder import Assignment
 from optuna_llmbo.encoder import Encoder
@@ -137,7 +137,7 @@ def test_a_wrong_result_is_found_out(
         return layout
 
     monkeypatch.setitem(TrieReader._run.__globals__, "lay_out", all_visible)
-    encoders._warn_once.cache_clear()
+    errors.warn_once.cache_clear()
     assert isinstance(Encoder(tiny, PASSAGE)._reader, PlainReader)
     assert "relative difference" in warnings_logged[0]
 

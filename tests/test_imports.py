@@ -32,7 +32,7 @@ ARROWS = {
     "trie_attention": {"trie"},
     "trie_reader": {"body", "llm", "trie", "trie_attention"},
     "plain_reader": {"body", "llm", "trie"},
-    "embedding_cache": {"llm", "trie"},
+    "embedding_cache": {"errors", "llm", "trie"},
     "encoder": {
         "body",
         "embedding_cache",
