@@ -158,13 +158,13 @@ class EmbeddingCache:
 
     def _merge(self, names: list[str]) -> None:
         """Replace many small shards by one; others who do it at once lose nothing."""
-        rows: dict[bytes, np.ndarray] = {}
-        for name in names:
-            rows |= self._load(name)
-        if self._write(rows):
-            for name in names:
-                _remove(self._folder / name)
-                del self._rows_in[name]
+        shards = {name: self._load(name) for name in names}
+        rows = {key: row for shard in shards.values() for key, row in shard.items()}
+        if rows and not self._write(rows):
+            return
+        for name in names:  # those without rows have gone: another process merged them
+            _remove(self._folder / name)
+            del self._rows_in[name]
 
 
 def _key(sequence: TokenIds) -> bytes:
