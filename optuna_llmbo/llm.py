@@ -79,8 +79,8 @@ class LanguageModel:
         """Hash of the weights and the configuration, for caches."""
         import torch
 
-        digest = hashlib.sha256(self.body.config.to_json_string(use_diff=False).encode())
-        for name, weight in sorted(self.body.state_dict().items()):
+        digest = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
+        for name, weight in sorted(self.model.state_dict().items()):
             if "pooler" not in name:  # not read, and random where a checkpoint has none
                 digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
                 digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import os
 import threading
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Source
+from optuna_llmbo.lora.prepare import Metric
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
@@ -49,7 +51,8 @@ class LoRAObjective:
     in training, prompts included), `examples` (size of the proxy), `dropped_examples` (left over
     after the last whole batch), `peak_memory_bytes` (CUDA: most allocated in the trial; else the
     process's largest resident size so far), `base_loss`, `gain_over_base`, `is_default`, and once
-    a trial with the default configuration is complete `default_loss` and `gain_over_default`. A
+    a trial with the default configuration is complete `default_loss` and `gain_over_default`, and
+    `metrics` where `extra_metrics` asks for some. A
     trial that diverges or runs out of GPU memory is pruned with `pruned_reason`; one stopped from
     the keyboard has `interrupted`.
 
@@ -61,6 +64,8 @@ class LoRAObjective:
             of them, at most 128.
         proxy: fraction of the training examples that trials train on, in (0, 1].
         metric: "loss".
+        extra_metrics: by name, what else to measure of a trained model: functions of the model,
+            its tokenizer and the validation examples. Recorded, not searched on.
         space: distributions by parameter name; or a function from the trial to a dict of
             hyperparameters; or None for `default_space`. Names are those of `LoRARecipe`, or
             r, lora_r, alpha, alpha_ratio (alpha / rank), dropout, lr. What is not named keeps
@@ -88,6 +93,7 @@ class LoRAObjective:
         validation: Source | int | None = None,
         proxy: float = 0.1,
         metric: str = "loss",
+        extra_metrics: Mapping[str, Metric] | None = None,
         space: Space | None = None,
         variant: str = "lora",
         epochs: int = 1,
@@ -107,6 +113,7 @@ class LoRAObjective:
             validation=validation,
             proxy=proxy,
             metric=metric,
+            extra_metrics=dict(extra_metrics or {}),
             space=space,
             variant=variant,
             epochs=epochs,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
@@ -24,6 +26,9 @@ from optuna_llmbo.lora.tokens import Example
 
 METRICS = ("loss",)
 
+Metric = Callable[[Any, Any, Sequence[Example]], float]
+"""A measure of a trained model: (model, tokenizer, validation examples) -> a finite number."""
+
 _logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
 
 
@@ -36,6 +41,7 @@ class Options:
     validation: data.Source | int | None
     proxy: float
     metric: str
+    extra_metrics: Mapping[str, Metric]
     space: spaces.Space | None
     variant: str
     epochs: int
@@ -55,6 +61,7 @@ class Prepared:
 
     model: Any
     """The frozen base model. A trial changes it in place and changes it back."""
+    tokenizer: Any
     train: tuple[Example, ...]
     """The proxy: what every trial trains on."""
     validation: tuple[Example, ...]
@@ -93,7 +100,15 @@ def prepare(options: Options) -> Prepared:
             f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
         )
     record = _fingerprint(options, loaded, proxy, validation)
-    return Prepared(loaded.model, proxy, tuple(validation), space, base_loss, record)
+    return Prepared(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        train=proxy,
+        validation=tuple(validation),
+        space=space,
+        base_loss=base_loss,
+        fingerprint=record,
+    )
 
 
 def _check_options(options: Options) -> None:
@@ -173,6 +188,7 @@ def _fingerprint(
     is_hub = source.kind == "hub"
     return {
         "model": source.location if is_hub else os.path.basename(os.path.abspath(source.location)),
+        "weights": loaded.fingerprint[:16],
         "train": data.source_name(options.train),
         "train_examples": len(train),
         "train_hash": tokens.digest(train),

@@ -91,6 +91,7 @@ class Run:
                 if point > reported:
                     reported = point
                     loss = self._evaluate_and_report(round(100 * point / options.reports))
+            self._record_metrics()
         return loss
 
     def _count(self, step: training.TrainStep) -> None:
@@ -112,6 +113,15 @@ class Run:
         if percent < 100 and not self.is_default and self.trial.should_prune():
             raise self._pruned(f"by the pruner at {percent}%")
         return loss
+
+    def _record_metrics(self) -> None:
+        prepared, metrics = self.prepared, self.options.extra_metrics
+        if metrics:
+            values = {
+                name: float(metric(prepared.model, prepared.tokenizer, prepared.validation))
+                for name, metric in metrics.items()
+            }
+            self.trial.set_user_attr("metrics", values)
 
     def _pruned(self, reason: str) -> optuna.TrialPruned:
         self.trial.set_user_attr("pruned_reason", reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+import contextlib
 import inspect
 from pathlib import Path
 import sysconfig
@@ -42,25 +43,38 @@ def stdlib_docstrings(folder: Path | None = None) -> list[tuple[str, str]]:
     Returns:
         Prompts (an instruction, signature and body) and responses (one line each).
     """
-    root = folder or Path(sysconfig.get_paths()["stdlib"])
     found: dict[str, str] = {}
-    for path in sorted(root.rglob("*.py")):
-        if _SKIPPED.isdisjoint(path.relative_to(root).parts):
-            for code, paragraph in _documented_functions(path):
-                found.setdefault(f"{INSTRUCTION}\n\n{code}", paragraph)
+    for source, tree in stdlib_sources(folder):
+        for code, paragraph in _documented_functions(source, tree):
+            found.setdefault(f"{INSTRUCTION}\n\n{code}", paragraph)
     return list(found.items())
 
 
-def _documented_functions(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with tokenize.open(path) as file:
-            source = file.read()
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, OSError):  # an example of bad syntax, or not readable
-        return
-    lines = source.splitlines()
+def stdlib_sources(folder: Path | None = None) -> Iterator[tuple[str, ast.Module]]:
+    """Text and syntax tree of every module of the library but its tests, in order of their paths.
+
+    Args:
+        folder: where to look; default: the standard library of the running Python.
+    """
+    root = folder or Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        if _SKIPPED.isdisjoint(path.relative_to(root).parts):
+            # An example of bad syntax is left out, and so is what cannot be read.
+            with contextlib.suppress(SyntaxError, ValueError, OSError):
+                with tokenize.open(path) as file:
+                    source = file.read()
+                yield source, ast.parse(source)
+
+
+def functions_of(tree: ast.Module) -> list[Function]:
+    """The functions and methods of a module, in order of their lines."""
     functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
-    for function in sorted(functions, key=lambda node: node.lineno):
+    return sorted(functions, key=lambda node: node.lineno)
+
+
+def _documented_functions(source: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    lines = source.splitlines()
+    for function in functions_of(tree):
         paragraph = _first_paragraph(function)
         code = _without_docstring(function, lines)
         if paragraph and code:

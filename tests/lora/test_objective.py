@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import threading
@@ -22,8 +23,10 @@ from optuna_llmbo.lora import Progress
 from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora import run
 from optuna_llmbo.lora import train
+from optuna_llmbo.lora.tokens import Example
 from tests.lora.conftest import rows
 from tests.tiny import make_tiny_family
+from tests.tiny import make_tiny_llm
 
 
 Make = Callable[..., LoRAObjective]
@@ -275,6 +278,24 @@ def test_other_data_of_one_size_is_noticed(make_objective: Make) -> None:
     other = datasets.Dataset.from_list(rows(60, start=1000))
     one, two = make_objective().fingerprint, make_objective(train=other).fingerprint
     assert {name for name in one if one[name] != two[name]} == {"train_hash", "validation_hash"}
+
+
+def test_other_weights_under_one_name_are_noticed(make_objective: Make, tmp_path: Path) -> None:
+    one, two = (make_tiny_llm(tmp_path / str(seed) / "model", seed=seed) for seed in (0, 1))
+    records = [make_objective(model=folder).fingerprint for folder in (one, two)]
+    assert {name for name in records[0] if records[0][name] != records[1][name]} == {"weights"}
+
+
+def test_extra_metrics_measure_the_trained_model(make_objective: Make) -> None:
+    def adapters(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+        assert tokenizer("1").input_ids and not model.training
+        return len(examples) + sum("lora_B" in name for name, _ in model.named_parameters())
+
+    study = make_study()
+    study.optimize(make_objective(extra_metrics={"adapters": adapters}), n_trials=1)
+    assert study.trials[0].user_attrs["metrics"]["adapters"] > 6
+    study.optimize(make_objective(), n_trials=1)
+    assert "metrics" not in study.trials[1].user_attrs
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])

@@ -1,0 +1,1 @@
+"""What the project measures. Run from the root of the repository."""

@@ -1,0 +1,78 @@
+"""GSM8K for the GPU tier: a fixed validation split, and exact match of the final answer.
+
+Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv:2110.14168. The official
+test problems are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+from pathlib import Path
+import re
+from typing import Any
+
+import datasets
+import torch
+
+from optuna_llmbo.lora import data
+from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.tokens import Example
+
+
+N_VALIDATION = 256
+MAX_NEW_TOKENS = 200
+
+_SPLIT_SEED = 0
+_ANSWER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
+
+
+@functools.cache
+def split(path: Path) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training and validation problems, always the same, both from the training file."""
+    pairs = data.load_pairs(path)
+    keys = [pair.key for pair in pairs]
+    parts = data.split(pairs, keys, N_VALIDATION, _SPLIT_SEED)
+    rows = [[{"prompt": p.prompt, "response": p.response} for p in part] for part in parts]
+    train, validation = (datasets.Dataset.from_list(part) for part in rows)
+    return train, validation
+
+
+def final_answer(text: str) -> str | None:
+    """The number behind the first "####", without thousands separators; None if there is none."""
+    match = _ANSWER.search(text)
+    return match.group(1).replace(",", "") if match else None
+
+
+def exact_match(
+    model: Any, tokenizer: Any, examples: Sequence[Example], batch_size: int = 64
+) -> float:
+    """Share of problems whose final number is right, decoding greedily, in [0, 1]."""
+    right = 0
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        texts = _generate(model, tokenizer, batch)
+        expected = [final_answer(example.pair.response) for example in batch]
+        right += sum(final_answer(t) == e for t, e in zip(texts, expected, strict=True))
+    return right / len(examples)
+
+
+def _generate(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[str]:
+    device = device_of(model)
+    longest = max(example.n_prompt for example in examples)
+    ids = torch.zeros((len(examples), longest), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, example in enumerate(examples):  # padded on the left, where answers do not start
+        ids[row, longest - example.n_prompt :] = torch.from_numpy(example.ids[: example.n_prompt])
+        mask[row, longest - example.n_prompt :] = 1
+    half = model.dtype is torch.bfloat16
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        out = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=int(examples[0].ids[-1]),
+            pad_token_id=int(examples[0].ids[-1]),
+        )
+    return list(tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True))

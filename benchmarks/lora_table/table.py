@@ -1,0 +1,121 @@
+"""The table: one row a run, as a data frame and as a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from optuna_llmbo.errors import InputError
+
+
+PARAMS = ("rank", "alpha_ratio", "lora_dropout", "batch_size", "learning_rate")
+
+COLUMNS = {
+    "run_id": "str",  # of all that determines the result, see `run_id`
+    "design": "str",  # why it was run: default, grid, random or promoted
+    "rank": "int64",
+    "alpha_ratio": "float64",  # alpha / rank
+    "lora_dropout": "float64",
+    "batch_size": "int64",
+    "learning_rate": "float64",
+    "fraction": "float64",  # of the training examples
+    "seed": "int64",
+    "status": "str",  # complete, diverged or out of memory
+    "loss": "float64",  # validation loss after training, nats per response token; NaN: no result
+    "curve": "object",  # list of validation losses after 25, 50, 75 and 100% of the steps
+    "exact_match": "float64",  # in [0, 1]; NaN where the task has none
+    "base_loss": "float64",  # validation loss before training
+    "seconds": "float64",
+    "steps": "int64",  # of the optimizer
+    "tokens": "int64",  # read in training
+    "examples": "int64",  # trained on
+    "device": "str",
+    "versions": "str",  # JSON
+    "commit": "str",
+    "date": "str",
+    "context": "str",  # JSON: what determines the result besides the hyperparameters
+}
+
+COMPLETE, DIVERGED, OUT_OF_MEMORY = "complete", "diverged", "out of memory"
+
+TOLERANCE = 1e-6  # nats: largest difference of one run on one kind of machine
+
+
+def run_id(params: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    """Hash of a run's hyperparameters and of its context; machines do not enter it."""
+    determined_by = {"params": {name: params[name] for name in PARAMS}, "context": context}
+    text = json.dumps(determined_by, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Rows as a data frame with the columns of `COLUMNS`.
+
+    Raises:
+        InputError: if a row has other columns.
+    """
+    for row in rows:
+        if row.keys() != COLUMNS.keys():
+            differ = ", ".join(sorted(row.keys() ^ COLUMNS.keys()))
+            raise InputError(f"a row of the table differs in its columns: {differ}.")
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    return pandas.DataFrame(
+        {name: pandas.Series(columns[name], dtype=COLUMNS[name]) for name in COLUMNS}
+    )
+
+
+def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """Read a table.
+
+    Raises:
+        InputError: if there is no such file, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"there is no table {os.fspath(path)!r}: make it with "
+            "`python -m benchmarks.lora_table.generate`."
+        )
+    table = pandas.read_parquet(path)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{os.fspath(path)!r} is no table of runs: it lacks {', '.join(missing)}."
+        )
+    return table.astype(COLUMNS)
+
+
+def write(table: pandas.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table, replacing the file when it is complete."""
+    scratch = Path(f"{os.fspath(path)}.writing")
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(scratch, index=False, compression="zstd")
+    scratch.replace(path)
+
+
+def merge(tables: Sequence[pandas.DataFrame], *, tolerance: float) -> pandas.DataFrame:
+    """Join parts made at different times or on different machines; each run is kept once.
+
+    Args:
+        tables: of equal runs, the one in the first table is kept.
+        tolerance: largest difference of one run's losses, nats per response token.
+
+    Raises:
+        InputError: if a run that is in two parts has two results.
+    """
+    everything = pandas.concat(tables, ignore_index=True)
+    for run, rows in everything[everything.duplicated("run_id", keep=False)].groupby("run_id"):
+        spread = rows["loss"].max() - rows["loss"].min()
+        if rows["status"].nunique() > 1 or spread > tolerance:
+            raise InputError(
+                f"run {run} has several results, losses {rows['loss'].tolist()}, made on "
+                f"{rows['device'].tolist()}: expected a difference of at most {tolerance}. Find "
+                "out which part is wrong, or raise --tolerance."
+            )
+    return everything.drop_duplicates("run_id").reset_index(drop=True)
