@@ -56,13 +56,16 @@ ARCHITECTURE = dict(
 )
 
 
-def code_without_docstrings() -> list[str]:
+def code_without_docstrings(folder: Path | None = None) -> list[str]:
     """Every module of the standard library, without the docstrings of functions.
 
     These are what the fine-tuned model is asked for, so that the base must not have read them.
+
+    Args:
+        folder: where to look; default: the standard library of the running Python.
     """
     texts = []
-    for source, tree in stdlib_sources():
+    for source, tree in stdlib_sources(folder):
         documented = [f.body[0] for f in functions_of(tree) if ast.get_docstring(f) is not None]
         removed = {
             line for node in documented for line in range(node.lineno, (node.end_lineno or 0) + 1)
@@ -96,7 +99,7 @@ def pretrain(texts: list[str], tokenizer: Any, seed: int) -> tuple[Any, dict[str
         The model, its weights rounded to float16; and a record with the loss on `HELD_OUT`
         sequences in nats per token.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # of the weights and of the order
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(**ARCHITECTURE, eos_token_id=0, bos_token_id=None)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.lora_table.table import PARAMS
+from benchmarks.lora_table.tables import PARAMS
 
 
 def _configuration(*values: int | float) -> dict[str, Any]:

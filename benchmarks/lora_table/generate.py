@@ -32,16 +32,13 @@ import torch
 
 from benchmarks.lora_table import plan
 from benchmarks.lora_table import run as runs
-from benchmarks.lora_table import table as tables
+from benchmarks.lora_table import tables
 from benchmarks.lora_table.plan import Planned
 from benchmarks.lora_table.tiers import Tier
 from benchmarks.lora_table.tiers import tier
 from benchmarks.lora_table.tiers import TIERS
 from benchmarks.provenance import commit
 from optuna_llmbo.errors import InputError
-
-
-TABLES = Path(__file__).parent / "tables"
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,7 @@ def load(settings: Settings) -> pandas.DataFrame:
         lines = settings.journal.read_text().splitlines()
         rows = [row for line in lines if (row := _parsed(line)) is not None]
         parts.append(tables.frame(rows))
-    if not parts:
-        return tables.frame([])
-    table = tables.merge(parts, tolerance=tables.TOLERANCE)
+    table = tables.merge([tables.frame([]), *parts], tolerance=tables.TOLERANCE)
     tables.write(table, settings.path)
     settings.journal.unlink(missing_ok=True)
     return table
@@ -180,7 +175,7 @@ def main() -> None:
     parser.add_argument("--merge", type=Path, nargs="+", help="tables to join into --table")
     parser.add_argument("--tolerance", type=float, default=tables.TOLERANCE)
     arguments = parser.parse_args()
-    path = arguments.table or TABLES / f"{arguments.tier}.parquet"
+    path = arguments.table or tables.FOLDER / f"{arguments.tier}.parquet"
     try:
         if arguments.merge:
             parts = [tables.read(part) for part in arguments.merge]

@@ -11,7 +11,7 @@ import pandas
 from scipy.stats import qmc
 
 from benchmarks.lora_table.defaults import DEFAULTS
-from benchmarks.lora_table.table import PARAMS
+from benchmarks.lora_table.tables import PARAMS
 from benchmarks.lora_table.tiers import FRACTIONS
 from benchmarks.lora_table.tiers import PROXY
 from benchmarks.lora_table.tiers import Tier
@@ -52,7 +52,7 @@ def second_stage(tier: Tier, table: pandas.DataFrame) -> list[Planned]:
     the others are the first of the Sobol sequence, which stand for the whole space.
     """
     promoted = best_configurations(tier, table)
-    random = random_configurations(tier)[: tier.n_seeded // 2]
+    random = [c for c in random_configurations(tier) if c not in promoted]
     groups = (("promoted", promoted), ("random", random))
     seeded = [(d, c) for d, group in groups for c in group[: tier.n_seeded // 2]]
     return [
@@ -74,7 +74,7 @@ def random_configurations(tier: Tier) -> list[dict[str, Any]]:
     cube = sequence.random_base2((tier.n_random - 1).bit_length())[: tier.n_random]
     space = SearchSpace({name: tier.space[name] for name in PARAMS})
     return [
-        {name: _rounded(value) for name, value in configuration.items()}
+        {name: _rounded(configuration[name]) for name in PARAMS}
         for configuration in space.from_unit(cube)
     ]
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import torch
 
-from benchmarks.lora_table import table
+from benchmarks.lora_table import tables
 from benchmarks.lora_table.plan import Planned
 from benchmarks.lora_table.tiers import tier
 from benchmarks.provenance import versions
@@ -65,7 +65,7 @@ def run(
     surroundings = context(*where)
     metrics = trial.user_attrs.get("metrics", {})
     return {
-        "run_id": table.run_id(planned.params, surroundings),
+        "run_id": tables.run_id(planned.params, surroundings),
         "design": planned.design,
         **planned.params,
         "fraction": planned.fraction,
@@ -88,9 +88,9 @@ def run(
 
 def _status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
-        return table.COMPLETE
+        return tables.COMPLETE
     reason = trial.user_attrs["pruned_reason"]
-    return table.OUT_OF_MEMORY if "memory" in reason else table.DIVERGED
+    return tables.OUT_OF_MEMORY if "memory" in reason else tables.DIVERGED
 
 
 def _processor() -> str:

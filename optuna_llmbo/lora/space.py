@@ -44,9 +44,7 @@ class CheckedSpace:
         """
         if self.function is not None:
             return self.recipe(self.function(trial))
-        return self.recipe(
-            {name: _suggest(trial, name, d) for name, d in self.distributions.items()}
-        )
+        return self.recipe(suggest(trial, self.distributions))
 
     def recipe(self, params: Mapping[str, Any]) -> LoRARecipe:
         """`params` with the default for whatever is not in them.
@@ -157,6 +155,11 @@ def _first(distribution: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Ask a trial for a value of every distribution, in their order."""
+    return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -15,6 +15,9 @@ import pandas
 from optuna_llmbo.errors import InputError
 
 
+FOLDER = Path(__file__).parent / "tables"
+RESULTS = Path(__file__).parent.parent / "results" / "lora_table"
+
 PARAMS = ("rank", "alpha_ratio", "lora_dropout", "batch_size", "learning_rate")
 
 COLUMNS = {
