@@ -76,10 +76,11 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and the configuration, for caches."""
+        """Hash of the weights and the configuration: the same wherever the model lies."""
         import torch
 
-        digest = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
+        settings = json.dumps(_settings(self.model.config.to_dict()), sort_keys=True, default=str)
+        digest = hashlib.sha256(settings.encode())
         for name, weight in sorted(self.model.state_dict().items()):
             if "pooler" not in name:  # not read, and random where a checkpoint has none
                 digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
@@ -189,6 +190,15 @@ def load_shared(
 ) -> LanguageModel:
     """`load`, remembered for the process: for readers that never change the model."""
     return load(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder it was read from and the version that read it."""
+    return {
+        name: _settings(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
 
 
 def _auto_class(config: Any) -> Any:

@@ -94,6 +94,7 @@ def test_fingerprint_holds_weights_and_configuration(tiny_llm: Path, tmp_path: P
     assert llms.load(llms.resolve(tiny_llm)).fingerprint == fingerprint
     folder = tmp_path / "changed"
     shutil.copytree(tiny_llm, folder)
+    assert llms.load(llms.resolve(folder)).fingerprint == fingerprint  # wherever it lies
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(
         config.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')
