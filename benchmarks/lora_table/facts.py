@@ -160,12 +160,14 @@ def _predicted_share(x: pandas.Series, y: pandas.Series) -> float:
 def seeds(table: pandas.DataFrame) -> str:
     """Noise over seeds against the differences between configurations."""
     lines = [
-        "Configurations with all seeds. Noise: pooled standard deviation over seeds of one "
-        "configuration. Differences: standard deviation of the configurations' means, with the "
-        "noise of a mean taken off. Agreement: Spearman correlation of two seeds, mean of pairs.",
+        "Configurations with all seeds. Noise: standard deviation over a configuration's seeds, "
+        "pooled. A seed draws the part of the data, which moves all configurations together; own "
+        "noise is what is left when that common shift is taken off, and what can mislead a search "
+        "whose runs share a seed. Differences: standard deviation between configurations, without "
+        "noise. Agreement: Spearman correlation of two seeds, mean of pairs.",
         "",
-        "| fraction | configurations | number | noise | differences | agreement |",
-        "|---|---|---|---|---|---|",
+        "| fraction | configurations | number | noise | own noise | differences | agreement |",
+        "|---|---|---|---|---|---|---|",
     ]
     for fraction in (PROXY, 1.0):
         wide = _by_seed(table, fraction)
@@ -176,13 +178,13 @@ def seeds(table: pandas.DataFrame) -> str:
             "promoted": wide[wide.index.isin(promoted)],
         }
         for name, rows in groups.items():
-            noise = _pooled_deviation(rows)
-            between = rows.mean(axis=1).var(ddof=1) - noise**2 / rows.shape[1]
+            own = _own_noise(rows)
+            between = rows.mean(axis=1).var(ddof=1) - own**2 / rows.shape[1]
             pairs = itertools.combinations(rows.columns, 2)
             agreement = np.mean([spearmanr(rows[a], rows[b]).statistic for a, b in pairs])
             lines.append(
-                f"| {fraction:.0%} | {name} | {len(rows)} | {noise:.4f} | "
-                f"{max(between, 0.0) ** 0.5:.4f} | {agreement:.2f} |"
+                f"| {fraction:.0%} | {name} | {len(rows)} | {_pooled_deviation(rows):.4f} | "
+                f"{own:.4f} | {max(between, 0.0) ** 0.5:.4f} | {agreement:.2f} |"
             )
     return "\n".join(lines)
 
@@ -282,6 +284,14 @@ def _base_loss(table: pandas.DataFrame) -> float:
 def live(losses: pandas.Series, base: float) -> pandas.Series:
     """Which runs keep more than `LIVE` of the largest gain over the base model."""
     return base - losses > LIVE * (base - losses.min())
+
+
+def _own_noise(by_seed: pandas.DataFrame) -> float:
+    """Standard deviation of what neither the configuration nor the seed explains (two-way)."""
+    rest = by_seed.sub(by_seed.mean(axis=1), axis=0)
+    rest = rest - rest.mean(axis=0)
+    n, k = by_seed.shape
+    return float(np.sqrt((rest**2).to_numpy().sum() / ((n - 1) * (k - 1))))
 
 
 def _pooled_deviation(by_seed: pandas.DataFrame) -> float:

@@ -115,16 +115,24 @@ def test_noise_of_seeds() -> None:
     for i, params in enumerate(plan.random_configurations(tier("cpu"))):
         level = 3.0 + 0.5 * math.sin(i)
         rows += [
-            make_row(params, level + 0.05 * rng.normal(), design="promoted", fraction=f, seed=s)
+            make_row(
+                params,
+                level + 0.1 * s + 0.05 * rng.normal(),
+                design="promoted",
+                fraction=f,
+                seed=s,
+            )
             for f in (0.1, 1.0)
             for s in (0, 1, 2)
         ]
     table = tables.frame(rows)
-    assert facts.seed_noise(table, 1.0) == pytest.approx(0.05, rel=0.1)
+    total = math.hypot(0.1, 0.05)  # the seeds shift all configurations by 0, 0.1 and 0.2
+    assert facts.seed_noise(table, 1.0) == pytest.approx(total, rel=0.1)
     (line,) = [x for x in facts.seeds(table).splitlines() if x.startswith("| 10% | promoted")]
-    _, _, n, noise, between, agreement = [cell.strip() for cell in line.strip("|").split("|")]
+    _, _, n, noise, own, between, agreement = [cell.strip() for cell in line.strip("|").split("|")]
     assert int(n) == 200
-    assert float(noise) == pytest.approx(0.05, rel=0.1)
+    assert float(noise) == pytest.approx(total, rel=0.1)
+    assert float(own) == pytest.approx(0.05, rel=0.1)
     assert float(between) == pytest.approx(0.5 / math.sqrt(2), rel=0.1)
     assert float(agreement) > 0.95
 
