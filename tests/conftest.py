@@ -42,6 +42,15 @@ def quiet_optuna() -> Iterator[None]:
     optuna.logging.set_verbosity(verbosity)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two-layer models are slower on two threads, and far slower on busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def warnings_logged() -> Iterator[list[str]]:
     """What goes to Optuna's logger at the level of a warning, while the test runs."""

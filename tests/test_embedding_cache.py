@@ -120,27 +120,30 @@ def test_cleared_while_it_is_in_use(embeddings_folder: Path, disk_only: Embeddin
     check(disk_only.get(sequences(9)), sequences(2))
 
 
-def test_many_small_shards_become_one(
-    embeddings_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def many_shards(monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
+    """A cache of twelve embeddings in six shards, one more than there may be small ones."""
     monkeypatch.setattr(embedding_cache, "_MOST_SMALL_SHARDS", 5)
     writer = EmbeddingCache(KIND, WIDTH)
     for i in range(6):
         writer.put(sequences(2, 2 * i), rows(sequences(2, 2 * i)))
+    return writer
+
+
+def test_many_small_shards_become_one(
+    embeddings_folder: Path, many_shards: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(shards(embeddings_folder)) == 6
     check(EmbeddingCache(KIND, WIDTH).get(sequences(12)), sequences(12))
     assert len(shards(embeddings_folder)) == 1
-    monkeypatch.setattr(writer, "_memory", type(writer._memory)())
-    check(writer.get(sequences(13)), sequences(12))  # its own shards are gone, the new one serves
+    monkeypatch.setattr(many_shards, "_memory", type(many_shards._memory)())
+    check(many_shards.get(sequences(13)), sequences(12))  # from the new shard
 
 
+@pytest.mark.usefixtures("many_shards")
 def test_small_shards_that_another_process_merges_first(
     embeddings_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_cache, "_MOST_SMALL_SHARDS", 5)
-    writer = EmbeddingCache(KIND, WIDTH)
-    for i in range(6):
-        writer.put(sequences(2, 2 * i), rows(sequences(2, 2 * i)))
     slow = EmbeddingCache(KIND, WIDTH)
     merge = slow._merge
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 import dataclasses
 import json
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import pandas
 import pytest
-import torch
 
 from benchmarks.lora_table import generate as generator
 from benchmarks.lora_table import plan
@@ -25,6 +23,9 @@ from tests.lora.conftest import rows
 from tests.tiny import make_tiny_llm
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CPU tier's folder with a tiny model and a small task."""
@@ -33,14 +34,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pandas.DataFrame(rows(1600)).to_parquet(folder / "train.parquet")
     pandas.DataFrame(rows(12, start=5000)).to_parquet(folder / "validation.parquet")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def planned(rank: int, fraction: float = 0.01, seed: int = 0) -> Planned:
