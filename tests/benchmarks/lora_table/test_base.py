@@ -59,7 +59,7 @@ def test_shipped_data() -> None:
 def test_a_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "HELD_OUT", 2)
     monkeypatch.setattr(base, "BATCH", 4)
-    texts = [f"def add_{i}(x):\n    return x + {i}\n" * 8 for i in range(40)]
+    texts = [f"def add_{i}(x):\n    return x + {i}\n" * 8 for i in range(100)]
     monkeypatch.setattr(base, "VOCABULARY", 300)
     monkeypatch.setattr(base, "ARCHITECTURE", base.ARCHITECTURE | {"vocab_size": 300})
     tokenizer = base.make_tokenizer(texts)
