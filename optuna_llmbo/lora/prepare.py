@@ -114,6 +114,12 @@ def prepare(options: Options) -> Prepared:
 def _check_options(options: Options) -> None:
     if options.metric not in METRICS:
         raise InputError(f"metric={options.metric!r}: only 'loss' is there so far.")
+    for name, metric in options.extra_metrics.items():
+        if not callable(metric):
+            raise InputError(
+                f"extra_metrics[{name!r}]={metric!r}: expected a function of the model, its "
+                "tokenizer and the validation examples."
+            )
     for name, most in (("epochs", None), ("micro_batch_size", None), ("reports", 100)):
         _check_count(name, getattr(options, name), most)
     _check_count("max_length", options.max_length, None)

@@ -296,6 +296,8 @@ def test_extra_metrics_measure_the_trained_model(make_objective: Make) -> None:
     assert study.trials[0].user_attrs["metrics"]["adapters"] > 6
     study.optimize(make_objective(), n_trials=1)
     assert "metrics" not in study.trials[1].user_attrs
+    with pytest.raises(InputError, match=r"extra_metrics\['bleu'\]=1: expected a function of the"):
+        make_objective(extra_metrics={"bleu": 1}).prepare()
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
