@@ -14,7 +14,6 @@ collapsed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 import itertools
 from pathlib import Path
 
@@ -36,27 +35,23 @@ from benchmarks.lora_table.tiers import PROXY
 
 LIVE = 0.1  # of the largest gain
 
-QUANTITIES: dict[str, Callable[[pandas.DataFrame], pandas.Series]] = {
-    "rank": lambda t: np.log(t["rank"]),
-    "alpha / rank": lambda t: np.log(t["alpha_ratio"]),
-    "dropout": lambda t: t["lora_dropout"],
-    "batch": lambda t: np.log(t["batch_size"]),
-    "rate": lambda t: np.log(t["learning_rate"]),
-    "alpha": lambda t: np.log(t["alpha_ratio"] * t["rank"]),
-    "rate * alpha / rank": lambda t: np.log(t["learning_rate"] * t["alpha_ratio"]),
-    "rate * alpha": lambda t: np.log(t["learning_rate"] * t["alpha_ratio"] * t["rank"]),
-    "rate / batch": lambda t: np.log(t["learning_rate"] / t["batch_size"]),
-    "rate * alpha / rank / batch": lambda t: np.log(
-        t["learning_rate"] * t["alpha_ratio"] / t["batch_size"]
+QUANTITIES = {
+    "rank": "log(rank)",
+    "alpha / rank": "log(alpha_ratio)",
+    "dropout": "lora_dropout",
+    "batch": "log(batch_size)",
+    "rate": "log(learning_rate)",
+    "alpha": "log(alpha_ratio * rank)",
+    "rate * alpha / rank": "log(learning_rate * alpha_ratio)",
+    "rate * alpha": "log(learning_rate * alpha_ratio * rank)",
+    "rate / batch": "log(learning_rate / batch_size)",
+    "rate * alpha / rank / batch": "log(learning_rate * alpha_ratio / batch_size)",
+    "rate * alpha / sqrt(rank) / batch": (
+        "log(learning_rate * alpha_ratio * sqrt(rank) / batch_size)"
     ),
-    "rate * alpha / sqrt(rank) / batch": lambda t: np.log(
-        t["learning_rate"] * t["alpha_ratio"] * t["rank"] ** 0.5 / t["batch_size"]
-    ),
-    "rate * alpha / batch": lambda t: np.log(
-        t["learning_rate"] * t["alpha_ratio"] * t["rank"] / t["batch_size"]
-    ),
+    "rate * alpha / batch": "log(learning_rate * alpha_ratio * rank / batch_size)",
 }
-"""What single number might say how good a configuration is; dropout aside, on a log scale."""
+"""What single number might say how good a configuration is, as `DataFrame.eval` reads it."""
 
 
 def size(table: pandas.DataFrame) -> str:
@@ -110,8 +105,7 @@ def variance_of_grid(table: pandas.DataFrame) -> str | None:
 def _complete_grid(table: pandas.DataFrame) -> pandas.DataFrame | None:
     """The grid's rows; None if there is no grid, or not all of it has a loss."""
     grid = table[(table["design"] == "grid") & (table["fraction"] == PROXY)]
-    n_grid = np.prod([grid[name].nunique() for name in PARAMS])
-    complete = len(grid) == n_grid > 0 and grid["loss"].notna().all()
+    complete = tables.grid_levels(grid) is not None and grid["loss"].notna().all()
     return grid if complete else None
 
 
@@ -140,7 +134,7 @@ def variance_of_quantities(table: pandas.DataFrame) -> str:
                 (rows, rows["loss"].rank()),
                 (alive, alive["loss"]),
             ):
-                cells.append(f"{_predicted_share(quantity(some), y):.2f}")
+                cells.append(f"{_predicted_share(some.eval(quantity), y):.2f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -245,7 +239,7 @@ def defaults(table: pandas.DataFrame) -> str:
     first = {f: wide[0].argmin() for f, wide in parts.items()}
     best = {f: wide.index[first[f]] for f, wide in parts.items()}
     best_loss = {f: wide.drop(columns=0).iloc[first[f]].mean() for f, wide in parts.items()}
-    shown = {name: tuple(map(float, values.values())) for name, values in DEFAULTS.items()}
+    shown = {name: tables.key(configuration) for name, configuration in DEFAULTS.items()}
     shown |= {f"best at {fraction:.0%}": key for fraction, key in best.items()}
     for name, key in shown.items():
         cells = []
@@ -274,7 +268,7 @@ def _by_seed(table: pandas.DataFrame, fraction: float) -> pandas.DataFrame:
 
 
 def _keys(table: pandas.DataFrame) -> list[tuple[float, ...]]:
-    return [tuple(map(float, row)) for row in table[list(PARAMS)].to_numpy()]
+    return [tables.key(configuration) for configuration in tables.configurations(table)]
 
 
 def _base_loss(table: pandas.DataFrame) -> float:

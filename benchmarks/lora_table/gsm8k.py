@@ -16,6 +16,7 @@ import datasets
 import torch
 
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.tokens import Example
 
@@ -65,8 +66,7 @@ def _generate(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[s
     for row, example in enumerate(examples):  # padded on the left, where answers do not start
         ids[row, longest - example.n_prompt :] = torch.from_numpy(example.ids[: example.n_prompt])
         mask[row, longest - example.n_prompt :] = 1
-    half = model.dtype is torch.bfloat16
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+    with torch.no_grad(), autocast(model):
         out = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),

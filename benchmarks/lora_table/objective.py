@@ -8,7 +8,6 @@ study.optimize(SurrogateObjective(table, "cpu"), n_trials=12)  # any configurati
 from __future__ import annotations
 
 from collections.abc import Mapping
-import math
 from typing import Any
 
 import optuna
@@ -46,12 +45,11 @@ class TableObjective:
 
     def __init__(self, table: pandas.DataFrame, *, fraction: float = PROXY, seed: int = 0) -> None:
         rows = table[(table["fraction"] == fraction) & (table["seed"] == seed)]
-        self._rows = {_key(row): row for row in rows.to_dict("records")}
+        self._rows = {tables.key(row): row for row in rows.to_dict("records")}
         self._where = f"at {fraction:g} of the data with seed {seed}"
         grid = rows[rows["design"] == "grid"]
-        levels = {name: sorted(grid[name].unique().tolist()) for name in PARAMS}
-        n_grid = math.prod(map(len, levels.values()))
-        if not len(grid) or len(grid) < n_grid:
+        levels = tables.grid_levels(grid)
+        if levels is None:
             raise InputError(
                 f"the table has {len(grid)} runs of a grid {self._where}, which is no complete "
                 "grid: choose another fraction or seed, or use SurrogateObjective."
@@ -69,7 +67,7 @@ class TableObjective:
         Raises:
             InputError: if it was not run.
         """
-        row = self._rows.get(_key(params))
+        row = self._rows.get(tables.key(params))
         if row is None:
             wanted = ", ".join(f"{name}={params[name]}" for name in PARAMS)
             raise InputError(
@@ -129,7 +127,3 @@ class SurrogateObjective:
             The predicted validation loss, nats per response token.
         """
         return self.loss(suggest(trial, self.distributions))
-
-
-def _key(params: Params) -> tuple[float, ...]:
-    return tuple(float(params[name]) for name in PARAMS)

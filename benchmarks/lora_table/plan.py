@@ -11,6 +11,7 @@ import pandas
 from scipy.stats import qmc
 
 from benchmarks.lora_table.defaults import DEFAULTS
+from benchmarks.lora_table.tables import configurations
 from benchmarks.lora_table.tables import PARAMS
 from benchmarks.lora_table.tiers import FRACTIONS
 from benchmarks.lora_table.tiers import PROXY
@@ -65,7 +66,7 @@ def best_configurations(tier: Tier, table: pandas.DataFrame) -> list[dict[str, A
     """The best configurations at `PROXY` with the first seed, best first."""
     proxy = table[(table.fraction == PROXY) & (table.seed == tier.seeds[0])]
     best = proxy[proxy.design != "default"].nsmallest(tier.n_promoted, "loss")
-    return [{name: row[name] for name in PARAMS} for row in best.to_dict("records")]
+    return configurations(best)
 
 
 def random_configurations(tier: Tier) -> list[dict[str, Any]]:

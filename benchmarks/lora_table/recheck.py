@@ -25,6 +25,7 @@ from benchmarks.lora_table.tables import PARAMS
 from benchmarks.lora_table.tiers import PROXY
 from benchmarks.lora_table.tiers import TIERS
 from benchmarks.provenance import commit
+from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 
 
@@ -41,14 +42,10 @@ def recheck(
         params = {name: row[name] for name in PARAMS}
         planned = Planned(row["design"], params, row["fraction"], row["seed"])
         context = runs.context(tier, planned.fraction, planned.seed, device, data)
-        there = json.loads(row["context"])
-        if there != context:
-            names = sorted(there.keys() | context.keys())
-            differ = [n for n in names if there.get(n) != context.get(n)]
-            listed = ", ".join(f"{n} ({there.get(n)!r}, here {context.get(n)!r})" for n in differ)
+        if differ := differences(json.loads(row["context"]), context, label="here"):
             raise InputError(
                 f"run {row['run_id']} of the table was made with other model, data or settings: "
-                f"{listed}."
+                f"{differ}."
             )
         again = runs.run(tier, planned, device, data, version)
         results.append(

@@ -106,7 +106,7 @@ def load(table: pandas.DataFrame, tier_name: str, fraction: float) -> Surrogate:
         )
     space = tier(tier_name).space
     floor = _floor(rows)
-    model = _gp(_cube(space, _configurations(rows)), _target(rows, floor), MixingKernel)
+    model = _gp(_cube(space, tables.configurations(rows)), _target(rows, floor), MixingKernel)
     state = {name: torch.tensor(value).double() for name, value in one["state"].items()}
     model.load_state_dict(state)
     model.eval()
@@ -118,7 +118,7 @@ def fit(table: pandas.DataFrame, tier_name: str) -> None:
     kept = {}
     for fraction in FRACTIONS:
         rows = _rows(table, fraction)
-        inputs = _cube(tier(tier_name).space, _configurations(rows))
+        inputs = _cube(tier(tier_name).space, tables.configurations(rows))
         model = _fitted_gp(inputs, _target(rows, _floor(rows)), MixingKernel)
         state = {name: value.tolist() for name, value in model.state_dict().items()}
         kept[f"{fraction:g}"] = {"runs": _digest(rows), "state": state}
@@ -172,7 +172,7 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cross_validated(regressor: Regressor, rows: pandas.DataFrame, space: Space) -> np.ndarray:
-    inputs = _cube(space, _configurations(rows))
+    inputs = _cube(space, tables.configurations(rows))
     groups = rows.groupby(list(PARAMS)).ngroup().to_numpy()
     folds = GroupKFold(N_FOLDS, shuffle=True, random_state=0)
     predicted = np.full(len(rows), np.nan)
@@ -267,10 +267,6 @@ def _floor(rows: pandas.DataFrame) -> float:
 def _rows(table: pandas.DataFrame, fraction: float) -> pandas.DataFrame:
     """The runs of a fraction that gave a loss."""
     return table[(table["fraction"] == fraction) & table["loss"].notna()]
-
-
-def _configurations(rows: pandas.DataFrame) -> list[dict[str, Any]]:
-    return rows[list(PARAMS)].to_dict("records")
 
 
 def _digest(rows: pandas.DataFrame) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,26 @@ def run_id(params: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     determined_by = {"params": {name: params[name] for name in PARAMS}, "context": context}
     text = json.dumps(determined_by, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def configurations(rows: pandas.DataFrame) -> list[dict[str, Any]]:
+    """The hyperparameters of each row, in order."""
+    return rows[list(PARAMS)].to_dict("records")
+
+
+def key(params: Mapping[str, Any]) -> tuple[float, ...]:
+    """What two equal configurations share."""
+    return tuple(float(params[name]) for name in PARAMS)
+
+
+def grid_levels(rows: pandas.DataFrame) -> dict[str, list[Any]] | None:
+    """The levels of each hyperparameter if the rows are a complete grid; else None.
+
+    Args:
+        rows: no configuration twice.
+    """
+    levels = {name: sorted(rows[name].unique().tolist()) for name in PARAMS}
+    return levels if len(rows) == math.prod(map(len, levels.values())) > 0 else None
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:

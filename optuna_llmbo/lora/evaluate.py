@@ -39,21 +39,23 @@ def response_nll(model: Any, batch: Batch) -> torch.Tensor:
     """Summed negative log likelihood of a batch's response tokens, in nats.
 
     The vocabulary projection is computed at the positions that predict a response token only.
-    A bfloat16 model multiplies matrices in bfloat16, adapters included; the softmax is float32.
+    The softmax is float32; see `autocast` for the rest.
 
     Returns:
         () float32, differentiable.
     """
     wanted = batch.labels != IGNORED
-    half = model.dtype is torch.bfloat16
-    with (
-        _head_reads_only(model, wanted),
-        torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=half),
-    ):
+    with _head_reads_only(model, wanted), autocast(model):
         logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
     if logits.dim() == 3:  # this model computes its logits without its output embeddings
         logits = logits[wanted]
     return torch.nn.functional.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
+
+
+def autocast(model: Any) -> torch.autocast:
+    """Inside, a bfloat16 model multiplies matrices in bfloat16, adapters included."""
+    half = model.dtype is torch.bfloat16
+    return torch.autocast(device_of(model).type, dtype=torch.bfloat16, enabled=half)
 
 
 def device_of(model: Any) -> torch.device:

@@ -12,6 +12,7 @@ import weakref
 import optuna
 import torch
 
+from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Source
 from optuna_llmbo.lora.prepare import Metric
@@ -183,13 +184,10 @@ class LoRAObjective:
         if there is None:
             study.set_user_attr(FINGERPRINT, ours)
             return
-        names = sorted(there.keys() | ours.keys())
-        differ = [name for name in names if there.get(name) != ours.get(name)]
-        if differ:
-            listed = ", ".join(f"{n} ({there.get(n)!r}, now {ours.get(n)!r})" for n in differ)
+        if differ := differences(there, ours, label="now"):
             raise InputError(
                 f"the study {study.study_name!r} holds results of another objective, which "
-                f"differs in {listed}. They cannot be compared: use another study name."
+                f"differs in {differ}. They cannot be compared: use another study name."
             )
 
     def __call__(self, trial: optuna.Trial) -> float:

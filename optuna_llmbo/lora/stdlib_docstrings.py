@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-import contextlib
 import inspect
 from pathlib import Path
 import sysconfig
@@ -58,12 +57,15 @@ def stdlib_sources(folder: Path | None = None) -> Iterator[tuple[str, ast.Module
     """
     root = folder or Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
-        if _SKIPPED.isdisjoint(path.relative_to(root).parts):
-            # An example of bad syntax is left out, and so is what cannot be read.
-            with contextlib.suppress(SyntaxError, ValueError, OSError):
-                with tokenize.open(path) as file:
-                    source = file.read()
-                yield source, ast.parse(source)
+        if not _SKIPPED.isdisjoint(path.relative_to(root).parts):
+            continue
+        try:
+            with tokenize.open(path) as file:
+                source = file.read()
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, OSError):  # an example of bad syntax, or not readable
+            continue
+        yield source, tree
 
 
 def functions_of(tree: ast.Module) -> list[Function]:

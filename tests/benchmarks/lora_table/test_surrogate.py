@@ -55,7 +55,7 @@ def test_a_kept_surrogate_predicts_as_the_fitted_one(table: pandas.DataFrame) ->
     unseen = random_configurations(tier("cpu"))[150:]
     predicted = loaded.predict(unseen)
     rows = surrogate._rows(table, 0.1)
-    inputs = surrogate._cube(loaded.space, surrogate._configurations(rows))
+    inputs = surrogate._cube(loaded.space, tables.configurations(rows))
     floor = surrogate._floor(rows)
     fitted = surrogate._fitted_gp(inputs, surrogate._target(rows, floor), surrogate.MixingKernel)
     points = surrogate._cube(loaded.space, unseen)
