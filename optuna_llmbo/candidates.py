@@ -1,11 +1,12 @@
-"""The pool to choose from: quasi-random points, neighbours of the best, a finite grid; unseen."""
+"""The pool to choose from: quasi-random points, neighbours of the best, a finite grid; unseen.
+
+All are cubes, (m, n names) points in [0, 1] at the places of admissible values: see `space`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Callable
 from collections.abc import Set
-import itertools
 import warnings
 
 import numpy as np
@@ -26,33 +27,75 @@ _STARTUP_ATTEMPTS = 256
 def candidate_pool(
     space: SearchSpace,
     seen: Set[Key],
-    best: Sequence[Configuration],
+    best: np.ndarray,
     *,
     n: int,
     rng: np.random.Generator,
-) -> list[Configuration]:
+) -> np.ndarray:
     """Configurations to choose the next one from, none of them seen while unseen ones remain.
 
     A finite space of up to `MAX_ENUMERATED` is taken whole. Otherwise: n scrambled Sobol points
-    and n / 4 neighbours of the best, normal steps in the unit cube on one parameter or on all.
+    and n / 4 neighbours of the best.
 
     Args:
         space: the parameters that are chosen together.
         seen: keys of the configurations tried or running.
-        best: the best configurations so far, to look around.
+        best: the best configurations so far, to look around; may be empty.
         n: how many Sobol points.
         rng: source of all randomness.
+
+    Returns:
+        (m, n names).
     """
-    if space.n_configurations <= MAX_ENUMERATED:
-        grid = list(space.grid())
-        return _unseen(space, grid, seen) or grid
-    drawn = space.from_unit(_sobol(space, rng, n=n))
-    around = space.from_unit(_neighbours(space, best, n // 4, rng)) if best else []
-    return _unseen(space, itertools.chain(around, drawn), seen) or drawn
+    if is_enumerable(space):
+        grid = space.grid()
+        unseen = _unseen(space, grid, seen)
+        return unseen if len(unseen) else grid
+    drawn = space.snap(_sobol(space, rng, n=n))
+    scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
+    around = neighbours(space, best, scales, rng) if len(best) else drawn[:0]
+    unseen = _unseen(space, np.vstack([around, drawn]), seen)
+    return unseen if len(unseen) else drawn
+
+
+def is_enumerable(space: SearchSpace) -> bool:
+    """Whether the pool is the whole space."""
+    return space.n_configurations <= MAX_ENUMERATED
+
+
+def neighbours(
+    space: SearchSpace, centres: np.ndarray, scales: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Normal steps from some of the centres, on all parameters or, as often, on one.
+
+    A choice without an order is not near another: instead of a step it is drawn anew.
+
+    Args:
+        space: the parameters that are chosen together.
+        centres: (c, n names) to start from, each as often as the others.
+        scales: (m, 1) deviations of the steps, in units of the parameters' ranges.
+        rng: source of all randomness.
+
+    Returns:
+        (m, n names), m the number of scales; may hold the centres and repeat itself.
+    """
+    starts = centres[rng.integers(len(centres), size=len(scales))]
+    moved = starts + rng.normal(size=starts.shape) * scales
+    nominal = np.array([axis.is_nominal for axis in space.axes])
+    moved[:, nominal] = rng.random((len(scales), int(nominal.sum())))
+    d = starts.shape[1]
+    one_only = np.eye(d, dtype=bool)[rng.integers(d, size=len(scales))]
+    all_of_them = rng.random((len(scales), 1)) < 0.5
+    return space.snap(np.clip(np.where(all_of_them | one_only, moved, starts), 0.0, 1.0))
 
 
 def startup_configuration(
-    space: SearchSpace, seen: Set[Key], *, index: int, rng: np.random.Generator
+    space: SearchSpace,
+    seen: Set[Key],
+    warp: Callable[[np.ndarray], np.ndarray],
+    *,
+    index: int,
+    rng: np.random.Generator,
 ) -> Configuration:
     """The index-th point of a scrambled Sobol sequence, or the next one that is not seen.
 
@@ -61,24 +104,22 @@ def startup_configuration(
     Args:
         space: the parameters that are chosen together.
         seen: keys of the configurations tried or running.
+        warp: moves points of the cube to where good values are expected.
         index: place in the sequence: the trial's number.
         rng: scrambles the sequence; the same state for every index of a study.
     """
-    points = space.from_unit(_sobol(space, rng, n=_STARTUP_ATTEMPTS, skip=index))
-    if unseen := _unseen(space, points, seen):
-        return unseen[0]
-    if space.n_configurations <= MAX_ENUMERATED:
+    points = space.snap(warp(_sobol(space, rng, n=_STARTUP_ATTEMPTS, skip=index)))
+    chosen = _unseen(space, points, seen)[:1]
+    if not len(chosen) and is_enumerable(space):
         rest = _unseen(space, space.grid(), seen)
-        return rest[int(rng.integers(len(rest)))] if rest else points[0]
-    return points[0]
+        chosen = rest[[int(rng.integers(len(rest)))]] if len(rest) else chosen
+    return space.from_unit(chosen if len(chosen) else points[:1])[0]
 
 
-def _unseen(
-    space: SearchSpace, configurations: Iterable[Configuration], seen: Set[Key]
-) -> list[Configuration]:
-    """The configurations that are not seen, each once, in order."""
-    rest = {space.key(configuration): configuration for configuration in configurations}
-    return [configuration for key, configuration in rest.items() if key not in seen]
+def _unseen(space: SearchSpace, cube: np.ndarray, seen: Set[Key]) -> np.ndarray:
+    """The rows that are not seen, each once, in order."""
+    rows = {key: i for i, key in reversed(list(enumerate(space.keys(cube)))) if key not in seen}
+    return cube[sorted(rows.values())]
 
 
 def _sobol(space: SearchSpace, rng: np.random.Generator, *, n: int, skip: int = 0) -> np.ndarray:
@@ -88,13 +129,3 @@ def _sobol(space: SearchSpace, rng: np.random.Generator, *, n: int, skip: int = 
     with warnings.catch_warnings():  # balance needs a power of two; here it is no loss
         warnings.filterwarnings("ignore", message="The balance properties", category=UserWarning)
         return engine.random(n)
-
-
-def _neighbours(
-    space: SearchSpace, best: Sequence[Configuration], n: int, rng: np.random.Generator
-) -> np.ndarray:
-    centres = space.to_unit(best)[rng.integers(len(best), size=n)]
-    steps = rng.normal(size=centres.shape) * rng.choice(_NEIGHBOUR_SCALES, size=(n, 1))
-    one_only = np.eye(centres.shape[1])[rng.integers(centres.shape[1], size=n)]
-    moves_all = rng.random((n, 1)) < 0.5
-    return np.clip(centres + np.where(moves_all, steps, steps * one_only * 2), 0.0, 1.0)

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import functools
 import hashlib
 from typing import Any
+from typing import Literal
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from optuna_llmbo.body import Body
+from optuna_llmbo.body import early_layer
 from optuna_llmbo.body import embedding_width
 from optuna_llmbo.body import n_layers
 from optuna_llmbo.body import Pooling
@@ -80,7 +82,9 @@ class Encoder:
         pooling: "last", the learnable token's state; "mean" over the assignment's tokens; or
             "both", one after the other. Default None: "last", or "mean" where there is no
             learnable token.
-        layer: whose states, counted from 1; the layers above are not run. Default None: the last.
+        layer: whose states, counted from 1; the layers above are not run. "early" is the last of
+            the first quarter, and the last of all for an encoder-only model, which is read whole.
+            Default None: the last.
         memory_bytes: bound of the keys and values that are held, the passage's apart.
 
     Raises:
@@ -93,7 +97,7 @@ class Encoder:
         passage: str,
         *,
         pooling: Pooling | None = None,
-        layer: int | None = None,
+        layer: int | Literal["early"] | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._llm = llm
@@ -104,6 +108,8 @@ class Encoder:
             start, end = self._special_tokens()
             self._ending = end if looks_ahead else ()
             self._passage = self._fitting_passage((*start, *self._line_ids(passage)), start)
+            if layer == "early":
+                layer = None if looks_ahead else early_layer(llm)
             plain = PlainReader(llm, self._passage, self._ending, self._pooling, layer)
             self._plain = plain
             self._reader: SequenceReader = plain

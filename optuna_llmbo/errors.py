@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import functools
 import logging
+import numbers
 from typing import Any
 
 
@@ -18,6 +20,18 @@ class InputError(ValueError):
 
 class SurrogateFitError(RuntimeError):
     """The surrogate could not be fitted to the trials; the sampler falls back on it."""
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises InputError if an argument is not one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raises InputError if an argument is no integer, or a smaller one."""
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
 def differences(there: Mapping[str, Any], ours: Mapping[str, Any], *, label: str) -> str:

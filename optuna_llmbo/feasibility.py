@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optuna_llmbo.covariance import scaled_matern
 from optuna_llmbo.surrogate import fit_errors
 from optuna_llmbo.surrogate import fit_process
-from optuna_llmbo.surrogate import scaled_matern
 
 
 _FEASIBLE, _INFEASIBLE = -1.0, 1.0
@@ -55,7 +55,7 @@ def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float)
     finite = values[known & np.isfinite(values)]
     bound = float(np.abs(finite).max(initial=0.0)) or 1.0
     scaled = torch.from_numpy(np.clip(values[known], -bound, bound) / bound)
-    covariance = scaled_matern(
+    kernel = scaled_matern(
         range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
     )
-    return fit_process(features[torch.from_numpy(known)], scaled, covariance)
+    return fit_process(features[torch.from_numpy(known)], scaled, kernel)

@@ -1,15 +1,13 @@
-"""The numeric view of a configuration: the unit cube and the derived quantities."""
+"""The numeric view of configurations: the unit cube and the derived quantities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from scipy.stats import qmc
 
 from optuna_llmbo.knowledge import Knowledge
-from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
 
 
@@ -37,22 +35,26 @@ class NumericView:
         """The derived quantities that have a column, in column order."""
         return tuple(self._ranges)
 
-    def __call__(self, configurations: Sequence[Configuration]) -> np.ndarray:
-        """The features of m configurations, (m, p) float64, about [0, 1]."""
-        derived = self._derive(configurations)
+    def __call__(self, cube: np.ndarray) -> np.ndarray:
+        """The features of the configurations at m points, (m, p) float64, about [0, 1].
+
+        Args:
+            cube: (m, n names), of `SearchSpace.to_unit`.
+        """
+        derived = self._derive(cube) if self._ranges else {}
         columns = [
             (_scale(derived[name], log) - low) / (high - low)
             for name, (log, low, high) in self._ranges.items()
         ]
-        cube = self._space.unit_cube(configurations)
-        return np.hstack([cube, *(np.nan_to_num(column, nan=0.5)[:, None] for column in columns)])
+        filled = (np.nan_to_num(column, nan=0.5)[:, None] for column in columns)
+        return np.hstack([self._space.features(cube), *filled])
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[bool, float, float]]:
         """For each derived quantity with a column: log scale or not, lowest, highest."""
         points = qmc.Sobol(len(self._space.names), scramble=True, rng=0).random(_N_REFERENCE)
         ranges = {}
-        for name, values in self._derive(self._space.from_unit(points)).items():
+        for name, values in self._derive(self._space.snap(points)).items():
             if not np.isfinite(values).all():
                 continue
             log = bool((values > 0).all())
@@ -62,10 +64,8 @@ class NumericView:
                 ranges[name] = (log, low, high)
         return ranges
 
-    def _derive(self, configurations: Sequence[Configuration]) -> dict[str, np.ndarray]:
-        rows = [self._knowledge.derive(configuration) for configuration in configurations]
-        names = [quantity.name for quantity in self._knowledge.derived(self._space.names)]
-        return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+    def _derive(self, cube: np.ndarray) -> dict[str, np.ndarray]:
+        return self._knowledge.derive_columns(self._space.numbers(cube))
 
 
 def _scale(values: np.ndarray, log: bool) -> np.ndarray:

@@ -28,6 +28,10 @@ class History:
     """The n observed ones: complete trials, and pruned ones with a value."""
     targets: np.ndarray
     """(n,) float64, larger is better; may be infinite. Pruned trials: an estimate, see below."""
+    gaps: np.ndarray
+    """(n,) float64: 1 - the share of its steps that a trial made; 0 for complete ones."""
+    seconds: np.ndarray
+    """(n,) float64: how long a complete trial took, nan for pruned ones."""
     constraints: dict[str, np.ndarray]
     """For each constraint (n,) float64, feasible at or below 0, nan where it was not set."""
     infeasible: tuple[Configuration, ...]
@@ -54,7 +58,8 @@ def read_history(
     Trials that lack one of the space's parameters are left out. A pruned trial stopped at step s
     with value v is taken to end at v + the median of (final value - value at s) over the complete
     trials that reported at s, v itself if there is none: its curve is assumed to go on as theirs
-    did. (A heuristic; a model of value and fidelity together will replace it.)
+    did. How far that is wrong for one configuration and right for another is for the surrogate
+    to learn: the gap says how much of the run is a guess. One trial is one observation.
 
     Args:
         trials: all trials of the study, in any state.
@@ -80,6 +85,8 @@ def read_history(
     return History(
         configurations=tuple(configuration for configuration, _, _ in observed),
         targets=np.array([value for _, value, _ in observed], dtype=np.float64),
+        gaps=_gaps([trial for _, _, trial in observed]),
+        seconds=np.array([_seconds(trial) for _, _, trial in observed], dtype=np.float64),
         constraints=_constraints([trial for _, _, trial in observed]),
         infeasible=tuple(infeasible),
         pending=tuple(pending),
@@ -102,6 +109,29 @@ def _final_value(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float |
     rests = [rest for rest in rests if math.isfinite(rest)]
     estimate = value + (float(np.median(rests)) if rests else 0.0)
     return None if math.isnan(estimate) else estimate
+
+
+def _gaps(trials: Sequence[FrozenTrial]) -> np.ndarray:
+    """Steps count from where they count in the study, 0 or 1; the longest run is a whole one."""
+    steps = [t.last_step for t in trials]
+    ends = [step for step in steps if step is not None]
+    first = min([1, *(step for t in trials for step in t.intermediate_values)])
+    whole = max(ends, default=0) - first + 1
+    return np.array(
+        [
+            1 - (step - first + 1) / whole
+            if t.state == TrialState.PRUNED and step is not None
+            else 0.0
+            for t, step in zip(trials, steps, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    if trial.state != TrialState.COMPLETE or trial.duration is None:
+        return math.nan
+    return trial.duration.total_seconds()
 
 
 def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
-import threading
 from typing import Any
 import zlib
 
@@ -14,7 +13,6 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -23,26 +21,28 @@ from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import ACQUISITIONS
+from optuna_llmbo.advisor import Advisor
+from optuna_llmbo.advisor import Recommendation
+from optuna_llmbo.advisor import shared_space
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.body import POOLINGS
-from optuna_llmbo.candidates import startup_configuration
-from optuna_llmbo.encoder import Encoder
-from optuna_llmbo.errors import InputError
-from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.features import NumericView
-from optuna_llmbo.history import History
-from optuna_llmbo.history import read_history
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.covariance import KERNELS
+from optuna_llmbo.design import Design
+from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import check_choice
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prompt import Prompt
+from optuna_llmbo.prior import check_ranges
+from optuna_llmbo.prior import Range
 from optuna_llmbo.space import Axis
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.suggest import Reader
+from optuna_llmbo.start import advised_value
+from optuna_llmbo.start import start
+from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Suggestion
-from optuna_llmbo.surrogate import KernelName
-from optuna_llmbo.surrogate import KERNELS
-from optuna_llmbo.torch_state import isolated_torch
+from optuna_llmbo.transfer import SourceStudy
 
 
 # Under "optuna." so that Optuna's handler and verbosity apply.
@@ -91,7 +91,8 @@ class LLMBOSampler(BaseSampler):
             state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:
             `"last"`, or `"mean"` for a model of the BERT family, which has no such token.
         layer: of the language model whose states are taken, counted from 1; those above are not
-            run. Default None: the last.
+            run. Default None: the last of a causal model's first quarter, whose states serve as
+            well as the last ones; the last of an encoder-only model.
         n_startup_trials: how many observed trials (complete, or pruned with a value) it takes
             before the model chooses: the packs' recommended configurations first, then a
             scrambled Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
@@ -103,6 +104,16 @@ class LLMBOSampler(BaseSampler):
             second. Running trials and constraints always need the second.
         independent_sampler: for parameters that are not shared by all trials. The default None
             draws them uniformly, from (seed, trial number, parameter name).
+        prior: where good values are expected, `{"learning_rate": (1e-4, 5e-4)}`: the central 68%
+            of a prior on the parameter's own scale, whose weight decays as 1 / trials (piBO,
+            Hvarfner et al. 2022, arXiv:2204.11051). It comes before the typical ranges that the
+            knowledge packs give. Default None: the packs' alone.
+        source_studies: finished studies of a like problem (another model or dataset, a cheaper
+            proxy) with the same parameters. Their best configurations are tried first, and their
+            trials inform the model as far as they turn out to agree with this study's. They are
+            read once, when the sampler is made. Default none.
+        cost_aware: weigh the expected improvement of a configuration against the time that it
+            is predicted to take, from the durations of the study's trials. Default False.
         constraints_func: maps a finished trial to numbers, feasible at or below zero. Default
             None. Constraints set with Optuna's `Trial.set_constraint` need no function.
         warn_independent_sampling: whether to warn when a parameter goes to the independent
@@ -129,48 +140,49 @@ class LLMBOSampler(BaseSampler):
         n_candidates: int = 48,
         acquisition: AcquisitionName = "auto",
         independent_sampler: BaseSampler | None = None,
+        prior: Mapping[str, Range] | None = None,
+        source_studies: Sequence[Study] = (),
+        cost_aware: bool = False,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         warn_independent_sampling: bool = True,
         device: str | None = None,
+        design: Design | None = None,
         seed: int | None = None,
     ) -> None:
-        _check_choice("kernel", kernel, KERNELS)
-        _check_choice("acquisition", acquisition, ACQUISITIONS)
+        check_choice("kernel", kernel, KERNELS)
+        check_choice("acquisition", acquisition, ACQUISITIONS)
         if pooling is not None:
-            _check_choice("pooling", pooling, POOLINGS)
+            check_choice("pooling", pooling, POOLINGS)
         if layer is not None:
-            _check_at_least("layer", layer, 1)
-        _check_at_least("n_startup_trials", n_startup_trials, 0)
-        _check_at_least("n_candidates", n_candidates, 1)
+            check_at_least("layer", layer, 1)
+        check_at_least("n_startup_trials", n_startup_trials, 0)
+        check_at_least("n_candidates", n_candidates, 1)
         if seed is not None:
-            _check_at_least("seed", seed, 0)
-        self._kernel = kernel
-        self._source = None if kernel == "numeric" else llms.resolve(llm)
-        if self._source is not None:
-            llms.check_available(self._source)  # now, not after the start-up trials
-        self._knowledge = load_knowledge(knowledge)
-        self._task = task
-        self._pooling: Pooling | None = pooling
-        self._layer = layer
+            check_at_least("seed", seed, 0)
+        source = None if kernel == "numeric" else llms.resolve(llm)
+        if source is not None:
+            llms.check_available(source)  # now, not after the start-up trials
+        self._advisor = Advisor(
+            kernel=kernel,
+            source=source,
+            device=device,
+            pooling=pooling,
+            layer=layer,
+            knowledge=load_knowledge(knowledge),
+            task=task,
+            prior=check_ranges(prior or {}),
+            source_studies=tuple(SourceStudy.of(source) for source in source_studies),
+            n_candidates=n_candidates,
+            acquisition=acquisition,
+            cost_aware=cost_aware,
+            design=design if design is not None else Design(),
+        )
         self._n_startup_trials = n_startup_trials
-        self._n_candidates = n_candidates
-        self._acquisition = acquisition
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
-        self._device = device
         self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         self._warned: set[tuple[int, str]] = set()
-        self._encoder: tuple[str, Encoder] | None = None
-        self._lock = threading.RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock and the language model, which is loaded again when needed."""
-        return {**self.__dict__, "_lock": None, "_encoder": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler. Ours derives from the trial's number and needs none."""
@@ -199,8 +211,7 @@ class LLMBOSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters that all complete and pruned trials share and that leave a choice."""
-        shared = intersection_search_space(compat.all_trials(study), include_pruned=True)
-        return {name: d for name, d in sorted(shared.items()) if not d.single()}
+        return shared_space(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -213,21 +224,45 @@ class LLMBOSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
-        space = SearchSpace(search_space)
-        history = read_history(
-            compat.all_trials(study), study.direction, space, current=trial.number
+        number = trial.number
+        suggestion = self._advisor.suggestion(
+            study, SearchSpace(search_space), current=number, seed=self._seed_of(number)
         )
-        if history.n_observed < max(1, self._n_startup_trials):
-            return dict(self._start(space, history, trial.number))
-        seed = int(self._rng(trial.number, "suggestion").integers(2**31))
-        kernels: tuple[KernelName, ...] = (self._kernel, "numeric")
-        for kernel in dict.fromkeys(kernels):
-            try:
-                with self._lock, isolated_torch(seed):
-                    return dict(self._suggest(space, history, seed, kernel))
-            except SurrogateFitError as error:
-                self._warn_once(study, f"kernel={kernel!r} failed and was left out: {error}")
-        return {}
+        if suggestion.history.n_observed < max(1, self._n_startup_trials):
+            return dict(self._start(suggestion, number))
+        return dict(self._advisor.choose(suggestion, self._warner(study)))
+
+    def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
+        """What the model expects of a configuration, in the objective's units.
+
+        Args:
+            study: with at least one complete or pruned trial.
+            params: a value for each parameter that all trials share; others are ignored.
+
+        Raises:
+            InputError: if the study has no trial to learn from, a parameter is missing, or a
+                value is out of its range.
+            SurrogateFitError: if the model cannot be fitted.
+            ValueError: if the study has several objectives.
+        """
+        self._raise_error_if_multi_objective(study)
+        seed = self._seed_of(len(compat.all_trials(study)))
+        return self._advisor.predict(study, params, seed=seed, warn=self._warner(study))
+
+    def recommend(self, study: Study) -> Recommendation:
+        """The complete trial whose configuration the model expects the best value of.
+
+        With a noisy objective the best observed value is in part luck; the model's mean at the
+        configurations that were tried is not misled by it.
+
+        Raises:
+            InputError: if the study has no complete trial.
+            SurrogateFitError: if the model cannot be fitted.
+            ValueError: if the study has several objectives.
+        """
+        self._raise_error_if_multi_objective(study)
+        seed = self._seed_of(len(compat.all_trials(study)))
+        return self._advisor.recommend(study, seed=seed, warn=self._warner(study))
 
     def sample_independent(
         self,
@@ -243,9 +278,11 @@ class LLMBOSampler(BaseSampler):
         """
         self._raise_error_if_multi_objective(study)
         axis = Axis(param_distribution)
-        if trial.number == 0:  # nothing is known of the study but the names so far
-            knowledge = self._knowledge.relevant([*trial.params, param_name])
-            advice = _advice(knowledge, 0, axis, param_name)
+        if (
+            trial.number == 0 and self._advisor.design.recommended_first
+        ):  # only names are known so far
+            knowledge = self._advisor.knowledge.relevant([*trial.params, param_name])
+            advice = advised_value(knowledge, 0, axis, param_name)
             # Out of range, it is most likely advice for another kind of study.
             if advice is not None and advice == knowledge.recommended_value(0, param_name):
                 return advice
@@ -263,41 +300,20 @@ class LLMBOSampler(BaseSampler):
             )
         return axis.from_unit(self._rng(trial.number, param_name).random())
 
-    def _start(self, space: SearchSpace, history: History, number: int) -> Configuration:
-        """The packs' recommended configurations in turn, then a quasi-random sequence."""
-        knowledge = self._knowledge.relevant(space.names)
-        for index in range(knowledge.n_recommended):
-            recommended = _recommended(knowledge, index, space)
-            if space.key(recommended) not in history.seen:
-                return recommended
-        rng = self._rng("start-up")
-        return startup_configuration(space, history.seen, index=number, rng=rng)
-
-    def _suggest(
-        self, space: SearchSpace, history: History, seed: int, kernel: KernelName
-    ) -> Configuration:
-        knowledge = self._knowledge.relevant(space.names)
-        suggestion = Suggestion(
-            space=space,
-            history=history,
-            numeric_view=NumericView(space, knowledge),
-            n_candidates=self._n_candidates,
-            acquisition=self._acquisition,
-            seed=seed,
+    def _start(self, suggestion: Suggestion, number: int) -> Configuration:
+        design = self._advisor.design
+        return start(
+            suggestion.space,
+            suggestion.knowledge if design.recommended_first else Knowledge(),
+            suggestion.sources,
+            suggestion.history,
+            suggestion.prior.warp if design.prior_start else lambda points: points,
+            index=number,
+            rng=self._rng("start-up"),
         )
-        if kernel == "numeric":
-            return suggestion.choose(kernel, None)
-        return suggestion.choose(kernel, self._reader(Prompt(space, knowledge, self._task)))
 
-    def _reader(self, prompt: Prompt) -> Reader:
-        if self._encoder is None or self._encoder[0] != prompt.passage:
-            assert self._source is not None
-            _logger.info(f"The language model is {self._source}.")
-            model = llms.load_shared(self._source, self._device)
-            encoder = Encoder(model, prompt.passage, pooling=self._pooling, layer=self._layer)
-            self._encoder = (prompt.passage, encoder)
-        read = self._encoder[1].read
-        return lambda configurations: read([prompt.assignment(c) for c in configurations])
+    def _seed_of(self, number: int) -> int:
+        return int(self._rng(number, "suggestion").integers(2**31))
 
     def _has_started(self, study: Study) -> bool:
         finished = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -309,34 +325,11 @@ class LLMBOSampler(BaseSampler):
         words = [zlib.crc32(str(word).encode()) for word in purpose]
         return np.random.default_rng([self._seed, *words])
 
+    def _warner(self, study: Study) -> Callable[[str], None]:
+        return lambda message: self._warn_once(study, message)
+
     def _warn_once(self, study: Study, message: str) -> None:
         key = (compat.study_id(study), message.split(":")[0])
         if key not in self._warned:
             self._warned.add(key)
             _logger.warning(message)
-
-
-def _recommended(knowledge: Knowledge, index: int, space: SearchSpace) -> Configuration:
-    """A recommended configuration, the middle of the range for what it does not name."""
-    values = {}
-    for name in space.names:
-        axis = space.axis(name)
-        advice = _advice(knowledge, index, axis, name)
-        values[name] = axis.from_unit(0.5) if advice is None else advice
-    return values
-
-
-def _advice(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:
-    """The admissible value next to a recommended one; None if there is none."""
-    value = knowledge.recommended_value(index, name)
-    return None if value is None else axis.nearest(value)
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")

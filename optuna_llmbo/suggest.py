@@ -19,16 +19,25 @@ from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import score_candidates
 from optuna_llmbo.acquisition import Situation
 from optuna_llmbo.candidates import candidate_pool
+from optuna_llmbo.candidates import is_enumerable
+from optuna_llmbo.candidates import neighbours
+from optuna_llmbo.cost import fit_log_seconds
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Reading
 from optuna_llmbo.feasibility import fit_constraints
 from optuna_llmbo.features import NumericView
 from optuna_llmbo.history import History
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.observations import gather
+from optuna_llmbo.observations import Observations
+from optuna_llmbo.prior import Prior
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
 from optuna_llmbo.surrogate import fit_surrogate
-from optuna_llmbo.surrogate import KernelName
-from optuna_llmbo.surrogate import robust_standardize
+from optuna_llmbo.surrogate import Surrogate
 from optuna_llmbo.surrogate import Views
+from optuna_llmbo.transfer import Source
 
 
 Reader = Callable[[Sequence[Configuration]], Reading]
@@ -37,6 +46,25 @@ Reader = Callable[[Sequence[Configuration]], Reading]
 _N_POOL = 2048
 _N_BEST = 3
 _SHARE_BY_CHANCE = 0.25
+_N_CENTRES = 8
+_N_AROUND = 256
+_FIRST_STEP = 0.1
+_STEP_SHRINKS = 1 / 3
+_QUANTILE = 1.96
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the surrogate expects of a configuration, in the objective's units."""
+
+    mean: float
+    low: float
+    """Lower end of the central 95% interval of the objective's noise-free value."""
+    high: float
+    """Its upper end."""
+
+    def __neg__(self) -> Prediction:
+        return Prediction(-self.mean, -self.high, -self.low)
 
 
 @dataclass(frozen=True)
@@ -45,10 +73,16 @@ class Suggestion:
 
     space: SearchSpace
     history: History
-    numeric_view: NumericView
+    sources: tuple[Source, ...]
+    knowledge: Knowledge
+    """The packs that apply to the space."""
+    prior: Prior
+    design: Design
     n_candidates: int
     """How many configurations the language model reads."""
     acquisition: AcquisitionName
+    cost_aware: bool
+    """Whether to weigh the improvement against the predicted seconds."""
     seed: int
 
     def choose(self, kernel: KernelName, read: Reader | None) -> Configuration:
@@ -62,74 +96,141 @@ class Suggestion:
             SurrogateFitError: if the surrogate cannot be fitted.
         """
         rng = np.random.default_rng(self.seed)
-        pool = candidate_pool(self.space, self.history.seen, self._best, n=_N_POOL, rng=rng)
-        shortlist = pool if read is None else self._shortlist(pool, kernel, rng)
-        return shortlist[int(self._scores(shortlist, kernel, read).argmax())]
+        order = np.argsort(-self.history.targets, kind="stable")[:_N_BEST]
+        best = self.space.to_unit([self.history.configurations[i] for i in order])
+        pool = candidate_pool(self.space, self.history.seen, best, n=_N_POOL, rng=rng)
+        if read is not None and kernel == "text":  # the numbers have no say
+            pool = pool[rng.permutation(len(pool))[: self.n_candidates]]
+        else:
+            pool, scores = self._refined(pool, rng)
+            if read is None:
+                return self.space.from_unit(pool[[int(scores.argmax())]])[0]
+            pool = self._shortlist(pool, scores, rng)
+        scores = self._judge(kernel, read, pool)(pool)
+        return self.space.from_unit(pool[[int(scores.argmax())]])[0]
+
+    def predict(
+        self, configurations: Sequence[Configuration], kernel: KernelName, read: Reader | None
+    ) -> list[Prediction]:
+        """What the surrogate expects of some configurations, larger is better.
+
+        Raises:
+            SurrogateFitError: if the surrogate cannot be fitted.
+        """
+        cube = self.space.to_unit(configurations)
+        surrogate = self._fit(kernel, read, cube)
+        with torch.no_grad():
+            posterior = surrogate.model.posterior(surrogate.features(self._views(cube, read)))
+        mean, deviation = posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
+        columns = [
+            self._observations.scale.inverse(mean + z * deviation)
+            for z in (0.0, -_QUANTILE, _QUANTILE)
+        ]
+        return [Prediction(*map(float, row)) for row in zip(*columns, strict=True)]
+
+    def _refined(
+        self, pool: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The pool and its scores by the numbers alone, with better ones found by local search."""
+        score = self._judge("numeric", None, pool)
+        scores = score(pool)
+        rounds = 0 if is_enumerable(self.space) else self.design.refinements
+        for i in range(rounds):
+            centres = pool[np.argsort(-scores, kind="stable")[:_N_CENTRES]]
+            steps = np.full((_N_AROUND, 1), _FIRST_STEP * _STEP_SHRINKS**i)
+            around = neighbours(self.space, centres, steps, rng)
+            keys = self.space.keys(around)
+            new = around[[key not in self.history.seen for key in keys]]
+            if len(new):
+                pool = np.vstack([pool, new])
+                scores = np.concatenate([scores, score(new)])
+        return pool, scores
 
     def _shortlist(
-        self, pool: list[Configuration], kernel: KernelName, rng: np.random.Generator
-    ) -> list[Configuration]:
-        """What the language model reads: the best by the numbers alone, a quarter by chance.
-
-        With the text kernel alone all of it is by chance, so that the numbers have no say.
-        """
+        self, pool: np.ndarray, scores: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """What the language model reads: the best by the numbers alone, a quarter by chance."""
         if len(pool) <= self.n_candidates:
             return pool
-        by_rank = 0
-        if kernel != "text":
-            by_rank = self.n_candidates - int(self.n_candidates * _SHARE_BY_CHANCE)
+        by_rank = self.n_candidates - int(self.n_candidates * _SHARE_BY_CHANCE)
+        chosen = np.argsort(-scores, kind="stable")[:by_rank]
         order = rng.permutation(len(pool))
-        chosen = order[:0]
-        if by_rank:
-            scores = self._scores(pool, "numeric", None).numpy()
-            chosen = np.argsort(-scores, kind="stable")[:by_rank]
         others = order[~np.isin(order, chosen)][: self.n_candidates - by_rank]
-        return [pool[i] for i in (*chosen, *others)]
+        return pool[np.concatenate([chosen, others])]
 
-    def _scores(
-        self, candidates: Sequence[Configuration], kernel: KernelName, read: Reader | None
-    ) -> Tensor:
-        """The acquisition function's value of each candidate under a freshly fitted surrogate."""
-        observed = self._views(self.history.configurations, read)
-        offered = self._views(candidates, read)
-        targets = self._targets
-        surrogate = fit_surrogate(observed, targets, kernel, reference=offered)
-        features = surrogate.observed
-        p = observed.numeric.shape[1]
-        situation = Situation(
+    def _judge(
+        self, kernel: KernelName, read: Reader | None, reference: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """How much points of the cube are worth trying, by a freshly fitted surrogate."""
+        surrogate = self._fit(kernel, read, reference)
+        situation = self._situation(surrogate, read)
+        strength = self.design.prior_strength / self.history.n_observed
+
+        def judge(cube: np.ndarray) -> np.ndarray:
+            views = self._views(cube, read)
+            scores = score_candidates(
+                surrogate.features(views), situation, self.acquisition, seed=self.seed
+            ).numpy()
+            if strength:
+                scores = scores + strength * self.prior.log_density(cube)
+            if self.cost_aware:
+                scores = scores - self._log_seconds(views.numeric)
+            return scores
+
+        return judge
+
+    def _fit(self, kernel: KernelName, read: Reader | None, reference: np.ndarray) -> Surrogate:
+        data = self._observations
+        observed = self._views(data.cube, read, data)
+        targets = torch.from_numpy(data.targets)
+        return fit_surrogate(observed, targets, kernel, self._views(reference, read), self.design)
+
+    def _situation(self, surrogate: Surrogate, read: Reader | None) -> Situation:
+        own = self._observations.cube[: len(self._observations.kept)]
+        features = surrogate.features(self._views(own, read))
+        pending = self.space.to_unit(self.history.pending)
+        constraints = {
+            name: values[self._observations.kept]
+            for name, values in self.history.constraints.items()
+        }
+        p = self._numeric_view(own[:1]).shape[1]
+        return Situation(
             model=surrogate.model,
             observed=features,
-            best=float(targets.max()),
+            best=self._observations.best,
             noise=surrogate.noise,
-            pending=self._pending(surrogate.features, read, width=features.shape[1]),
-            constraints=fit_constraints(features, p, self.history.constraints, self._failed),
-        )
-        return score_candidates(
-            surrogate.features(offered), situation, self.acquisition, seed=self.seed
+            pending=surrogate.features(self._views(pending, read))
+            if len(pending)
+            else features[:0],
+            constraints=fit_constraints(features, p, constraints, self._failed),
         )
 
-    def _views(self, configurations: Sequence[Configuration], read: Reader | None) -> Views:
-        numeric = torch.from_numpy(self.numeric_view(configurations))
-        return Views(numeric, read(configurations) if read is not None else None)
+    def _views(
+        self, cube: np.ndarray, read: Reader | None, data: Observations | None = None
+    ) -> Views:
+        numeric = torch.from_numpy(self._numeric_view(cube))
+        reading = read(self.space.from_unit(cube)) if read is not None else None
+        if data is None:
+            return Views(numeric, reading)
+        gap, source = torch.from_numpy(data.gaps), torch.from_numpy(data.sources)
+        return Views(numeric, reading, gap, source)
 
-    def _pending(
-        self, features: Callable[[Views], Tensor], read: Reader | None, width: int
-    ) -> Tensor:
-        if not self.history.pending:
-            return torch.zeros(0, width, dtype=torch.float64)
-        return features(self._views(self.history.pending, read))
+    @cached_property
+    def _numeric_view(self) -> NumericView:
+        return NumericView(self.space, self.knowledge if self.design.derived else Knowledge())
+
+    @cached_property
+    def _observations(self) -> Observations:
+        return gather(self.space, self.history, self.sources, self.design.transform, self.seed)
+
+    @cached_property
+    def _log_seconds(self) -> Callable[[Tensor], np.ndarray]:
+        cube = self.space.to_unit(self.history.configurations)
+        numeric = torch.from_numpy(self._numeric_view(cube))
+        return fit_log_seconds(numeric, self.history.seconds)
 
     @cached_property
     def _failed(self) -> Tensor:
         if not self.history.infeasible:
             return torch.zeros(0, 0, dtype=torch.float64)
-        return torch.from_numpy(self.numeric_view(self.history.infeasible))
-
-    @cached_property
-    def _targets(self) -> Tensor:
-        return torch.from_numpy(robust_standardize(self.history.targets))
-
-    @property
-    def _best(self) -> list[Configuration]:
-        order = np.argsort(-self.history.targets, kind="stable")[:_N_BEST]
-        return [self.history.configurations[i] for i in order]
+        return torch.from_numpy(self._numeric_view(self.space.to_unit(self.history.infeasible)))

@@ -10,27 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-import math
-from typing import Literal
 import warnings
 
 from botorch.exceptions import BotorchError
 from botorch.exceptions import OptimizationWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
-from botorch.models.utils.gpytorch_modules import get_gaussian_likelihood_with_lognormal_prior
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
-from gpytorch.kernels import MaternKernel
-from gpytorch.kernels import ScaleKernel
+from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError
 from linear_operator.utils.errors import NotPSDError
-import numpy as np
 import torch
 from torch import Tensor
 
+from optuna_llmbo.covariance import covariance
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.covariance import Layout
+from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Reading
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.text_view import fit_text_view
@@ -38,15 +37,12 @@ from optuna_llmbo.text_view import TextView
 from optuna_llmbo.torch_state import one_thread
 
 
-KernelName = Literal["sum", "text", "numeric"]
-KERNELS: tuple[KernelName, ...] = ("sum", "text", "numeric")
-
 _FIT_TOLERANCE = 1e-5
 """Relative improvement of the likelihood at which the fit ends."""
 
-_TEXT_WEIGHT_MEDIAN = 0.3
-"""Prior median of the text kernel's variance, the numeric kernel's being 1: with few trials the
-numbers are the better guide, and text must earn its weight."""
+_LEAST_NOISE = 1e-6
+"""Of the standardized target's variance: a deterministic objective has next to none."""
+_NOISE_START = 5e-3
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,10 @@ class Views:
     """(n, p) float64."""
     reading: Reading | None = None
     """The assignments as read by the LLM; None without text."""
+    gap: Tensor | None = None
+    """(n,) float64: 1 - the share of each run that was made. None: all are complete."""
+    source: Tensor | None = None
+    """(n,) float64: 0 for this study, i for the i-th other one. None: all are of this one."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Surrogate:
 
     @property
     def observed(self) -> Tensor:
-        """What the model was fitted to: the observed configurations' features, (n, p + k)."""
+        """What the model was fitted to: the observations' features, (n, p + k + 2)."""
         features: Tensor = self.model.train_inputs[0]
         return features
 
     def features(self, views: Views) -> Tensor:
-        """The model's input for some configurations, (m, p + k) float64."""
+        """The model's input for some configurations, (m, p + k + 2) float64."""
         return _features(views, self.text_view)
 
     @property
@@ -83,31 +83,8 @@ class Surrogate:
         return float(self.model.likelihood.noise.detach().mean())
 
 
-def robust_standardize(targets: np.ndarray) -> np.ndarray:
-    """Winsorize bad outliers, then shift and scale to mean 0 and deviation 1.
-
-    Targets below Tukey's fence, the first quartile minus 1.5 interquartile ranges, are moved up
-    to it, so that collapsed runs do not set the scale; good outliers are what is looked for and
-    stay. Infinite values take the fence, or the best finite value.
-
-    Args:
-        targets: (n,) larger is better, not nan.
-
-    Returns:
-        (n,) float64, all zero if the targets are constant.
-    """
-    finite = targets[np.isfinite(targets)]
-    if not len(finite):
-        return np.zeros(len(targets))
-    low, middle = np.quantile(finite, [0.25, 0.75])
-    fence = low - 1.5 * (middle - low) if middle > low else finite.min()
-    clipped = np.clip(targets, max(fence, finite.min()), finite.max())
-    deviation = clipped.std()
-    return (clipped - clipped.mean()) / deviation if deviation > 0 else np.zeros(len(targets))
-
-
 def fit_surrogate(
-    observed: Views, targets: Tensor, kernel: KernelName, reference: Views
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Design
 ) -> Surrogate:
     """Fit the learnable token, the projection and the Gaussian process to the observed trials.
 
@@ -119,6 +96,7 @@ def fit_surrogate(
         targets: (n,) float64, standardized, larger is better.
         kernel: "sum" of numeric and text kernel, or one of them.
         reference: views of configurations yet untried: they help to place the text view's axes.
+        design: which parts are trained.
 
     Raises:
         SurrogateFitError: if the model cannot be fitted: a matrix that is not positive definite,
@@ -126,44 +104,60 @@ def fit_surrogate(
     """
     with fit_errors(len(targets)):
         if kernel == "numeric":
-            return Surrogate(_fit(observed.numeric, targets, kernel, None), None)
+            return Surrogate(_fit(observed, targets, kernel, None), None)
         assert observed.reading is not None and reference.reading is not None
         neutral = TextView.neutral(observed.reading, reference.reading)
-        model = _fit(_features(observed, neutral), targets, kernel, neutral)
-        view = fit_text_view(neutral, observed.reading, model, observed.numeric)
-        if view is not neutral:
+        model = _fit(observed, targets, kernel, neutral)
+        view = fit_text_view(
+            neutral, observed.reading, model, lambda v: _features(observed, v), design
+        )
+        with torch.no_grad():  # the model was left with the last view that was tried
             model.set_train_data(_features(observed, view), strict=False)
+        if view is not neutral:
             maximize_likelihood(model)
         return Surrogate(model, view)
 
 
 def _features(views: Views, text_view: TextView | None) -> Tensor:
-    if text_view is None or views.reading is None:
-        return views.numeric
-    with torch.no_grad():
-        return torch.cat([views.numeric, text_view(views.reading)], dim=1)
+    """Numbers, text, gap, source: `Z`; differentiable in the text view."""
+    n = len(views.numeric)
+    nothing = views.numeric.new_zeros(n)
+    text = views.numeric[:, :0]
+    if text_view is not None:
+        assert views.reading is not None
+        text = text_view(views.reading)
+    gap = nothing if views.gap is None else views.gap
+    source = nothing if views.source is None else views.source
+    return torch.cat([views.numeric, text, gap[:, None], source[:, None]], dim=1)
 
 
 def _fit(
-    features: Tensor, targets: Tensor, kernel: KernelName, text_view: TextView | None
+    observed: Views, targets: Tensor, kernel: KernelName, text_view: TextView | None
 ) -> SingleTaskGP:
-    k = text_view.width if text_view is not None else 0
-    return fit_process(features, targets, _kernel(kernel, features.shape[1] - k, k))
+    layout = Layout(
+        p=observed.numeric.shape[1],
+        k=text_view.width if text_view is not None else 0,
+        has_gaps=observed.gap is not None and bool((observed.gap > 0).any()),
+        n_sources=int(observed.source.max()) if observed.source is not None else 0,
+    )
+    with torch.no_grad():
+        features = _features(observed, text_view)
+    return fit_process(features, targets, covariance(kernel, layout))
 
 
-def fit_process(features: Tensor, targets: Tensor, covariance: Kernel) -> SingleTaskGP:
+def fit_process(features: Tensor, targets: Tensor, kernel: Kernel) -> SingleTaskGP:
     """Fit a Gaussian process with inferred noise by L-BFGS from one start, retried on failure.
 
     Args:
         features: (n, d) float64.
         targets: (n,) float64.
-        covariance: its kernel; its hyperparameters are fitted in place.
+        kernel: its covariance function; its hyperparameters are fitted in place.
     """
     model = SingleTaskGP(
         features,
         targets[:, None],
-        likelihood=get_gaussian_likelihood_with_lognormal_prior(),
-        covar_module=covariance.to(torch.float64),
+        likelihood=_noise_model(),
+        covar_module=kernel.to(torch.float64),
         outcome_transform=None,
     )
     maximize_likelihood(model)
@@ -180,38 +174,12 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
     mll.eval()
 
 
-def _kernel(kernel: KernelName, p: int, k: int) -> Kernel:
-    numeric = scaled_matern(range(p), ard=True, weight_median=1.0)
-    if kernel == "numeric":
-        return numeric
-    text_alone = kernel == "text"
-    weight = 1.0 if text_alone else _TEXT_WEIGHT_MEDIAN
-    text = scaled_matern(range(p, p + k), ard=False, weight_median=weight)
-    return text if text_alone else numeric + text
-
-
-def scaled_matern(
-    columns: range, *, ard: bool, weight_median: float, least_lengthscale: float = 2.5e-2
-) -> Kernel:
-    """Matern-5/2 on some columns, with priors on the lengthscale and on the variance.
-
-    The lengthscale's log-normal prior grows with the square root of the dimension (Hvarfner,
-    Hellsten & Nardi 2024, arXiv:2402.02229).
-    """
-    width = len(columns)
-    prior = LogNormalPrior(math.sqrt(2) + 0.5 * math.log(width), math.sqrt(3))
-    start = max(float(prior.mode), 1.1 * least_lengthscale)
-    matern = MaternKernel(
-        nu=2.5,
-        ard_num_dims=width if ard else None,
-        active_dims=tuple(columns),
-        lengthscale_prior=prior,
-        lengthscale_constraint=GreaterThan(least_lengthscale, initial_value=start),
+def _noise_model() -> GaussianLikelihood:
+    """Gaussian noise, its variance inferred under the prior of Hvarfner et al. 2024."""
+    return GaussianLikelihood(
+        noise_prior=LogNormalPrior(-4.0, 1.0),
+        noise_constraint=GreaterThan(_LEAST_NOISE, initial_value=_NOISE_START),
     )
-    weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
-    # Without a floor the weight underflows to 0, outside the prior's support.
-    floor = GreaterThan(1e-4, initial_value=weight_median)
-    return ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
 import math
@@ -12,6 +13,7 @@ from gpytorch.mlls import LeaveOneOutPseudoLikelihood
 import torch
 from torch import Tensor
 
+from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Reading
 
 
@@ -74,7 +76,11 @@ class TextView:
 
 
 def fit_text_view(
-    view: TextView, observed: Reading, model: SingleTaskGP, numeric: Tensor
+    view: TextView,
+    observed: Reading,
+    model: SingleTaskGP,
+    features: Callable[[TextView], Tensor],
+    design: Design,
 ) -> TextView:
     """Move token and projection to where the process explains the targets better.
 
@@ -85,17 +91,19 @@ def fit_text_view(
     Args:
         view: where to start.
         observed: the n observed assignments.
-        model: a fitted process over numeric and text features; its hyperparameters stay.
-        numeric: (n, p) the numeric features of the observed.
+        model: a fitted process over all features; its hyperparameters stay.
+        features: all features of the observed under a view, (n, d), differentiable.
+        design: which of token and projection are trained.
 
     Returns:
         The view with the best leave-one-out density: the one passed in if no step helped.
     """
-    if len(observed) < _MIN_OBSERVED:
+    token = view.token.clone().requires_grad_(design.train_token)
+    projection = view.projection.clone().requires_grad_(design.train_projection)
+    trained = [weights for weights in (token, projection) if weights.requires_grad]
+    if len(observed) < _MIN_OBSERVED or not trained:
         return view
-    token = view.token.clone().requires_grad_()
-    projection = view.projection.clone().requires_grad_()
-    optimizer = torch.optim.AdamW([token, projection], lr=_LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.0)
     likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
     leave_one_out = LeaveOneOutPseudoLikelihood(model.likelihood, model)
     model.train()
@@ -103,9 +111,9 @@ def fit_text_view(
     best, best_density, waited = view, -math.inf, 0
     for step in range(_STEPS + 1):
         moved = replace(view, token=token, projection=projection)
-        features = torch.cat([numeric, moved(observed)], dim=1)
-        model.set_train_data(features, strict=False)
-        output = model(features)
+        Z = features(moved)
+        model.set_train_data(Z, strict=False)
+        output = model(Z)
         density = float(leave_one_out(output, model.train_targets).detach())
         waited = 0 if density > best_density else waited + 1
         if density > best_density:
@@ -119,7 +127,7 @@ def fit_text_view(
             )
         if waited > _PATIENCE or not math.isfinite(density):
             break
-        loss = -likelihood(output, model.train_targets) + _penalty(view, moved) / len(numeric)
+        loss = -likelihood(output, model.train_targets) + _penalty(view, moved) / len(observed)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

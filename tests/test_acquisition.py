@@ -6,10 +6,12 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import score_candidates
 from optuna_llmbo.acquisition import Situation
+from optuna_llmbo.design import Design
 from optuna_llmbo.feasibility import fit_constraints
 from optuna_llmbo.surrogate import fit_surrogate
 from optuna_llmbo.surrogate import Views
@@ -17,21 +19,22 @@ from optuna_llmbo.surrogate import Views
 
 X = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None]
 Y = -((X[:, 0] - 0.6) ** 2)
-CANDIDATES = torch.linspace(0, 1, 41, dtype=torch.float64)[:, None]
-NONE = torch.zeros(0, 1, dtype=torch.float64)
+PLACES = torch.linspace(0, 1, 41, dtype=torch.float64)
+CANDIDATES = pad(PLACES[:, None], (0, 2))  # no gap, this study
+NONE = CANDIDATES[:0]
 
 
 def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situation:
     y = (Y - Y.mean()) / Y.std()
-    surrogate = fit_surrogate(Views(X), y, "numeric", Views(CANDIDATES))
+    surrogate = fit_surrogate(Views(X), y, "numeric", Views(X), Design())
     constraints = {} if over is None else {"c": X[:, 0].numpy() - over}
     return Situation(
         model=surrogate.model,
-        observed=X,
+        observed=surrogate.observed,
         best=float(y.max()),
         noise=surrogate.noise,
         pending=pending,
-        constraints=fit_constraints(X, 1, constraints, torch.zeros(0, 0)),
+        constraints=fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0)),
     )
 
 
@@ -51,7 +54,7 @@ def test_log_ei_is_log_expected_improvement() -> None:
 def test_the_best_candidate_is_near_the_optimum(acquisition: AcquisitionName) -> None:
     scores = score_candidates(CANDIDATES, situation(), acquisition, seed=0)
     assert scores.shape == (41,) and torch.isfinite(scores).all()
-    assert abs(float(CANDIDATES[scores.argmax()]) - 0.6) < 0.15
+    assert abs(float(PLACES[scores.argmax()]) - 0.6) < 0.15
 
 
 def test_running_trials_push_away() -> None:
@@ -65,11 +68,11 @@ def test_running_trials_push_away() -> None:
 
 def test_constraints_forbid() -> None:
     scores = score_candidates(CANDIDATES, situation(over=0.4), "auto", seed=0)
-    assert float(CANDIDATES[scores.argmax()]) <= 0.45
+    assert float(PLACES[scores.argmax()]) <= 0.45
 
 
 def test_same_seed_same_scores() -> None:
-    pending = torch.tensor([[0.6]], dtype=torch.float64)
+    pending = torch.tensor([[0.6, 0.0, 0.0]], dtype=torch.float64)
     a, b = (
         score_candidates(CANDIDATES, situation(pending=pending), "auto", seed=3) for _ in range(2)
     )

@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 
+import numpy as np
 import pytest
 
 from optuna_llmbo.errors import InputError
@@ -67,9 +69,107 @@ def test_value_that_is_not_finite_gives_nan(text: str, value: float) -> None:
     assert math.isnan(parse(text).evaluate({"a": value}))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1 / (1e308 * 10)", "min(1, 1e999)", "max(1, 2, log(0))", "(1 / 0) ** 0", "1 ** log(0)"],
+)
+def test_what_does_not_exist_does_not_disappear(text: str) -> None:
+    assert math.isnan(parse(text).evaluate({}))
+
+
 def test_missing_value() -> None:
     with pytest.raises(InputError, match=r"'a / b' needs a value for \['b'\]"):
         parse("a / b").evaluate({"a": 1.0})
+    with pytest.raises(InputError, match=r"'a / b' needs a value for \['b'\]"):
+        parse("a / b").evaluate_columns({"a": np.ones(3)})
+
+
+def random_columns(rng: np.random.Generator, m: int) -> dict[str, np.ndarray]:
+    """Three columns of numbers of all sizes and signs, a fifth of them special."""
+    special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        2.0,
+        1e-320,
+        1e200,
+        -1e308,
+        math.inf,
+        -math.inf,
+        math.nan,
+    ]
+    columns = {}
+    for name in "abc":
+        numbers = rng.choice([-1.0, 1.0], m) * 10 ** rng.normal(scale=3.0, size=m)
+        numbers[rng.random(m) < 0.3] = rng.integers(-4, 5)
+        columns[name] = np.where(rng.random(m) < 0.2, rng.choice(special, m), numbers)
+    return columns
+
+
+def python_value(text: str, row: dict[str, float]) -> float:
+    """The value by Python's own arithmetic; not for what makes an infinity disappear."""
+    functions = {name: getattr(math, name) for name in ("sqrt", "log", "log2", "exp")}
+    if not all(map(math.isfinite, row.values())):
+        return math.nan
+    try:
+        value = eval(text, {"min": min, "max": max, **functions}, row)
+    except (ArithmeticError, ValueError):
+        return math.nan
+    return value if isinstance(value, float) and math.isfinite(value) else math.nan
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "-a + b - c",
+        "a * b / c",
+        "a ** b",
+        "a ** 2 * c",
+        "a ** (1 / 3)",
+        "2.0 ** a",
+        "sqrt(a) * b",
+        "log(a) * b",
+        "log2(a / b)",
+        "exp(a) / b",
+        "min(a, b, c)",
+        "max(a, b, 1.0)",
+        "max(min(a, b), -c)",
+    ],
+)
+def test_columns_are_the_numbers_one_by_one(text: str) -> None:
+    columns = random_columns(np.random.default_rng(0), 1000)
+    needed = {name: columns[name] for name in parse(text).names}
+    rows = [
+        dict(zip(needed, map(float, row), strict=True))
+        for row in zip(*needed.values(), strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = parse(text).evaluate_columns(columns)
+    assert values.dtype == np.float64
+    assert 10 < np.isfinite(values).sum() < 1000
+    one_by_one = [parse(text).evaluate(row) for row in rows]
+    by_python = [python_value(text, row) for row in rows]
+    for expected in (one_by_one, by_python):  # subnormal numbers have fewer digits
+        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-300)
+
+
+def test_columns_of_other_types_and_lengths() -> None:
+    np.testing.assert_array_equal(
+        parse("a / 2").evaluate_columns({"a": np.arange(3)}), [0, 0.5, 1]
+    )
+    np.testing.assert_array_equal(parse("3").evaluate_columns({"a": np.zeros(2)}), [3.0, 3.0])
+    assert parse("a * b").evaluate_columns({"a": np.ones(0), "b": np.ones(0)}).shape == (0,)
+
+
+def test_columns_are_not_changed_nor_shared() -> None:
+    column = np.array([1.0, math.inf])
+    values = parse("a").evaluate_columns({"a": column})
+    values[0] = 5.0
+    np.testing.assert_array_equal(column, [1.0, math.inf])
 
 
 @pytest.mark.parametrize(

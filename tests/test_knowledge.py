@@ -67,6 +67,12 @@ def pack_names(knowledge: Knowledge) -> list[str]:
     return [pack.name for pack in knowledge.packs]
 
 
+def derive(knowledge: Knowledge, configuration: Mapping[str, float]) -> dict[str, float]:
+    """The derived quantities of one configuration."""
+    columns = {name: np.array([value]) for name, value in configuration.items()}
+    return {name: column.item() for name, column in knowledge.derive_columns(columns).items()}
+
+
 def make_pack(name: str, hyperparameters: list[str], **head: Any) -> Pack:
     entries = {key: {"description": f"{key} of {name}."} for key in hyperparameters}
     table = {"pack": {"name": name, "summary": f"About {name}.", **head}}
@@ -78,7 +84,8 @@ def make_pack(name: str, hyperparameters: list[str], **head: Any) -> Pack:
 
 
 def test_builtin_packs_are_loaded_once() -> None:
-    assert [pack.name for pack in load_packs()] == ["lora", "training", "tabular"]
+    names = ["lora", "training", "forest", "boosting", "mlp"]
+    assert [pack.name for pack in load_packs()] == names
     assert load_packs() is load_packs()
 
 
@@ -106,8 +113,9 @@ def test_derived_quantities_are_positive_at_the_first_recommendation(pack: Pack)
     # of the configuration, so that it is derived.
     derived_names = {quantity.name for quantity in pack.derived}
     values = pack.recommended[0].values
-    configuration = {name: value for name, value in values.items() if name not in derived_names}
-    derived = Knowledge((pack,)).derive(configuration)
+    numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
+    configuration = {name: numbers[name] for name in numbers.keys() - derived_names}
+    derived = derive(Knowledge((pack,)), configuration)
     assert derived.keys() == derived_names
     for name, value in derived.items():
         assert math.isfinite(value) and value > 0, name
@@ -178,15 +186,18 @@ def test_earlier_pack_says_what_a_name_means(builtin: Knowledge) -> None:
         (["learning_rate", "batch_size", "dropout"], ["training"]),
         (["lr", "n_layers", "hidden_dim", "dropout"], ["training"]),
         (["learning_rate", "weight_decay", "warmup_ratio"], ["training"]),
-        (["learning_rate", "max_depth", "n_estimators"], ["tabular"]),
-        (["eta", "lambda", "alpha", "gamma", "max_depth"], ["tabular"]),
-        (["hidden_layer_sizes", "alpha", "learning_rate_init", "batch_size"], ["tabular"]),
+        (["learning_rate", "max_depth", "n_estimators"], ["boosting"]),
+        (["max_depth", "n_estimators"], ["forest"]),
+        (["learning_rate", "depth"], ["boosting"]),
+        (["learning_rate", "batch_size", "depth"], ["mlp"]),
+        (["C", "solver", "max_iter"], []),
+        (["x0", "x1"], []),
         (LORA, ["lora"]),
         (["r", "alpha", "dropout", "lr", "batch_size"], ["lora"]),
         (["x/lora_r", "x/lora_alpha", "x/lr"], ["lora"]),
         ([*LORA, "weight_decay"], ["lora", "training"]),
         ([*LORA, "gamma"], ["lora"]),
-        (["n_estimators", "max_depth", "learning_rate", "weight_decay"], ["tabular", "training"]),
+        (["n_estimators", "max_depth", "learning_rate", "weight_decay"], ["boosting", "training"]),
     ],
 )
 def test_relevant(builtin: Knowledge, names: list[str], expected: list[str]) -> None:
@@ -194,6 +205,121 @@ def test_relevant(builtin: Knowledge, names: list[str], expected: list[str]) -> 
     assert pack_names(relevant) == expected
     assert relevant.relevant(names) == relevant
     assert pack_names(builtin.relevant(reversed(names))) == expected
+
+
+STUDIES = {
+    "lightgbm": (
+        "boosting",
+        {
+            "learning_rate": "learning_rate",
+            "num_leaves": "num_leaves",
+            "max_depth": "max_depth",
+            "min_child_samples": "min_data_in_leaf",
+            "feature_fraction": "colsample_bytree",
+            "bagging_fraction": "subsample",
+            "bagging_freq": "bagging_freq",
+            "lambda_l1": "reg_alpha",
+            "lambda_l2": "reg_lambda",
+        },
+    ),
+    "xgboost": (
+        "boosting",
+        {
+            "eta": "learning_rate",
+            "max_depth": "max_depth",
+            "subsample": "subsample",
+            "colsample_bytree": "colsample_bytree",
+            "min_child_weight": "min_child_weight",
+            "lambda": "reg_lambda",
+            "alpha": "reg_alpha",
+            "gamma": "min_split_gain",
+        },
+    ),
+    "catboost": (
+        "boosting",
+        {"iterations": "n_estimators", "depth": "max_depth", "learning_rate": "learning_rate"},
+    ),
+    "scikit-learn boosting": (
+        "boosting",
+        {
+            "n_estimators": "n_estimators",
+            "learning_rate": "learning_rate",
+            "max_depth": "max_depth",
+            "max_features": "colsample_bytree",
+            "min_samples_leaf": "min_data_in_leaf",
+            "min_samples_split": "min_samples_split",
+        },
+    ),
+    "random forest": (
+        "forest",
+        {
+            "n_estimators": "n_estimators",
+            "max_depth": "max_depth",
+            "max_features": "max_features",
+            "min_samples_leaf": "min_samples_leaf",
+            "min_samples_split": "min_samples_split",
+        },
+    ),
+    "ranger": (
+        "forest",
+        {
+            "num.trees": "n_estimators",
+            "mtry": "max_features",
+            "min.node.size": "min_samples_split",
+            "sample.fraction": "max_samples",
+        },
+    ),
+    "hpobench nn": (
+        "mlp",
+        {
+            "alpha": "l2_penalty",
+            "batch_size": "batch_size",
+            "depth": "hidden_layers",
+            "learning_rate_init": "learning_rate_init",
+            "width": "hidden_layer_sizes",
+        },
+    ),
+    "scikit-learn mlp": (
+        "mlp",
+        {
+            "hidden_layer_sizes": "hidden_layer_sizes",
+            "alpha": "l2_penalty",
+            "learning_rate_init": "learning_rate_init",
+            "batch_size": "batch_size",
+            "solver": "solver",
+        },
+    ),
+    "lora": (
+        "lora",
+        {
+            "rank": "rank",
+            "alpha_ratio": "alpha_ratio",
+            "lora_dropout": "lora_dropout",
+            "batch_size": "batch_size",
+            "learning_rate": "learning_rate",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_the_names_of_a_study_are_taken_for(builtin: Knowledge, study: str) -> None:
+    expected_pack, meanings = STUDIES[study]
+    relevant = builtin.relevant(meanings)
+    assert pack_names(relevant) == [expected_pack]
+    assert {name: relevant.canonical(name) for name in meanings} == meanings
+    assert pack_names(builtin.relevant(reversed(list(meanings)))) == [expected_pack]
+
+
+def test_network_is_not_described_as_trees(builtin: Knowledge) -> None:
+    names = ["alpha", "batch_size", "depth", "learning_rate_init", "width"]
+    network = builtin.relevant(names)
+    assert "tree" not in network.passage(names)
+    assert [quantity.name for quantity in network.derived(names)] == [
+        "rate_per_example",
+        "rate_times_width",
+        "penalty_per_row",
+    ]
 
 
 def test_most_matching_pack_speaks_for_shared_names(builtin: Knowledge) -> None:
@@ -221,7 +347,7 @@ def test_generic_names_need_company() -> None:
 
 def test_own_pack_is_always_relevant_and_first() -> None:
     knowledge = load_knowledge(OWN)
-    assert pack_names(knowledge) == ["kiln", "lora", "training", "tabular"]
+    assert knowledge.packs[1:] == load_packs()
     assert pack_names(knowledge.relevant(["x"])) == ["kiln"]
     assert pack_names(knowledge.relevant([*LORA, "temp"])) == ["kiln", "lora"]
     assert knowledge.relevant(["x"]).passage(["x"]) == "Clay is fired in a kiln."
@@ -262,22 +388,41 @@ def test_passage_of_nothing() -> None:
 
 def test_derived_values_of_lora(builtin: Knowledge) -> None:
     configuration = dict(zip(LORA, (16, 32, 0.05, 8, 2e-4), strict=True))
-    assert builtin.relevant(LORA).derive(configuration) == pytest.approx(
+    assert derive(builtin.relevant(LORA), configuration) == pytest.approx(
         {"alpha_ratio": 2.0, "effective_step": 4e-4, "total_update": 5e-5}
     )
+
+
+def test_derived_columns(builtin: Knowledge) -> None:
+    columns = {
+        "rank": np.array([8, 0, 4, 4]),
+        "lora_alpha": np.array([16.0, 16.0, np.nan, 1e308]),
+        "lr": np.array([1e-4, 1e-4, 1e-4, 1e3]),
+        "target": np.full(4, np.nan),
+    }
+    derived = builtin.derive_columns(columns)
+    assert list(derived) == ["alpha_ratio", "effective_step"]
+    nan = math.nan
+    np.testing.assert_allclose(derived["alpha_ratio"], [2.0, nan, nan, 2.5e307])
+    np.testing.assert_allclose(derived["effective_step"], [2e-4, nan, nan, nan])
+
+
+def test_derived_constant_is_a_column() -> None:
+    table = {"pack": HEAD, "derived": {"three": TEXT | {"expression": "1 + 2"}}}
+    derived = Knowledge((load_pack(table),)).derive_columns({"x": np.zeros(2)})
+    np.testing.assert_array_equal(derived["three"], [3.0, 3.0])
 
 
 @pytest.mark.parametrize("spelling", ["alpha_ratio", "alpha/rank", "lora_scale", "Alpha-Ratio"])
 def test_hyperparameter_is_not_derived_again(builtin: Knowledge, spelling: str) -> None:
     configuration = {"rank": 16, "lora_alpha": 32, spelling: 4.0, "lr": 1e-4}
-    assert builtin.relevant(configuration).derive(configuration) == pytest.approx(
-        {"effective_step": 4e-4}
-    )
+    derived = derive(builtin.relevant(configuration), configuration)
+    assert derived == pytest.approx({"effective_step": 4e-4})
 
 
 def test_hyperparameter_unknown_but_named_as_a_derived_quantity(builtin: Knowledge) -> None:
     configuration = {"rank": 8, "lora_alpha": 8, "effective_step": 6.0, "batch_size": 2}
-    derived = builtin.relevant(configuration).derive(configuration)
+    derived = derive(builtin.relevant(configuration), configuration)
     assert derived == {"alpha_ratio": 1.0, "total_update": 3.0}
 
 
@@ -305,29 +450,17 @@ def test_own_spelling_leaves_builtin_quantities_alone() -> None:
     knowledge = load_knowledge(table).relevant(["rank", "alpha_ratio", "lr"])
     assert knowledge.canonical("lr") == "step"
     assert "own text." in knowledge.passage(["lr"])
-    derived = knowledge.derive({"rank": 8, "alpha_ratio": 2, "lr": 0.5})
+    derived = derive(knowledge, {"rank": 8, "alpha_ratio": 2, "lr": 0.5})
     assert derived == {"effective_step": 1.0}
     assert knowledge.recommended_value(0, "lr") == 2e-4
 
 
 def test_canonical_spelling_goes_before_an_alias(builtin: Knowledge) -> None:
-    derived = builtin.derive({"r": 1, "rank": 4, "lora_alpha": 8})
+    derived = derive(builtin, {"r": 1, "rank": 4, "lora_alpha": 8})
     assert derived == {"alpha_ratio": 2.0}
 
 
-@pytest.mark.parametrize("value", ["8", True, None, math.nan, 0, 10**400])
-def test_value_without_quantity_is_nan(builtin: Knowledge, value: object) -> None:
-    derived = builtin.derive({"rank": value, "lora_alpha": 8, "lr": 1e-4, "alpha_x": 1})
-    assert derived.keys() == {"alpha_ratio", "effective_step"}
-    assert all(map(math.isnan, derived.values()))
-
-
-def test_numpy_numbers_are_numbers(builtin: Knowledge) -> None:
-    derived = builtin.derive({"rank": np.int64(4), "lora_alpha": np.float32(8)})
-    assert derived == {"alpha_ratio": 2.0}
-
-
-# --- recommendations
+# --- recommendations and typical ranges
 
 
 def test_recommended_of_lora(builtin: Knowledge) -> None:
@@ -357,6 +490,37 @@ def test_recommended_without_packs() -> None:
         Knowledge().recommended(-1)
 
 
+@pytest.mark.parametrize("pack", load_packs(), ids=lambda pack: pack.name)
+def test_recommended_values_are_near_the_typical_ones(pack: Pack) -> None:
+    for recommendation in pack.recommended:
+        for name, value in recommendation.values.items():
+            typical = Knowledge((pack,)).typical_range(name)
+            if typical is not None:
+                assert isinstance(value, int | float), name
+                assert typical[0] / 4 <= value <= typical[1] * 4, name
+
+
+def test_typical_range(builtin: Knowledge) -> None:
+    assert builtin.relevant(LORA).typical_range("opt/lr") == (1e-4, 1e-3)
+    assert builtin.relevant(LORA).typical_range("unknown") is None
+    assert builtin.relevant(["learning_rate", "batch_size"]).typical_range("lr") is None
+    assert Knowledge().typical_range("lr") is None
+
+
+def test_typical_range_of_the_first_pack_that_has_one(builtin: Knowledge) -> None:
+    step = TEXT | {"aliases": ["lr"]}
+    silent = {"pack": HEAD, "hyperparameters": {"step": step}}
+    spoken = {"pack": HEAD, "hyperparameters": {"step": step | {"typical": [1, 2.5]}}}
+    assert load_knowledge(silent).typical_range("lr") == (1e-4, 1e-3)
+    assert load_knowledge([silent, spoken]).typical_range("lr") == (1.0, 2.5)
+
+
+def test_typical_range_is_no_part_of_the_passage() -> None:
+    entry = {"hours": TEXT | {"typical": [123, 456]}}
+    pack = load_pack({"pack": HEAD, "hyperparameters": entry})
+    assert Knowledge((pack,)).passage(["hours"]).endswith("hours: d")
+
+
 # --- loading
 
 
@@ -367,7 +531,7 @@ def test_load_knowledge(tmp_path: Path, builtin: Knowledge) -> None:
     assert load_knowledge() == builtin == load_knowledge([])
     assert load_knowledge(builtin) is builtin
     for source in (path, str(path), [path], ("auto", path)):
-        assert pack_names(load_knowledge(source)) == ["kiln", "lora", "training", "tabular"]
+        assert pack_names(load_knowledge(source)) == ["kiln", *pack_names(builtin)]
     assert pack_names(load_knowledge([OWN, path]))[:2] == ["kiln", "kiln"]
 
 
@@ -420,7 +584,7 @@ def test_error_names_the_file(tmp_path: Path) -> None:
     path.write_text(OWN_TOML.replace("aliases", "alias"), encoding="utf-8")
     message = (
         r"kiln.toml: \[hyperparameters.temperature\]: 'alias' is not a key of this table; "
-        r"did you mean 'aliases'\? known are description, aliases, relations"
+        r"did you mean 'aliases'\? known are description, aliases, relations, typical"
     )
     with pytest.raises(InputError, match=message):
         load_pack(path)
@@ -500,3 +664,16 @@ RECIPE = {"name": "n", "source": "s", "values": {"hours": 1}}
 def test_schema_errors(changes: Mapping[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_pack(own(**changes))
+
+
+@pytest.mark.parametrize(
+    "typical",
+    [
+        *(3, "12", [], [1], [1, 2, 3], {"low": 1, "high": 2}, ["1", "2"], [False, True]),
+        *([2, 1], [1, 1], [1, math.inf], [math.nan, 1], [1, 10**400]),
+    ],
+)
+def test_typical_range_is_checked(typical: Any) -> None:
+    message = r"hours\]: 'typical' must be \[low, high\], two finite numbers with low < high, got"
+    with pytest.raises(InputError, match=message):
+        load_pack({"pack": HEAD, "hyperparameters": {"hours": TEXT | {"typical": typical}}})

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 import math
 from pathlib import Path
 import pickle
 import threading
 
+import numpy as np
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
+from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 import torch
 
+from optuna_llmbo import advisor as advisor_module
 from optuna_llmbo import llm as llms
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo import sampler as sampler_module
+from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.suggest import Suggestion
@@ -254,7 +259,7 @@ def test_pickle(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=sampler)
     study.optimize(bowl, n_trials=5)
     again = pickle.loads(pickle.dumps(sampler))
-    assert again._encoder is None
+    assert again._advisor._encoder is None
     study.sampler = again
     study.optimize(bowl, n_trials=1)
     whole = optuna.create_study(sampler=make())
@@ -355,9 +360,9 @@ def test_task_and_own_knowledge_reach_the_model(
     make: MakeSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passages = []
-    encoder = sampler_module.Encoder
+    encoder = advisor_module.Encoder
     monkeypatch.setattr(
-        sampler_module,
+        advisor_module,
         "Encoder",
         lambda llm, passage, **options: (
             passages.append(passage) or encoder(llm, passage, **options)
@@ -378,11 +383,11 @@ def test_task_and_own_knowledge_reach_the_model(
     "options", [{"pooling": "mean"}, {"pooling": "both", "layer": 1}, {"layer": 1}], ids=str
 )
 def test_pooling_and_layer(make: MakeSampler, options: dict[str, object]) -> None:
-    study, default = (optuna.create_study(sampler=make(**some)) for some in (options, {}))
-    for either in (study, default):
-        either.optimize(bowl, n_trials=8)
-    assert params_of(study)[:3] == params_of(default)[:3]  # the start
-    assert params_of(study) != params_of(default)
+    study = optuna.create_study(sampler=make(**options))
+    study.optimize(bowl, n_trials=8)
+    at = {"x": 0.5, "y": 5, "c": "b"}
+    chosen, again, default = (make(kernel="text", **some) for some in (options, options, {}))
+    assert chosen.predict(study, at) == again.predict(study, at) != default.predict(study, at)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "bloom"])
@@ -411,6 +416,8 @@ def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
         ({"layer": 0}, "layer must be an integer of at least 1; got 0"),
         ({"llm": "./nowhere"}, "there is no model"),
         ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
+        ({"prior": {"x": (2, 1)}}, r"prior\['x'\] must be \(low, high\)"),
+        ({"source_studies": ["mine"]}, "a sequence of optuna studies; got str"),
     ],
 )
 def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str) -> None:
@@ -432,6 +439,300 @@ def test_several_objectives_are_refused(make: MakeSampler) -> None:
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=make())
     with pytest.raises(ValueError, match="multi-objective"):
         study.optimize(lambda trial: (bowl(trial), 0.0), n_trials=1)
+
+
+# Predictions and recommendations, without a language model but where it is said.
+
+
+def wave(x: float, y: float) -> float:
+    return math.sin(5 * x) + (y - 0.4) ** 2
+
+
+UNIT = {name: FloatDistribution(0.0, 1.0) for name in ("x", "y")}
+
+
+def study_of(
+    rows: list[tuple[float, float, float]], direction: str = "minimize", seconds: float = 1.0
+) -> optuna.Study:
+    """A study of (x, y, value), its n-th trial taking n times as long as its first."""
+    study = optuna.create_study(direction=direction)
+    for i, (x, y, value) in enumerate(rows, start=1):
+        made = create_trial(params={"x": x, "y": y}, distributions=UNIT, value=value)
+        assert made.datetime_complete is not None
+        made.datetime_start = made.datetime_complete - timedelta(seconds=i * seconds)
+        study.add_trial(made)
+    return study
+
+
+def wave_study(n: int, direction: str = "minimize", seed: int = 0, shift: float = 0.0):  # type: ignore[no-untyped-def]
+    sign = 1 if direction == "minimize" else -1
+    points = np.random.default_rng(seed).random((n, 2))
+    return study_of([(x, y, sign * wave(x + shift, y)) for x, y in points.tolist()], direction)
+
+
+def test_predictions_hold_what_they_promise() -> None:
+    study = wave_study(25)
+    sampler = LLMBOSampler(kernel="numeric", seed=0)
+    points = np.random.default_rng(1).random((30, 2)).tolist()
+    truth = np.array([wave(x, y) for x, y in points])
+    found = [sampler.predict(study, {"x": x, "y": y}) for x, y in points]
+    low, mean, high = np.array([(p.low, p.mean, p.high) for p in found]).T
+    assert (low <= mean).all() and (mean <= high).all()
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.85
+    assert np.median(high - low) < 0.2 * np.ptp(truth)  # and they promise something
+    assert np.corrcoef(mean, truth)[0, 1] > 0.95
+    assert np.corrcoef(high - low, np.abs(mean - truth))[0, 1] > 0.2
+
+
+def test_intervals_are_wider_where_nothing_was_tried() -> None:
+    rows = [(x / 30, 0.5, wave(x / 30, 0.5)) for x in range(12)]
+    sampler = LLMBOSampler(kernel="numeric", seed=0)
+    near, far = (sampler.predict(study_of(rows), {"x": x, "y": 0.5}) for x in (0.19, 0.95))
+    assert far.high - far.low > 5 * (near.high - near.low)
+
+
+def test_predictions_follow_the_direction() -> None:
+    sampler = LLMBOSampler(kernel="numeric", seed=0)
+    at = {"x": 0.3, "y": 0.9}
+    down = sampler.predict(wave_study(12), at)
+    up = sampler.predict(wave_study(12, "maximize"), at)
+    assert down == -up
+    assert (down.low, down.high) == (-up.high, -up.low)
+    assert down.low <= wave(0.3, 0.9) <= down.high
+
+
+@pytest.mark.parametrize("kernel", ["sum", "text"])
+def test_predictions_with_a_language_model(make: MakeSampler, kernel: str) -> None:
+    study = wave_study(8)
+    sampler = make(kernel=kernel)
+    tried = study.trials[3]
+    found = sampler.predict(study, {**tried.params, "of no": "concern"})
+    assert found.low <= found.mean <= found.high
+    assert found == sampler.predict(study, tried.params)
+    assert found == make(kernel=kernel).predict(study, tried.params)
+    recommended = sampler.recommend(study)
+    assert recommended.params == study.trials[recommended.number].params
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_lucky_trial_is_not_recommended(direction: str) -> None:
+    """Of eight places, six times each, that with the best mean; the best value is elsewhere."""
+    sign = -1 if direction == "minimize" else 1
+    rng = np.random.default_rng(0)
+    places = np.linspace(0.05, 0.95, 8)
+    rows = [
+        (float(x), 0.5, sign * float(1 - 2 * (x - 0.3) ** 2 + rng.normal(0, 0.1)))
+        for x in places
+        for _ in range(6)
+    ]
+    rows[-1] = (rows[-1][0], 0.5, sign * 1.3)  # the worst place's last try
+    study = study_of(rows, direction)
+    assert study.best_trial.number == len(rows) - 1
+    best = LLMBOSampler(kernel="numeric", seed=0).recommend(study)
+    assert abs(best.params["x"] - 0.3) < 0.15
+    assert best.params == study.trials[best.number].params
+    assert best.prediction.mean == pytest.approx(sign * 1.0, abs=0.1)
+    assert best.prediction.low <= sign * 1.0 <= best.prediction.high
+
+
+def test_a_recommendation_is_a_complete_trial_with_all_its_parameters() -> None:
+    study = wave_study(6)
+    best = study.best_value - 5
+    study.add_trial(
+        create_trial(
+            params={"x": 0.9, "y": 0.4},
+            distributions=UNIT,
+            state=TrialState.PRUNED,
+            intermediate_values={1: best},
+        )
+    )
+    extra = {**UNIT, "odd": FloatDistribution(0, 1)}
+    params = {"x": 0.91, "y": 0.41, "odd": 0.5}
+    study.add_trial(create_trial(params=params, distributions=extra, value=best))
+    recommended = LLMBOSampler(kernel="numeric", seed=0).recommend(study)
+    assert (recommended.number, recommended.params) == (7, params)
+
+
+def test_what_cannot_be_predicted_is_said() -> None:
+    sampler = LLMBOSampler(kernel="numeric", seed=0)
+    study = wave_study(6)
+    for params, message in (
+        ({"x": 0.5}, r"expected values for \['x', 'y'\]; \['y'\] are missing"),
+        ({"x": 0.5, "y": 1.5}, "y=1.5 is not in FloatDistribution"),
+        ({"x": 0.5, "y": "a"}, "y='a' is not in FloatDistribution"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sampler.predict(study, params)
+    failed = optuna.create_study()
+    failed.add_trial(
+        create_trial(params={"x": 0.5}, distributions={"x": UNIT["x"]}, state=TrialState.FAIL)
+    )
+    for nothing in (optuna.create_study(), failed):
+        with pytest.raises(InputError, match="no trials with values"):
+            sampler.predict(nothing, {"x": 0.5})
+        with pytest.raises(InputError, match="no trials with values"):
+            sampler.recommend(nothing)
+    pruned = optuna.create_study()
+    for x in (0.1, 0.2):
+        pruned.add_trial(
+            create_trial(
+                params={"x": x},
+                distributions={"x": UNIT["x"]},
+                state=TrialState.PRUNED,
+                intermediate_values={1: x},
+            )
+        )
+    with pytest.raises(InputError, match="no complete trial to recommend"):
+        sampler.recommend(pruned)
+    assert sampler.predict(pruned, {"x": 0.15}).mean == pytest.approx(0.15, abs=0.1)
+    several = optuna.create_study(directions=["minimize"] * 2)
+    with pytest.raises(ValueError, match="multi-objective"):
+        sampler.predict(several, {"x": 0.5})
+    with pytest.raises(ValueError, match="multi-objective"):
+        sampler.recommend(several)
+
+
+def test_predictions_fall_back_and_then_say_so(
+    make: MakeSampler, monkeypatch: pytest.MonkeyPatch, warnings_logged: list[str]
+) -> None:
+    kernels: list[str] = []
+    predict = Suggestion.predict
+
+    def fail_on(*failing: str) -> None:
+        def fails(self: Suggestion, configurations: object, kernel: str, read: object) -> object:
+            kernels.append(kernel)
+            if kernel in failing:
+                raise SurrogateFitError("for this test")
+            return predict(self, configurations, kernel, read)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Suggestion, "predict", fails)
+
+    study, sampler = wave_study(6), make()
+    fail_on("sum")
+    at = {"x": 0.5, "y": 0.5}
+    assert sampler.predict(study, at) == make(kernel="numeric").predict(study, at)
+    assert warnings_logged == ["kernel='sum' failed and was left out: for this test"]
+    fail_on("sum", "numeric")
+    with pytest.raises(SurrogateFitError, match="no model could be fitted"):
+        sampler.predict(study, at)
+    assert kernels == ["sum", "numeric", "numeric", "sum", "numeric"]
+
+
+# Other studies, expected ranges and durations.
+
+
+def test_starts_with_the_best_of_other_studies() -> None:
+    sources = [wave_study(9, seed=seed) for seed in (1, 2)]
+    sampler = LLMBOSampler(kernel="numeric", source_studies=sources, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(on_unit, n_trials=5)
+    ranked = [sorted(source.trials, key=lambda t: t.value) for source in sources]
+    best = [ranked[j][i].params for i in range(2) for j in range(2)]
+    # the first trial asks for one parameter at a time, as no study knows which belong together
+    assert params_of(study)[1:] == [pytest.approx(params) for params in best]
+
+
+def on_unit(trial: optuna.Trial) -> float:
+    return wave(trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1))
+
+
+def next_params(study: optuna.Study, sampler: LLMBOSampler) -> dict[str, object]:
+    """What a sampler would try next in a study, which stays as it is."""
+    copy = optuna.create_study(direction=study.direction, sampler=sampler)
+    copy.add_trials(study.trials)
+    return copy.ask(UNIT).params
+
+
+def test_sources_from_a_storage_are_as_those_in_memory(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/sources.db"
+    memory = wave_study(20, seed=1, shift=0.05)
+    stored = optuna.create_study(storage=storage, study_name="source")
+    stored.add_trials(memory.trials)
+    study = wave_study(6)
+    with_memory, with_stored, without = (
+        next_params(study, LLMBOSampler(kernel="numeric", source_studies=sources, seed=0))
+        for sources in ([memory], [optuna.load_study(study_name="source", storage=storage)], [])
+    )
+    assert with_memory == with_stored != without
+
+
+def test_a_source_that_shares_nothing_is_no_hindrance() -> None:
+    other = optuna.create_study()
+    other.optimize(lambda trial: trial.suggest_float("z", 0, 1), n_trials=3)
+    study = wave_study(6)
+    for source in (other, optuna.create_study()):
+        sampler = LLMBOSampler(kernel="numeric", source_studies=[source], seed=0)
+        assert next_params(study, sampler) == next_params(
+            study, LLMBOSampler(kernel="numeric", seed=0)
+        )
+
+
+def everything(make: MakeSampler, **kwargs: object) -> LLMBOSampler:
+    return make(
+        source_studies=[wave_study(12, seed=1), wave_study(7, "maximize", seed=2)],
+        prior={"x": (0.6, 0.9)},
+        cost_aware=True,
+        design=Design(prior_strength=2.0),
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("kernel", ["sum", "numeric"])
+def test_the_same_seed_with_everything_on(make: MakeSampler, kernel: str) -> None:
+    study = wave_study(8)
+    first, again, pickled, other = (
+        everything(make, kernel=kernel, seed=seed) for seed in (0, 0, 0, 1)
+    )
+    pickled = pickle.loads(pickle.dumps(pickled))
+    chosen = next_params(study, first)
+    assert chosen == next_params(study, again) == next_params(study, pickled)
+    assert chosen != next_params(study, other)
+    at = {"x": 0.5, "y": 0.5}
+    assert first.predict(study, at) == pickled.predict(study, at)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"cost_aware": True},
+        {"prior": {"x": (0.6, 0.9)}, "design": Design(prior_strength=2.0)},
+        {"design": Design(transform="normal_scores")},
+    ],
+    ids=str,
+)
+def test_options_reach_the_choice(option: dict[str, object]) -> None:
+    rows = [(x, y, wave(x, y)) for x, y in np.random.default_rng(3).random((8, 2)).tolist()]
+    study = study_of(sorted(rows), seconds=100.0)  # the more x, the longer
+    with_option, without = (
+        next_params(study, LLMBOSampler(kernel="numeric", seed=0, **some))  # type: ignore[arg-type]
+        for some in (option, {})
+    )
+    assert with_option != without
+
+
+def test_own_expectations_come_before_those_of_the_packs() -> None:
+    def at_random(trial: optuna.Trial) -> float:
+        trial.suggest_int("rank", 1, 256, log=True)
+        return trial.suggest_float("learning_rate", 1e-6, 1e-2, log=True)
+
+    def rates(**kwargs: object) -> np.ndarray:
+        design = Design(prior_start=True, recommended_first=False)
+        sampler = LLMBOSampler(
+            kernel="numeric",
+            design=design,
+            n_startup_trials=33,
+            seed=0,
+            **kwargs,  # type: ignore[arg-type]
+        )
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(at_random, n_trials=33)
+        return np.log10([trial.params["learning_rate"] for trial in study.trials[1:]])
+
+    own, packs = rates(prior={"learning_rate": (1e-6, 4e-6)}), rates()
+    nothing = rates(knowledge=None)
+    assert np.quantile(own, 0.9) < -5 < np.median(packs)
+    assert np.std(packs) < 0.8 * np.std(nothing)
+    assert np.median(nothing) == pytest.approx(-4, abs=0.2)
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_finite_axes_reach_every_value(distribution: BaseDistribution) -> None:
     axis = Axis(distribution)
     if math.isinf(axis.n_values):
         return
-    values = axis.values()
+    values = [axis.from_unit(u) for u in axis.places()]
     assert len(values) == axis.n_values
     reached = {distribution.to_internal_repr(axis.from_unit(u)) for u in np.linspace(0, 1, 5000)}
     assert reached == {distribution.to_internal_repr(value) for value in values}
@@ -82,15 +82,16 @@ def test_nearest() -> None:
 
 def test_unit_cube_of_nominal_choices() -> None:
     space = SearchSpace({"c": CategoricalDistribution(("a", "b", "c"))})
-    features = space.unit_cube([{"c": "a"}, {"c": "b"}, {"c": "c"}])
+    features = space.features(space.to_unit([{"c": "a"}, {"c": "b"}, {"c": "c"}]))
     distances = np.linalg.norm(features[:, None] - features[None], axis=-1)
     np.testing.assert_allclose(distances, 1.0 - np.eye(3), atol=1e-12)
 
 
 def test_grid_and_size() -> None:
     space = SearchSpace({"b": CategoricalDistribution(("x", "y")), "a": IntDistribution(1, 3)})
-    grid = list(space.grid())
-    assert space.n_configurations == len(grid) == len({space.key(c) for c in grid}) == 6
+    grid = space.grid()
+    assert space.n_configurations == len(grid) == len(set(space.keys(grid))) == 6
+    assert space.keys(grid) == [space.key(c) for c in space.from_unit(grid)]
     assert SearchSpace({"x": FloatDistribution(0, 1)}).n_configurations == math.inf
 
 
@@ -104,3 +105,25 @@ def test_restrict() -> None:
     space = SearchSpace({"x": FloatDistribution(0, 1)})
     assert space.restrict({"x": 0.5, "y": 1}) == {"x": 0.5}
     assert space.restrict({"y": 1}) is None
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_many_points_at_once_are_as_one_by_one(distribution: BaseDistribution) -> None:
+    axis = Axis(distribution)
+    units = np.linspace(0.0, 1.0, 101)
+    values = [axis.from_unit(u) for u in units]
+    np.testing.assert_allclose(axis.snap(units), [axis.to_unit(v) for v in values], atol=1e-12)
+    numbers = axis.numbers(units)
+    if axis.is_nominal:
+        assert np.isnan(numbers).all()
+    else:
+        np.testing.assert_allclose(numbers, values)
+
+
+def test_place_of_a_number_between_choices() -> None:
+    choices = Axis(CategoricalDistribution((64, 1, 4)))  # at 5/6, 1/6, 3/6
+    assert choices.place(4) == pytest.approx(3 / 6)
+    assert 1 / 6 < choices.place(2.5) < 3 / 6
+    assert choices.place(1000) == pytest.approx(5 / 6)
+    assert math.isnan(Axis(CategoricalDistribution(("a", "b"))).place(1))
+    assert Axis(FloatDistribution(1e-6, 1e-2, log=True)).place(1e-4) == pytest.approx(0.5)

@@ -4,26 +4,24 @@ import math
 from pathlib import Path
 import warnings
 
-from gpytorch.mlls import LeaveOneOutPseudoLikelihood
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 import torch
 from torch import Tensor
 
 from optuna_llmbo import llm as llms
 from optuna_llmbo import surrogate as surrogates
-from optuna_llmbo import text_view as text_views
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.covariance import KERNELS
+from optuna_llmbo.covariance import scaled_matern
+from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Encoder
 from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.feasibility import fit_constraints
 from optuna_llmbo.surrogate import fit_surrogate
-from optuna_llmbo.surrogate import KernelName
-from optuna_llmbo.surrogate import KERNELS
-from optuna_llmbo.surrogate import robust_standardize
-from optuna_llmbo.surrogate import scaled_matern
+from optuna_llmbo.surrogate import Surrogate
 from optuna_llmbo.surrogate import Views
-from optuna_llmbo.text_view import fit_text_view
-from optuna_llmbo.text_view import TextView
+from optuna_llmbo.targets import Scale
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +35,32 @@ def views(encoder: Encoder, n: int, seed: int) -> Views:
     return Views(torch.from_numpy(numeric), encoder.read(lines))
 
 
+def standardized(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(Scale.of(values, "winsorize").scores(values))
+
+
 def smooth(numeric: Tensor) -> Tensor:
-    values = torch.sin(3 * numeric[:, 0]) + numeric[:, 1]
-    return torch.from_numpy(robust_standardize(values.numpy()))
+    return standardized((torch.sin(3 * numeric[:, 0]) + numeric[:, 1]).numpy())
 
 
-def test_targets_are_standardized() -> None:
-    y = robust_standardize(np.array([1.0, 2.0, 3.0, 4.0]))
-    assert y.mean() == pytest.approx(0) and y.std() == pytest.approx(1)
+def fit(
+    observed: Views, targets: Tensor, kernel: KernelName = "numeric", others: Views | None = None
+) -> Surrogate:
+    return fit_surrogate(observed, targets, kernel, others or observed, Design())
 
 
-def test_collapsed_runs_do_not_set_the_scale() -> None:
-    live = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6])
-    y = robust_standardize(np.append(live, [-1e6, -math.inf]))
-    assert y[7] == y[8] == y.min() < y[0]
-    assert np.ptp(y[:7]) > 1.0  # the live runs are still told apart
-    # a good outlier is what is looked for: it stays out
-    assert robust_standardize(np.append(live, 50.0))[-1] > 2.5
-
-
-@pytest.mark.parametrize("targets", [[3.0, 3.0], [math.inf, -math.inf], [5.0]])
-def test_targets_without_spread_are_zero(targets: list[float]) -> None:
-    np.testing.assert_array_equal(robust_standardize(np.array(targets)), 0.0)
-
-
-def test_infinite_targets_are_the_ends() -> None:
-    y = robust_standardize(np.array([0.0, 1.0, math.inf, -math.inf]))
-    assert y[2] == y[1] and y[3] == y[0]
+def moments(surrogate: Surrogate, numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation at complete runs of this study."""
+    with torch.no_grad():
+        features = surrogate.features(Views(torch.from_numpy(numeric)))
+        posterior = surrogate.model.posterior(features)
+    return posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_posterior_at_and_between_the_data(encoder: Encoder, kernel: KernelName) -> None:
     observed, others = views(encoder, 24, seed=0), views(encoder, 12, seed=1)
-    surrogate = fit_surrogate(observed, smooth(observed.numeric), kernel, others)
+    surrogate = fit(observed, smooth(observed.numeric), kernel, others)
     with torch.no_grad():
         mean = surrogate.model.posterior(surrogate.features(observed)).mean[:, 0]
     correlation = np.corrcoef(mean.numpy(), smooth(observed.numeric).numpy())[0, 1]
@@ -87,10 +78,10 @@ def test_text_is_ignored_by_the_numeric_kernel_and_numbers_by_the_text_kernel(
 ) -> None:
     observed, others = views(encoder, 8, seed=0), views(encoder, 8, seed=1)
     y = smooth(observed.numeric)
-    numeric = fit_surrogate(observed, y, "numeric", others)
+    numeric = fit(observed, y, "numeric", others)
     assert numeric.text_view is None
-    assert numeric.features(Views(others.numeric)).shape == (8, 2)
-    text = fit_surrogate(observed, y, "text", others)
+    assert numeric.features(Views(others.numeric)).shape == (8, 2 + 2)
+    text = fit(observed, y, "text", others)
     features = text.features(others)
     changed = features.clone()
     changed[:, :2] += 0.3
@@ -118,79 +109,87 @@ def test_posterior_is_that_of_the_textbook() -> None:
     np.testing.assert_allclose(posterior.variance[:, 0].numpy(), variance, atol=1e-5)
 
 
+def test_columns_are_numbers_text_gap_and_source(encoder: Encoder) -> None:
+    read, others = views(encoder, 6, seed=0), views(encoder, 8, seed=1)
+    gap = torch.tensor([0, 0, 0.5, 0.25, 0, 0], dtype=torch.float64)
+    source = torch.tensor([0, 0, 0, 0, 1, 1], dtype=torch.float64)
+    observed = Views(read.numeric, read.reading, gap, source)
+    surrogate = fit(observed, smooth(read.numeric), "sum", others)
+    assert surrogate.text_view is not None and read.reading is not None
+    with torch.no_grad():
+        text = surrogate.text_view(read.reading)
+    expected = torch.cat([read.numeric, text, gap[:, None], source[:, None]], dim=1)
+    torch.testing.assert_close(surrogate.observed, expected)
+    # what is not said is a complete run of this study
+    assert (surrogate.features(others)[:, -2:] == 0).all()
+
+
 def test_noise_is_recovered() -> None:
     rng = np.random.default_rng(0)
     x = rng.random((80, 1))
     y = np.sin(6 * x[:, 0]) + rng.normal(0, 0.4, 80)
     scale = y.std()
     targets = torch.from_numpy((y - y.mean()) / scale)
-    found = fit_surrogate(Views(torch.from_numpy(x)), targets, "numeric", Views(torch.zeros(0, 1)))
+    found = fit(Views(torch.from_numpy(x)), targets)
     assert found.noise * scale**2 == pytest.approx(0.16, rel=0.4)
 
 
-def test_weight_prior_favours_numbers() -> None:
-    covariance = surrogates._kernel("sum", p=3, k=4)
-    numeric, text = covariance.kernels
-    assert numeric.outputscale.item() > text.outputscale.item()
-    assert list(numeric.base_kernel.active_dims) == [0, 1, 2]
-    assert list(text.base_kernel.active_dims) == [3, 4, 5, 6]
+def test_a_deterministic_objective_has_next_to_no_noise() -> None:
+    x = np.random.default_rng(0).random((40, 2))
+    assert fit(Views(torch.from_numpy(x)), smooth(torch.from_numpy(x))).noise < 1e-3
 
 
-def test_whitened_axes(encoder: Encoder) -> None:
-    observed, others = views(encoder, 10, seed=0), views(encoder, 30, seed=1)
-    assert observed.reading is not None and others.reading is not None
-    view = TextView.neutral(observed.reading, others.reading)
+def bumps(x: np.ndarray) -> np.ndarray:
+    """A narrow good region and a broad one not so good."""
+    near = np.exp(-(((x - [0.75, 0.7]) / 0.15) ** 2).sum(axis=1))
+    values: np.ndarray = 2 * near + np.exp(-(((x - [0.2, 0.3]) / 0.3) ** 2).sum(axis=1))
+    return values
+
+
+def stopped_early(n_complete: int, n_pruned: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Numbers, targets and gaps of runs; what is guessed of the pruned ones is a bit off."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((n_complete + n_pruned, 2))
+    gaps = np.repeat([0.0, 0.75], [n_complete, n_pruned])
+    off = 0.4 * np.sin(5 * x[:, 0] + 4 * x[:, 1])
+    return x, bumps(x) + gaps * off, gaps
+
+
+def informed_and_alone(seed: int) -> tuple[float, float]:
+    """Rank correlation with the truth near good pruned runs, with their help and without."""
+    n = 8
+    x, values, gaps = stopped_early(n, 50, seed)
+    targets = standardized(values)
+    good = x[np.argsort(-bumps(x))[:15]]
+    near = np.clip(good + np.random.default_rng(seed + 99).normal(0, 0.08, good.shape), 0, 1)
+    with_pruned = fit(Views(torch.from_numpy(x), gap=torch.from_numpy(gaps)), targets)
+    without = fit(Views(torch.from_numpy(x[:n])), targets[:n])
+    informed, alone = (
+        float(spearmanr(moments(surrogate, near)[0], bumps(near)).statistic)
+        for surrogate in (with_pruned, without)
+    )
+    return informed, alone
+
+
+def test_pruned_trials_say_where_complete_ones_would_be_good() -> None:
+    informed, alone = np.array([informed_and_alone(seed) for seed in range(5)]).T
+    assert informed.min() > 0.75
+    assert (informed > alone).all()
+    assert np.median(informed - alone) > 0.2
+
+
+def test_an_early_end_is_trusted_less_than_a_complete_run() -> None:
+    x, values, gaps = stopped_early(25, 25, seed=0)
+    surrogate = fit(
+        Views(torch.from_numpy(x), gap=torch.from_numpy(gaps)), standardized(values)
+    )
+    _, deviation = moments(surrogate, x)
+    complete, pruned = deviation[gaps == 0], deviation[gaps > 0]
+    assert np.median(pruned) > 2 * np.median(complete)
+    # of the early end itself there is no such doubt
     with torch.no_grad():
-        z = torch.cat([view(observed.reading), view(others.reading)])
-    covariance = (z.T @ z / len(z)).numpy()
-    np.testing.assert_allclose(covariance, np.eye(view.width) / 12, atol=1e-6)
-
-
-def test_fitting_the_view_never_lowers_the_leave_one_out_density(encoder: Encoder) -> None:
-    observed, others = views(encoder, 16, seed=2), views(encoder, 8, seed=3)
-    y = smooth(observed.numeric)
-    assert observed.reading is not None and others.reading is not None
-    start = TextView.neutral(observed.reading, others.reading)
-    features = surrogates._features(observed, start)
-    model = surrogates._fit(features, y, "text", start)
-    fitted = fit_text_view(start, observed.reading, model, observed.numeric)
-
-    def density(view: TextView) -> float:
-        model.train()
-        model.set_train_data(surrogates._features(observed, view), strict=False)
-        loo = LeaveOneOutPseudoLikelihood(model.likelihood, model)
-        with torch.no_grad():
-            return float(loo(model(*model.train_inputs), model.train_targets))
-
-    assert density(fitted) >= density(start) - 1e-9
-    if fitted is not start:
-        assert not torch.equal(fitted.token, start.token)
-
-
-def test_token_and_projection_do_move(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the stop out of the way, each step raises the penalized likelihood's direction."""
-    observed, others = views(encoder, 16, seed=2), views(encoder, 8, seed=3)
-    assert observed.reading is not None and others.reading is not None
-    start = TextView.neutral(observed.reading, others.reading)
-    model = surrogates._fit(
-        surrogates._features(observed, start), smooth(observed.numeric), "text", start
-    )
-    moves = []
-    original = text_views._penalty
-    monkeypatch.setattr(
-        text_views,
-        "_penalty",
-        lambda a, b: moves.append(b.token.detach().clone()) or original(a, b),
-    )
-    fit_text_view(start, observed.reading, model, observed.numeric)
-    assert len(moves) >= 2 and not torch.equal(moves[0], moves[1])
-
-
-def test_too_few_observations_leave_the_view_neutral(encoder: Encoder) -> None:
-    observed, others = views(encoder, 3, seed=0), views(encoder, 8, seed=1)
-    surrogate = fit_surrogate(observed, smooth(observed.numeric), "sum", others)
-    assert surrogate.text_view is not None
-    torch.testing.assert_close(surrogate.text_view.token, encoder.neutral_token())
+        variance = surrogate.model.posterior(surrogate.observed).variance[:, 0].numpy()
+    assert np.median(np.sqrt(variance[gaps > 0])) < 0.5 * np.median(pruned)
 
 
 def test_collapsed_weight_does_not_end_the_fit() -> None:
@@ -201,26 +200,20 @@ def test_collapsed_weight_does_not_end_the_fit() -> None:
     )
 
 
+def test_constant_targets_of_several_studies_do_not_end_the_fit() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).random((12, 2)))
+    gap = torch.tensor([0.0, 0.5] * 3 + [0.0] * 6, dtype=torch.float64)
+    source = torch.tensor([0.0] * 6 + [1.0] * 6, dtype=torch.float64)
+    targets = torch.zeros(12, dtype=torch.float64)
+    surrogate = fit(Views(x, gap=gap, source=source), targets)
+    mean, deviation = moments(surrogate, x.numpy())
+    np.testing.assert_allclose(mean, 0.0, atol=1e-3)
+    assert np.isfinite(deviation).all()
+
+
 def test_a_failed_fit_says_so() -> None:
     bad = torch.full((4, 1), math.nan, dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(SurrogateFitError, match="could not be fitted to 4 trials"):
-            fit_surrogate(
-                Views(bad), torch.arange(4.0, dtype=torch.float64), "numeric", Views(bad)
-            )
-
-
-def test_constraints_keep_their_sign() -> None:
-    x = torch.linspace(0, 1, 10, dtype=torch.float64)[:, None]
-    over = (x[:, 0] - 0.5).numpy()
-    missing = over.copy()
-    missing[0] = math.nan
-    failed = torch.tensor([[1.0], [0.95]], dtype=torch.float64)
-    model, second, feasible = fit_constraints(x, 1, {"a": over * 1e3, "b": missing}, failed)
-    with torch.no_grad():
-        for fitted in (model, second):
-            mean = fitted.posterior(x).mean[:, 0]
-            assert mean[0] < 0 < mean[-1]
-        mean = feasible.posterior(torch.tensor([[0.0], [1.0]], dtype=torch.float64)).mean[:, 0]
-        assert mean[0] < mean[1]
+            fit(Views(bad), torch.arange(4.0, dtype=torch.float64))

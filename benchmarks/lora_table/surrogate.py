@@ -185,7 +185,8 @@ def _cross_validated(regressor: Regressor, rows: pandas.DataFrame, space: Space)
 
 def _cube(space: Space, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Each hyperparameter on its own scale in [0, 1]: (m, 5)."""
-    return SearchSpace(space).unit_cube(configurations)
+    searched = SearchSpace(space)
+    return searched.features(searched.to_unit(configurations))
 
 
 def _gp_predict(make_kernel: MakeKernel) -> Regressor:

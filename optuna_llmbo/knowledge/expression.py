@@ -3,7 +3,8 @@
     expression = number | name | -expression | expression (+ | - | * | / | **) expression
                | (expression) | function(expression, ...)
 
-The functions are `sqrt`, `log`, `log2`, `exp` (one argument) and `min`, `max` (two or more).
+The functions are `sqrt`, `log`, `log2`, `exp` (one argument) and `min`, `max` (two or more). It is
+computed in float64, and what is not finite, anywhere on the way, makes the value nan.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+import functools
 import math
-import operator
+
+import numpy as np
 
 from optuna_llmbo.errors import InputError
 
@@ -28,24 +31,32 @@ _ALLOWED = (
     "sqrt(a), log(a), log2(a), exp(a), min(a, b, ...), max(a, b, ...)"
 )
 
-# `math.pow` and not `**`: floats only, so that 9**9**9 overflows at once instead of building a
-# huge integer, and a negative base with a fractional exponent is an error instead of a complex.
-_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: math.pow,
+
+def _power(base: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """`base ** exponent`, but nan ** 0 and 1 ** nan are nan."""
+    undefined = np.isnan(base) | np.isnan(exponent)
+    return np.where(undefined, np.nan, np.power(base, exponent))
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: _power,
 }
 
-_UNARY_FUNCTIONS: dict[str, Callable[[float], float]] = {
-    "sqrt": math.sqrt,
-    "log": math.log,
-    "log2": math.log2,
-    "exp": math.exp,
+_UNARY_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sqrt": np.sqrt,
+    "log": np.log,
+    "log2": np.log2,
+    "exp": np.exp,
 }
 
-_EXTREMA: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max}
+_EXTREMA: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "min": np.minimum,  # these keep a nan
+    "max": np.maximum,
+}
 
 
 @dataclass(frozen=True)
@@ -71,15 +82,16 @@ class Expression:
         object.__setattr__(self, "_root", root)
         object.__setattr__(self, "names", frozenset(_check(root, self.text)))
 
-    def evaluate(self, values: Mapping[str, float]) -> float:
-        """Value of the expression.
+    def evaluate_columns(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Values of the expression, element by element.
 
         Args:
-            values: a number for each of `names`; others are ignored.
+            values: (m,) numbers for each of `names`; others are ignored.
 
         Returns:
-            A finite float, or nan where the value does not exist or does not fit: division by
-            zero, the logarithm or root of a negative number, overflow, a value that is not finite.
+            (m,) float64, finite, or nan where the value does not exist or does not fit: division
+            by zero, the logarithm or root of a negative number, overflow, a value that is not
+            finite.
 
         Raises:
             InputError: if `values` lacks one of `names`.
@@ -87,15 +99,19 @@ class Expression:
         missing = sorted(self.names - values.keys())
         if missing:
             raise InputError(f"expression {self.text!r} needs a value for {missing}")
+        columns = {name: np.asarray(values[name], dtype=np.float64) for name in self.names}
+        shape = np.broadcast_shapes(*map(np.shape, values.values()))  # a constant has none itself
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(_evaluate(self._root, columns), shape).copy()
+
+    def evaluate(self, values: Mapping[str, float]) -> float:
+        """Value of the expression for one number a name, as `evaluate_columns` gives it."""
         try:
-            numbers = {name: float(values[name]) for name in self.names}
-            # Checked here, since min, max and 0 * x would let a nan or an infinity disappear.
-            if not all(map(math.isfinite, numbers.values())):
-                return math.nan
-            value = _evaluate(self._root, numbers)
-        except (ArithmeticError, ValueError):
+            needed = self.names & values.keys()
+            numbers = {name: np.array(values[name], dtype=np.float64) for name in needed}
+        except OverflowError:  # an integer beyond all floats
             return math.nan
-        return value if math.isfinite(value) else math.nan
+        return float(self.evaluate_columns(numbers))
 
 
 def parse(text: str) -> Expression:
@@ -158,19 +174,23 @@ def _check_call(function: str, n_arguments: int, text: str) -> None:
         raise _refusal(text, f"unknown function {function!r}")
 
 
-def _evaluate(node: ast.expr, numbers: Mapping[str, float]) -> float:
+def _evaluate(node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Value of a checked tree, finite or nan at every step, so that 1 / inf is nan too."""
     match node:
-        case ast.Constant(value=value):
-            return float(value)  # type: ignore[arg-type]  # `_check` let only numbers through
+        case ast.Constant(value=number):
+            value = np.asarray(number, dtype=np.float64)
         case ast.Name(id=name):
-            return numbers[name]
+            value = columns[name]
         case ast.UnaryOp(operand=operand):
-            return -_evaluate(operand, numbers)
+            value = -_evaluate(operand, columns)
         case ast.BinOp(left=left, op=op, right=right):
-            return _OPERATORS[type(op)](_evaluate(left, numbers), _evaluate(right, numbers))
+            value = _OPERATORS[type(op)](_evaluate(left, columns), _evaluate(right, columns))
         case ast.Call(func=ast.Name(id=function), args=arguments):
-            operands = [_evaluate(argument, numbers) for argument in arguments]
+            operands = [_evaluate(argument, columns) for argument in arguments]
             if function in _UNARY_FUNCTIONS:
-                return _UNARY_FUNCTIONS[function](operands[0])
-            return _EXTREMA[function](operands)
-    raise AssertionError(f"{ast.dump(node)} passed the check")
+                value = _UNARY_FUNCTIONS[function](operands[0])
+            else:
+                value = functools.reduce(_EXTREMA[function], operands)
+        case _:
+            raise AssertionError(f"{ast.dump(node)} passed the check")
+    return np.where(np.isfinite(value), value, np.nan)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-import math
-import numbers
 import re
+
+import numpy as np
 
 from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
@@ -115,21 +115,20 @@ class Knowledge:
                     available.add(quantity.name)
         return tuple(quantities)
 
-    def derive(self, configuration: Mapping[str, object]) -> dict[str, float]:
-        """Values of the derived quantities in one configuration.
+    def derive_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values of the derived quantities in m configurations.
 
         Args:
-            configuration: the study's own name -> value. A value that is not a number (a string,
-                a boolean, None) makes every quantity that needs it nan.
+            columns: the study's own name -> (m,) numbers, nan for what is not a number.
 
         Returns:
-            Name -> value for each of `derived(list(configuration))`, nan where undefined.
+            Name -> (m,) float64 for each of `derived(list(columns))`, nan where undefined.
         """
-        names = list(configuration)
-        values = {key: _number(configuration[name]) for key, name in self._resolve(names).items()}
+        names = list(columns)
+        values = {key: columns[name] for key, name in self._resolve(names).items()}
         derived = {}
         for quantity in self.derived(names):
-            values[quantity.name] = quantity.expression.evaluate(values)
+            values[quantity.name] = quantity.expression.evaluate_columns(values)
             derived[quantity.name] = values[quantity.name]
         return derived
 
@@ -169,6 +168,15 @@ class Knowledge:
         readings = (hyperparameter.name for hyperparameter in self._readings(name))
         return next((values[reading] for reading in readings if reading in values), None)
 
+    def typical_range(self, name: str) -> tuple[float, float] | None:
+        """The range in which others found good values of one hyperparameter, None if unknown.
+
+        Args:
+            name: the hyperparameter, in the study's spelling.
+        """
+        ranges = (hyperparameter.typical for hyperparameter in self._readings(name))
+        return next((typical for typical in ranges if typical is not None), None)
+
     def _readings(self, name: str) -> Iterator[Hyperparameter]:
         """What each pack that knows `name` takes it for, the earlier packs' first."""
         found = (pack.find(name) for pack in self.packs)
@@ -206,12 +214,3 @@ def _best_pack(
 
 def _respell(formula: str, spelling: Mapping[str, str]) -> str:
     return re.sub(r"[A-Za-z_]\w*", lambda match: spelling.get(match[0], match[0]), formula)
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan

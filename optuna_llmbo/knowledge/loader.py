@@ -21,12 +21,14 @@ __all__ = ["PackSource", "load_knowledge", "load_pack", "load_packs"]
 
 PackSource = str | os.PathLike[str] | Mapping[str, Any]
 
-_BUILT_IN = ("lora", "training", "tabular")  # ties between packs go to the earlier
+# Ties between packs go to the earlier: names that forests and boosted trees share are a forest's,
+# since a study of boosted trees names its learning rate as well.
+_BUILT_IN = ("lora", "training", "forest", "boosting", "mlp")
 
 
 @cache
 def load_packs() -> tuple[Pack, ...]:
-    """The built-in packs: lora, training, tabular.
+    """The built-in packs: lora, training, forest, boosting, mlp.
 
     Returns:
         The packs, read once a process.

@@ -35,12 +35,15 @@ class Hyperparameter:
         aliases: other spellings, as libraries and studies write them.
         description: what it does and its usual values, for a reader of the prompt.
         relations: how it acts together with others; may be empty.
+        typical: lowest and highest of the values that others found good, about the central 70% of
+            them; None where the right value depends on the data. It is no part of the prompt.
     """
 
     name: str
     aliases: tuple[str, ...]
     description: str
     relations: str
+    typical: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

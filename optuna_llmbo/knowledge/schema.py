@@ -1,7 +1,7 @@
 """TOML tables -> `Pack`, with every mistake reported by file, key and remedy.
 
 [pack]                          name, summary; optional sources, companions, generic
-[hyperparameters.<canonical>]   description; optional aliases, relations
+[hyperparameters.<canonical>]   description; optional aliases, relations, typical = [low, high]
 [derived.<name>]                expression, description
 [[recommended]]                 name, source
 [recommended.values]            <canonical> = number, string or boolean
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import difflib
 import keyword
 import re
+import sys
 from types import MappingProxyType
 from typing import Any
 
@@ -52,11 +53,23 @@ def _is_tables(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
 
 
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
+
+
+def _is_range(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return all(map(_is_finite, value)) and value[0] < value[1]
+
+
 _TEXT = _Kind("a string that is not empty", _is_text, "")
 _PROSE = _Kind("a string", lambda value: isinstance(value, str), "")
 _TEXTS = _Kind("a list of strings that are not empty", _is_texts, ())
 _TABLE = _Kind("a table", lambda value: isinstance(value, Mapping), MappingProxyType({}))
 _TABLES = _Kind("a list of tables", _is_tables, ())
+_RANGE = _Kind("[low, high], two finite numbers with low < high", _is_range, None)
 
 
 def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) -> Pack:
@@ -106,9 +119,8 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
     for name, table in tables.items():
         place = f"{where}: [hyperparameters.{name}]"
         _check_name(name, place)
-        entry = _fields(
-            table, place, {"description": _TEXT}, {"aliases": _TEXTS, "relations": _PROSE}
-        )
+        optional = {"aliases": _TEXTS, "relations": _PROSE, "typical": _RANGE}
+        entry = _fields(table, place, {"description": _TEXT}, optional)
         for spelling in (name, *entry["aliases"]):
             owner = owners.setdefault(normalise(spelling), name)
             if owner != name:
@@ -116,9 +128,15 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
                     f"{place}: {spelling!r} already means {owner!r}; "
                     "a spelling belongs to one hyperparameter of a pack, remove it from one"
                 )
-        description, relations = _one_line(entry["description"]), _one_line(entry["relations"])
+        typical = entry["typical"]
         hyperparameters.append(
-            Hyperparameter(name, tuple(entry["aliases"]), description, relations)
+            Hyperparameter(
+                name=name,
+                aliases=tuple(entry["aliases"]),
+                description=_one_line(entry["description"]),
+                relations=_one_line(entry["relations"]),
+                typical=None if typical is None else (float(typical[0]), float(typical[1])),
+            )
         )
     return tuple(hyperparameters)
 

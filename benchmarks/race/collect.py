@@ -1,0 +1,111 @@
+"""Gather the journals in a compact table, which is what the repository keeps.
+
+    python -m benchmarks.race.collect
+    python -m benchmarks.race.collect --journals FOLDER OTHER --table race.parquet
+
+What the table holds already stays; of two results of one study (task, method, start and seed) the
+later one is kept, the journals' lines being later than the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from collections.abc import Mapping
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pyarrow
+import pyarrow.parquet
+
+from benchmarks.race import journal
+from optuna_llmbo.errors import InputError
+
+
+TABLE = journal.RESULTS / "race.parquet"
+
+SCHEMA = pyarrow.schema(
+    {
+        "task": pyarrow.string(),
+        "method": pyarrow.string(),
+        "start": pyarrow.string(),  # plain, or default: the default configuration is trial 0
+        "seed": pyarrow.int32(),
+        "budget": pyarrow.int32(),  # trials asked for
+        "values": pyarrow.list_(pyarrow.float64()),  # in the order of the trials
+        "seconds": pyarrow.list_(pyarrow.float32()),  # of a trial, without computing its value
+        "best_params": pyarrow.string(),  # JSON
+        "error": pyarrow.string(),  # traceback; null if there was none
+        "warnings": pyarrow.string(),  # JSON: the first ones of Optuna and of the sampler
+        "total_seconds": pyarrow.float32(),
+        "commit": pyarrow.string(),
+        "versions": pyarrow.string(),  # JSON
+        "python": pyarrow.string(),
+        "cpu": pyarrow.string(),
+        "date": pyarrow.string(),
+    }
+)
+
+_AS_JSON = ("best_params", "warnings", "versions")
+
+
+def merge(*parts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of all parts, sorted by study; of each study the last one."""
+    rows = {journal.key_of(row): dict(row) for part in parts for row in part}
+    return [rows[key] for key in sorted(rows)]
+
+
+def from_journal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A journal's record as a row of the table."""
+    return {**record, **{name: json.dumps(record[name]) for name in _AS_JSON}}
+
+
+def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """The table.
+
+    Raises:
+        InputError: if there is no such file, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"there is no table {os.fspath(path)!r}: make it with "
+            "`python -m benchmarks.race.collect`."
+        )
+    table = pandas.read_parquet(path)
+    missing = [name for name in SCHEMA.names if name not in table.columns]
+    if missing:
+        raise InputError(f"{os.fspath(path)!r} is no table of a race: no {', '.join(missing)}.")
+    return table
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write a table, replacing the file when it is complete."""
+    scratch = path.with_name(path.name + ".writing")
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
+    pyarrow.parquet.write_table(table, scratch, compression="zstd")
+    scratch.replace(path)
+
+
+def main() -> None:
+    """Merge the journals into the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--journals", type=Path, nargs="+", default=[journal.RESULTS])
+    parser.add_argument("--table", type=Path, default=TABLE)
+    arguments = parser.parse_args()
+    there = []
+    if arguments.table.exists():
+        there = pyarrow.parquet.read_table(arguments.table).to_pylist()
+    found = [from_journal(r) for folder in arguments.journals for r in journal.read(folder)]
+    rows = merge(there, found)
+    write(rows, arguments.table)
+    failed = sum(row["error"] is not None for row in rows)
+    print(f"{arguments.table}: {len(rows)} studies, {failed} of them failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Journals: one line a study in JSON, one file a method, only ever appended to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import sys
+from typing import Any
+
+from benchmarks.race.study import Plan
+
+
+RESULTS = Path(__file__).parent.parent / "results" / "race"
+SUFFIX = ".journal.jsonl"
+
+
+def append(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add a study to its method's journal, in one write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record['method']}{SUFFIX}"
+    line = json.dumps(record) + "\n"
+    if _is_torn(path):
+        line = "\n" + line
+    with open(path, "ab", buffering=0) as file:
+        file.write(line.encode())
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """All studies in the journals of a folder, in the order in which each file has them.
+
+    A line that a killed process left half written is skipped, and said.
+    """
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                record = json.loads(line) if line else None
+            except json.JSONDecodeError:
+                print(f"{path.name}, line {number}: half written, skipped", file=sys.stderr)
+                continue
+            if record is not None:
+                yield record
+
+
+def missing(plans: Sequence[Plan], folder: Path) -> list[Plan]:
+    """The plans without a study of at least that budget that did not fail."""
+    done = {key_of(record): record["budget"] for record in read(folder) if record["error"] is None}
+    return [plan for plan in plans if done.get(plan.key, 0) < plan.budget]
+
+
+def key_of(record: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    """As `Plan.key`."""
+    return (record["task"], record["method"], record["start"], record["seed"])
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the file does not end with a line's end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

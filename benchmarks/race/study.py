@@ -1,0 +1,120 @@
+"""One study of the race: a task, a method, a start and a seed; its trials as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+from dataclasses import dataclass
+import logging
+import logging.handlers
+import math
+import queue
+import sys
+import time
+import traceback
+from typing import Any
+
+import optuna
+
+from benchmarks.race import tasks
+from benchmarks.race.methods import make_sampler
+from benchmarks.race.task import Task
+
+
+STARTS = ("plain", "default")
+"""Without a first trial of one's own, or with the task's default as trial 0."""
+
+MAX_WARNINGS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study to be run."""
+
+    task: str
+    method: str
+    start: str
+    seed: int
+    budget: int
+    """Trials."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What two runs of one study share; a longer one holds what a shorter one does."""
+        return (self.task, self.method, self.start, self.seed)
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Run a study in memory, without pruning.
+
+    Returns:
+        The plan's fields; `values` in the order of the trials; `seconds` that each took besides
+        computing its value; `best_params`; `warnings` of Optuna and of the sampler;
+        `total_seconds`; `error`, the traceback if the study failed, with the trials until then.
+    """
+    begun = time.perf_counter()
+    one_thread()
+    values: list[float] = []
+    seconds: list[float] = []
+    record: dict[str, Any] = {**vars(plan), "values": values, "seconds": seconds}
+    record |= {"best_params": None, "error": None}
+    with _warnings() as messages:
+        try:
+            task = tasks.load(plan.task)
+            study = _create(plan, task)
+            for _ in range(plan.budget):
+                value, spent = _one_trial(study, task)
+                values.append(value)
+                seconds.append(round(spent, 5))
+        except Exception:  # whatever a sampler does wrong is a result of the race
+            record["error"] = traceback.format_exc()
+    if values:
+        record["best_params"] = study.best_params
+    total = round(time.perf_counter() - begun, 2)
+    return record | {"warnings": messages, "total_seconds": total}
+
+
+def one_thread() -> None:
+    """Keep torch to one thread, if it is loaded."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _create(plan: Plan, task: Task) -> optuna.Study:
+    study = optuna.create_study(
+        sampler=make_sampler(plan.method, task, plan.seed), pruner=optuna.pruners.NopPruner()
+    )
+    if plan.start == "default":
+        study.enqueue_trial(dict(task.default))
+    return study
+
+
+def _one_trial(study: optuna.Study, task: Task) -> tuple[float, float]:
+    """Its value, and the seconds that it took besides computing that."""
+    begun = time.perf_counter()
+    trial = study.ask(dict(task.distributions) if task.distributions is not None else None)
+    configuration = task.suggest(trial)
+    asked = time.perf_counter()
+    value = task.value(configuration)
+    known = time.perf_counter()
+    if not math.isfinite(value):
+        raise ValueError(f"{task.name} is {value} at {configuration}: expected a finite value.")
+    study.tell(trial, value)
+    return value, asked - begun + time.perf_counter() - known
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Gives a list that holds, at the end, the first different warnings of Optuna's loggers."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(records)
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("optuna")
+    logger.addHandler(handler)
+    messages: list[str] = []
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        given = (records.get().getMessage() for _ in range(records.qsize()))
+        messages += list(dict.fromkeys(given))[:MAX_WARNINGS]

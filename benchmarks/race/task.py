@@ -1,0 +1,116 @@
+"""A task of the race: what is searched, what a configuration is worth, and how to judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from optuna_llmbo.errors import InputError
+
+
+Configuration = Mapping[str, Any]
+Distributions = Mapping[str, BaseDistribution]
+
+FAMILIES = ("hpobench", "lora", "bbob", "conditional")
+
+N_DRAWS = 4096
+"""Random configurations whose median is a task's middle, where the space is not finite."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem, always minimized and without noise."""
+
+    name: str
+    family: str
+    sentence: str
+    """What is being optimized, as a prompt may say it."""
+    distributions: Distributions | None
+    """The search space; None if which parameters there are depends on the values of others."""
+    suggest: Callable[[optuna.Trial], Configuration]
+    """Asks a trial for a configuration."""
+    value: Callable[[Configuration], float]
+    """What a configuration is worth, lower being better."""
+    best: float
+    """The lowest value there is, or that was ever found where this is not known."""
+    middle: float
+    """Median value of random configurations."""
+    default: Configuration
+    """The configuration that one would try without a search."""
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """The task as Optuna wants it."""
+        return self.value(self.suggest(trial))
+
+    def regret(self, value: float) -> float:
+        """0 for the best value, 1 for the median random configuration."""
+        return (value - self.best) / (self.middle - self.best)
+
+
+def suggest_all(distributions: Distributions) -> Callable[[optuna.Trial], Configuration]:
+    """Ask for every parameter, whatever the values of the others."""
+
+    def suggest(trial: optuna.Trial) -> Configuration:
+        return {name: suggest_one(trial, name, d) for name, d in distributions.items()}
+
+    return suggest
+
+
+def suggest_one(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Ask a trial for a value of a distribution."""
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(name, distribution.choices)
+
+
+def draw(distributions: Distributions, n: int, seed: int) -> list[dict[str, Any]]:
+    """Random configurations, uniform on each parameter's own scale.
+
+    Integers are drawn from the interval that is rounded to them, so that the first and the last
+    have their share.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {name: _draw_one(d, rng.random(n)) for name, d in distributions.items()}
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, values, strict=True)) for values in rows]
+
+
+def _draw_one(distribution: BaseDistribution, uniform: np.ndarray) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        n = len(distribution.choices)
+        return [distribution.choices[int(i)] for i in np.minimum(uniform * n, n - 1)]
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        raise InputError(f"cannot draw from {distribution!r}: expected an Optuna distribution.")
+    if distribution.step not in (None, 1):
+        raise InputError(f"cannot draw from {distribution!r}: expected no step.")
+    is_int = isinstance(distribution, IntDistribution)
+    low, high = distribution.low, distribution.high
+    margin = 0.5 if is_int else 0.0
+    ends = np.array([low - margin, high + margin])
+    if distribution.log:
+        values = np.exp(np.log(ends[0]) + uniform * (np.log(ends[1]) - np.log(ends[0])))
+    else:
+        values = ends[0] + uniform * (ends[1] - ends[0])
+    return np.clip(np.rint(values).astype(int) if is_int else values, low, high).tolist()
+
+
+def nearest_in_log(levels: list[float], value: float) -> int:
+    """Index of the level whose ratio to the value is closest to 1."""
+    return min(range(len(levels)), key=lambda i: abs(math.log(levels[i] / value)))

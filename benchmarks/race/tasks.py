@@ -1,0 +1,93 @@
+"""All tasks by name, and which of them are for tuning and which are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+
+from benchmarks.race import bbob
+from benchmarks.race import conditional
+from benchmarks.race import hpobench
+from benchmarks.race import lora
+from benchmarks.race.task import FAMILIES
+from benchmarks.race.task import Task
+from optuna_llmbo.errors import InputError
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    **hpobench.tasks(),
+    **lora.tasks(),
+    **bbob.tasks(),
+    **conditional.tasks(),
+}
+"""Factories; a task is loaded by `load`, once a process."""
+
+
+def _bbob(*functions: str) -> tuple[str, ...]:
+    return tuple(bbob.task_name(f, dimension) for f in functions for dimension in bbob.DIMENSIONS)
+
+
+TUNING = (
+    "hpobench-car",
+    "hpobench-phoneme",
+    "hpobench-vehicle",
+    *_bbob("sphere", "rastrigin", "sharp-ridge"),
+    "lora-10",
+)
+"""What the sampler's constants may be chosen on."""
+
+REPORTED = (
+    "hpobench-australian",
+    "hpobench-kc1",
+    "hpobench-segment",
+    "hpobench-blood_transfusion",
+    "hpobench-credit_g",
+    *_bbob("ellipsoid", "rosenbrock", "attractive-sector", "different-powers", "schaffers"),
+    "lora-exact",
+    "lora-100",
+    "conditional",
+)
+"""What results are reported on, and nothing was chosen on."""
+
+GROUPS = {"tuning": TUNING, "reported": REPORTED, "all": (*TUNING, *REPORTED)}
+
+
+@functools.cache
+def load(name: str) -> Task:
+    """The task of a name."""
+    return TASKS[name]()
+
+
+def family_of(name: str) -> str:
+    """The family that a task's name begins with, without loading the task."""
+    return name.split("-")[0]
+
+
+def choose(text: str) -> list[str]:
+    """Task names from a comma-separated list of names, families and groups.
+
+    A family stands for its tasks in both splits, so not for the categorical HPOBench grids, which
+    are asked for by name, or all together as "grids".
+
+    Raises:
+        InputError: if a part is none of these.
+    """
+    chosen: dict[str, None] = {}
+    for part in text.split(","):
+        chosen.update(dict.fromkeys(_choose_one(part.strip())))
+    return list(chosen)
+
+
+def _choose_one(part: str) -> tuple[str, ...]:
+    if part in FAMILIES and part not in TASKS:
+        return tuple(name for name in GROUPS["all"] if family_of(name) == part)
+    if part == "grids":
+        return tuple(name for name in TASKS if name.endswith("-grid"))
+    if part in GROUPS:
+        return GROUPS[part]
+    if part in TASKS:
+        return (part,)
+    raise InputError(
+        f"unknown task {part!r}: expected one of {', '.join((*GROUPS, *FAMILIES, 'grids'))}, or "
+        f"the name of a task: {', '.join(TASKS)}."
+    )

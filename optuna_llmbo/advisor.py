@@ -1,0 +1,200 @@
+"""What the method says of a study: the next configuration, a prediction, a recommendation.
+
+The part of the sampler that is not Optuna's interface: it reads the study, asks the surrogate, and
+holds the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+import threading
+from typing import Any
+from typing import Literal
+from typing import TypeVar
+
+from optuna.distributions import BaseDistribution
+import optuna.logging
+from optuna.search_space import intersection_search_space
+from optuna.study import Study
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from optuna_llmbo import compat
+from optuna_llmbo import llm as llms
+from optuna_llmbo.acquisition import AcquisitionName
+from optuna_llmbo.body import Pooling
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.design import Design
+from optuna_llmbo.encoder import Encoder
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.history import read_history
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.prior import Prior
+from optuna_llmbo.prior import Range
+from optuna_llmbo.prompt import Prompt
+from optuna_llmbo.space import Configuration
+from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.suggest import Prediction
+from optuna_llmbo.suggest import Reader
+from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.torch_state import isolated_torch
+from optuna_llmbo.transfer import read_source
+from optuna_llmbo.transfer import SourceStudy
+
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The trial to take away from a study."""
+
+    number: int
+    """The trial's number."""
+    params: dict[str, Any]
+    """Its parameters, those that other trials lack among them."""
+    prediction: Prediction
+    """What the surrogate expects of it."""
+
+
+@dataclass
+class Advisor:
+    """The method and its options, which are those of `LLMBOSampler`; pickled without the model."""
+
+    kernel: KernelName
+    source: llms.LLMSource | None
+    """Of the language model; None for the numeric kernel."""
+    device: str | None
+    pooling: Pooling | None
+    layer: int | None
+    knowledge: Knowledge
+    task: str | None
+    prior: Mapping[str, Range]
+    source_studies: tuple[SourceStudy, ...]
+    n_candidates: int
+    acquisition: AcquisitionName
+    cost_aware: bool
+    design: Design
+    _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock and the language model, which is loaded again when needed."""
+        return {**self.__dict__, "_lock": None, "_encoder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def suggestion(
+        self, study: Study, space: SearchSpace, *, current: int, seed: int
+    ) -> Suggestion:
+        """What is known of a study, and how to choose its trial number `current`."""
+        knowledge = self.knowledge.relevant(space.names)
+        typical = {name: knowledge.typical_range(name) for name in space.names}
+        ranges = {name: expected for name, expected in typical.items() if expected is not None}
+        return Suggestion(
+            space=space,
+            history=read_history(compat.all_trials(study), study.direction, space, current),
+            sources=tuple(read_source(source, space) for source in self.source_studies),
+            knowledge=knowledge,
+            prior=Prior(space, {**ranges, **self.prior}),
+            design=self.design,
+            n_candidates=self.n_candidates,
+            acquisition=self.acquisition,
+            cost_aware=self.cost_aware,
+            seed=seed,
+        )
+
+    def choose(self, suggestion: Suggestion, warn: Callable[[str], None]) -> Configuration:
+        """The next configuration; empty if no surrogate can be fitted."""
+        return self._ask(suggestion, suggestion.choose, warn) or {}
+
+    def predict(
+        self, study: Study, params: Mapping[str, Any], *, seed: int, warn: Callable[[str], None]
+    ) -> Prediction:
+        """See `LLMBOSampler.predict`."""
+        suggestion = self._informed(study, seed)
+        return self._predict(study, suggestion, [suggestion.space.checked(params)], warn)[0]
+
+    def recommend(self, study: Study, *, seed: int, warn: Callable[[str], None]) -> Recommendation:
+        """See `LLMBOSampler.recommend`."""
+        suggestion = self._informed(study, seed)
+        trials = [t for t in compat.all_trials(study) if t.state == TrialState.COMPLETE]
+        tried = [(t, c) for t in trials if (c := suggestion.space.restrict(t.params)) is not None]
+        if not tried:
+            raise InputError("the study has no complete trial to recommend: run some first.")
+        predictions = self._predict(study, suggestion, [c for _, c in tried], warn)
+        sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
+        best = max(range(len(tried)), key=lambda i: sign * predictions[i].mean)
+        trial = tried[best][0]
+        return Recommendation(trial.number, dict(trial.params), predictions[best])
+
+    def _informed(self, study: Study, seed: int) -> Suggestion:
+        """What is known of a study that has something to learn from."""
+        space = SearchSpace(shared_space(study))
+        n = len(compat.all_trials(study))
+        suggestion = self.suggestion(study, space, current=n, seed=seed) if space.names else None
+        if suggestion is None or not suggestion.history.n_observed:
+            raise InputError(
+                "the study has no trials with values and common parameters to learn from: "
+                "run some first."
+            )
+        return suggestion
+
+    def _predict(
+        self,
+        study: Study,
+        suggestion: Suggestion,
+        configurations: Sequence[Configuration],
+        warn: Callable[[str], None],
+    ) -> list[Prediction]:
+        predictions = self._ask(
+            suggestion, lambda *how: suggestion.predict(configurations, *how), warn
+        )
+        if predictions is None:
+            raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
+        minimized = study.direction == StudyDirection.MINIMIZE
+        return [-p for p in predictions] if minimized else predictions
+
+    def _ask(
+        self,
+        suggestion: Suggestion,
+        question: Callable[[KernelName, Reader | None], T],
+        warn: Callable[[str], None],
+    ) -> T | None:
+        """Ask with the kernel that was chosen, else with the numeric one; None if both fail."""
+        kernels: tuple[KernelName, ...] = (self.kernel, "numeric")
+        for kernel in dict.fromkeys(kernels):
+            try:
+                with self._lock, isolated_torch(suggestion.seed):
+                    read = None if kernel == "numeric" else self._reader(suggestion)
+                    return question(kernel, read)
+            except SurrogateFitError as error:
+                warn(f"kernel={kernel!r} failed and was left out: {error}")
+        return None
+
+    def _reader(self, suggestion: Suggestion) -> Reader:
+        prompt = Prompt(suggestion.space, suggestion.knowledge, self.task)
+        if self._encoder is None or self._encoder[0] != prompt.passage:
+            assert self.source is not None
+            _logger.info(f"The language model is {self.source}.")
+            model = llms.load_shared(self.source, self.device)
+            layer: Literal["early"] | int = "early" if self.layer is None else self.layer
+            encoder = Encoder(model, prompt.passage, pooling=self.pooling, layer=layer)
+            self._encoder = (prompt.passage, encoder)
+        read = self._encoder[1].read
+        return lambda configurations: read([prompt.assignment(c) for c in configurations])
+
+
+def shared_space(study: Study) -> dict[str, BaseDistribution]:
+    """The parameters that all complete and pruned trials share and that leave a choice."""
+    shared = intersection_search_space(compat.all_trials(study), include_pruned=True)
+    return {name: d for name, d in sorted(shared.items()) if not d.single()}

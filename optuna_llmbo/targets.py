@@ -1,0 +1,87 @@
+"""Targets on the surrogate's scale, where collapsed runs do not set the scale; and back.
+
+Both ways are monotone, so that what is best stays best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import rankdata
+from scipy.stats import yeojohnson
+
+
+TransformName = Literal["winsorize", "normal_scores", "power"]
+TRANSFORMS: tuple[TransformName, ...] = ("winsorize", "normal_scores", "power")
+
+_BLOM = 3 / 8
+"""Offset of the ranks' expected normal scores (Blom 1958)."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A monotone map between a study's targets and scores of mean 0 and deviation 1.
+
+    Kept as its knots, the study's own targets, with straight lines between and beyond them.
+    """
+
+    targets: np.ndarray
+    """(k,) ascending, finite."""
+    knots: np.ndarray
+    """(k,) their scores, ascending."""
+
+    @classmethod
+    def of(cls, targets: np.ndarray, transform: TransformName) -> Scale:
+        """The scale of some targets.
+
+        Bad outliers are always winsorized first: targets below Tukey's fence, the first quartile
+        minus 1.5 interquartile ranges, count as the fence; good outliers are what is looked for
+        and stay. Infinite values count as the fence, or as the best finite value.
+
+        "winsorize" does no more; "normal_scores" takes the normal scores of the ranks, "power"
+        Yeo and Johnson's transform at its maximum likelihood.
+
+        Args:
+            targets: (n,) larger is better, not nan.
+            transform: one of `TRANSFORMS`.
+        """
+        fenced = _fence(targets)
+        values, first = np.unique(fenced, return_index=True)
+        if transform == "normal_scores":
+            scores = norm.ppf((rankdata(fenced) - _BLOM) / (len(fenced) + 1 - 2 * _BLOM))
+        else:
+            deviation = fenced.std() or 1.0
+            scores = (fenced - fenced.mean()) / deviation
+            if transform == "power" and len(values) > 2:
+                scores = yeojohnson(scores)[0]
+        deviation = scores.std() or 1.0
+        scores = (scores - scores.mean()) / deviation
+        return cls(values, scores[first])
+
+    def scores(self, targets: np.ndarray) -> np.ndarray:
+        """Scores of targets that the scale was made of, (n,) float64."""
+        return np.interp(targets, self.targets, self.knots)
+
+    def inverse(self, scores: np.ndarray) -> np.ndarray:
+        """Targets at some scores, (m,) float64; straight on beyond the first and the last."""
+        if len(self.knots) == 1:
+            return np.full(len(scores), self.targets[0])
+        inner = np.interp(scores, self.knots, self.targets)
+        widths, rises = (np.diff(ends)[[0, -1]] for ends in (self.knots, self.targets))
+        # Level where a good outlier has left no room between the scores of the others.
+        slopes = np.divide(rises, widths, out=np.zeros(2), where=widths > 0)
+        below = np.minimum(scores - self.knots[0], 0.0) * slopes[0]
+        above = np.maximum(scores - self.knots[-1], 0.0) * slopes[1]
+        return inner + below + above
+
+
+def _fence(targets: np.ndarray) -> np.ndarray:
+    finite = targets[np.isfinite(targets)]
+    if not len(finite):
+        return np.zeros(len(targets))
+    low, middle = np.quantile(finite, [0.25, 0.75])
+    fence = low - 1.5 * (middle - low) if middle > low else finite.min()
+    return np.clip(targets, max(fence, finite.min()), finite.max())
