@@ -49,13 +49,13 @@ def candidate_pool(
     """
     if is_enumerable(space):
         grid = space.grid()
-        unseen = _unseen(space, grid, seen)
-        return unseen if len(unseen) else grid
+        rest = unseen(space, grid, seen)
+        return rest if len(rest) else grid
     drawn = space.snap(_sobol(space, rng, n=n))
     scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
     around = neighbours(space, best, scales, rng) if len(best) else drawn[:0]
-    unseen = _unseen(space, np.vstack([around, drawn]), seen)
-    return unseen if len(unseen) else drawn
+    rest = unseen(space, np.vstack([around, drawn]), seen)
+    return rest if len(rest) else drawn
 
 
 def is_enumerable(space: SearchSpace) -> bool:
@@ -109,14 +109,14 @@ def startup_configuration(
         rng: scrambles the sequence; the same state for every index of a study.
     """
     points = space.snap(warp(_sobol(space, rng, n=_STARTUP_ATTEMPTS, skip=index)))
-    chosen = _unseen(space, points, seen)[:1]
+    chosen = unseen(space, points, seen)[:1]
     if not len(chosen) and is_enumerable(space):
-        rest = _unseen(space, space.grid(), seen)
+        rest = unseen(space, space.grid(), seen)
         chosen = rest[[int(rng.integers(len(rest)))]] if len(rest) else chosen
     return space.from_unit(chosen if len(chosen) else points[:1])[0]
 
 
-def _unseen(space: SearchSpace, cube: np.ndarray, seen: Set[Key]) -> np.ndarray:
+def unseen(space: SearchSpace, cube: np.ndarray, seen: Set[Key]) -> np.ndarray:
     """The rows that are not seen, each once, in order."""
     rows = {key: i for i, key in reversed(list(enumerate(space.keys(cube)))) if key not in seen}
     return cube[sorted(rows.values())]

@@ -40,6 +40,8 @@ def fit_constraints(
     models = []
     with fit_errors(len(features)):
         for _, values in sorted(constraints.items()):
+            if np.isnan(values).all():  # set by none of the trials that are fitted to
+                continue
             models.append(_fit(features, values, p, least_lengthscale=2.5e-2))
         if len(failed):
             padding = torch.zeros(len(failed), features.shape[1] - p, dtype=features.dtype)

@@ -99,9 +99,8 @@ class LLMBOSampler(BaseSampler):
         n_candidates: how many configurations the language model reads for one suggestion; the
             cost of a suggestion grows with it. Default 48: seconds on a CPU; the README
             says how many.
-        acquisition: `"log_ei"`, `"log_nei"` (its noisy form), or `"auto"` (default): the first
-            while the inferred noise is small and nothing is running or constrained, else the
-            second. Running trials and constraints always need the second.
+        acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
+            for an objective without noise. Running trials and constraints always need the first.
         independent_sampler: for parameters that are not shared by all trials. The default None
             draws them uniformly, from (seed, trial number, parameter name).
         prior: where good values are expected, `{"learning_rate": (1e-4, 5e-4)}`: the central 68%
@@ -138,7 +137,7 @@ class LLMBOSampler(BaseSampler):
         layer: int | None = None,
         n_startup_trials: int = 5,
         n_candidates: int = 48,
-        acquisition: AcquisitionName = "auto",
+        acquisition: AcquisitionName = "log_nei",
         independent_sampler: BaseSampler | None = None,
         prior: Mapping[str, Range] | None = None,
         source_studies: Sequence[Study] = (),

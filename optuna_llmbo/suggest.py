@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.acquisition import AcquisitionName
-from optuna_llmbo.acquisition import score_candidates
+from optuna_llmbo.acquisition import make_scorer
 from optuna_llmbo.acquisition import Situation
 from optuna_llmbo.candidates import candidate_pool
 from optuna_llmbo.candidates import is_enumerable
 from optuna_llmbo.candidates import neighbours
+from optuna_llmbo.candidates import unseen
 from optuna_llmbo.cost import fit_log_seconds
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.design import Design
@@ -134,14 +135,15 @@ class Suggestion:
         """The pool and its scores by the numbers alone, with better ones found by local search."""
         score = self._judge("numeric", None, pool)
         scores = score(pool)
+        known = {*self.history.seen, *self.space.keys(pool)}
         rounds = 0 if is_enumerable(self.space) else self.design.refinements
         for i in range(rounds):
             centres = pool[np.argsort(-scores, kind="stable")[:_N_CENTRES]]
             steps = np.full((_N_AROUND, 1), _FIRST_STEP * _STEP_SHRINKS**i)
             around = neighbours(self.space, centres, steps, rng)
-            keys = self.space.keys(around)
-            new = around[[key not in self.history.seen for key in keys]]
+            new = unseen(self.space, around, known)
             if len(new):
+                known.update(self.space.keys(new))
                 pool = np.vstack([pool, new])
                 scores = np.concatenate([scores, score(new)])
         return pool, scores
@@ -163,14 +165,12 @@ class Suggestion:
     ) -> Callable[[np.ndarray], np.ndarray]:
         """How much points of the cube are worth trying, by a freshly fitted surrogate."""
         surrogate = self._fit(kernel, read, reference)
-        situation = self._situation(surrogate, read)
+        score = make_scorer(self._situation(surrogate, read), self.acquisition, seed=self.seed)
         strength = self.design.prior_strength / self.history.n_observed
 
         def judge(cube: np.ndarray) -> np.ndarray:
             views = self._views(cube, read)
-            scores = score_candidates(
-                surrogate.features(views), situation, self.acquisition, seed=self.seed
-            ).numpy()
+            scores = score(surrogate.features(views)).numpy()
             if strength:
                 scores = scores + strength * self.prior.log_density(cube)
             if self.cost_aware:
@@ -198,7 +198,6 @@ class Suggestion:
             model=surrogate.model,
             observed=features,
             best=self._observations.best,
-            noise=surrogate.noise,
             pending=surrogate.features(self._views(pending, read))
             if len(pending)
             else features[:0],

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import pad
 
 from optuna_llmbo.acquisition import AcquisitionName
-from optuna_llmbo.acquisition import score_candidates
+from optuna_llmbo.acquisition import make_scorer
 from optuna_llmbo.acquisition import Situation
 from optuna_llmbo.design import Design
 from optuna_llmbo.feasibility import fit_constraints
@@ -32,7 +32,6 @@ def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situat
         model=surrogate.model,
         observed=surrogate.observed,
         best=float(y.max()),
-        noise=surrogate.noise,
         pending=pending,
         constraints=fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0)),
     )
@@ -40,7 +39,7 @@ def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situat
 
 def test_log_ei_is_log_expected_improvement() -> None:
     here = situation()
-    scores = score_candidates(CANDIDATES, here, "log_ei", seed=0)
+    scores = make_scorer(here, "log_ei", seed=0)(CANDIDATES)
     with torch.no_grad():
         posterior = here.model.posterior(CANDIDATES)
     for i in (0, 17, 40):
@@ -50,30 +49,30 @@ def test_log_ei_is_log_expected_improvement() -> None:
         assert float(scores[i]) == pytest.approx(float(mpmath.log(ei)), rel=1e-4)
 
 
-@pytest.mark.parametrize("acquisition", ["auto", "log_ei", "log_nei"])
+@pytest.mark.parametrize("acquisition", ["log_ei", "log_nei"])
 def test_the_best_candidate_is_near_the_optimum(acquisition: AcquisitionName) -> None:
-    scores = score_candidates(CANDIDATES, situation(), acquisition, seed=0)
+    scores = make_scorer(situation(), acquisition, seed=0)(CANDIDATES)
     assert scores.shape == (41,) and torch.isfinite(scores).all()
     assert abs(float(PLACES[scores.argmax()]) - 0.6) < 0.15
 
 
 def test_running_trials_push_away() -> None:
-    free = score_candidates(CANDIDATES, situation(), "log_nei", seed=0)
+    free = make_scorer(situation(), "log_nei", seed=0)(CANDIDATES)
     top = int(free.argmax())
     pending = CANDIDATES[top : top + 1]
-    busy = score_candidates(CANDIDATES, situation(pending=pending), "auto", seed=0)
+    busy = make_scorer(situation(pending=pending), "log_nei", seed=0)(CANDIDATES)
     assert int(busy.argmax()) != top
     assert busy[top] - busy.max() < free[top] - free.max()
 
 
 def test_constraints_forbid() -> None:
-    scores = score_candidates(CANDIDATES, situation(over=0.4), "auto", seed=0)
+    scores = make_scorer(situation(over=0.4), "log_nei", seed=0)(CANDIDATES)
     assert float(PLACES[scores.argmax()]) <= 0.45
 
 
 def test_same_seed_same_scores() -> None:
     pending = torch.tensor([[0.6, 0.0, 0.0]], dtype=torch.float64)
     a, b = (
-        score_candidates(CANDIDATES, situation(pending=pending), "auto", seed=3) for _ in range(2)
+        make_scorer(situation(pending=pending), "log_nei", seed=3)(CANDIDATES) for _ in range(2)
     )
     np.testing.assert_array_equal(a.numpy(), b.numpy())

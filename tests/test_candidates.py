@@ -54,7 +54,9 @@ def test_pool_looks_around_the_best() -> None:
 
 def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() -> None:
     space = SearchSpace({**MIXED, "c": CategoricalDistribution(tuple("abcd"))})
-    centres = space.to_unit([{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}])
+    centres = space.to_unit(
+        [{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}]
+    )
     scales = np.full((4000, 1), 1e-3)
     around = neighbours(space, centres, scales, rng())
     np.testing.assert_array_equal(space.snap(around), around)

@@ -19,8 +19,8 @@ from optuna_llmbo.suggest import Suggestion
 
 
 def durations(x: np.ndarray) -> np.ndarray:
-    """Seconds over two orders of magnitude."""
-    seconds: np.ndarray = 2.0 * np.exp(3 * x[:, 0] + 1.5 * x[:, 1] ** 2)
+    """Seconds over four orders of magnitude."""
+    seconds: np.ndarray = 2.0 * np.exp(6 * x[:, 0] + 3 * x[:, 1] ** 2)
     return seconds
 
 

@@ -59,4 +59,5 @@ def test_a_constraint_that_is_always_the_same(value: float) -> None:
 
 
 def test_nothing_to_heed() -> None:
+    assert fit_constraints(X, 1, {"a": np.full(10, math.nan)}, X[:0]) == []
     assert fit_constraints(X, 1, {}, torch.zeros(0, 0, dtype=torch.float64)) == []

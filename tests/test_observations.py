@@ -9,6 +9,7 @@ from optuna_llmbo.history import History
 from optuna_llmbo.observations import gather
 from optuna_llmbo.observations import thin
 from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.targets import Scale
 from optuna_llmbo.targets import TransformName
 from optuna_llmbo.targets import TRANSFORMS
 from optuna_llmbo.transfer import Source
@@ -93,7 +94,7 @@ def test_no_more_than_so_many_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(got.cube[:10], SPACE.to_unit(own.configurations)[got.kept])
     np.testing.assert_array_equal(got.gaps[:10], gaps[got.kept])
     # what is left out has a say in the scale, as it does in what "good" means
-    everything = gather(SPACE, own, [], "winsorize", seed=3).scale.scores(own.targets)
+    everything = Scale.of(own.targets, "winsorize").scores(own.targets)
     np.testing.assert_array_equal(got.targets[:10], everything[got.kept])
     np.testing.assert_array_equal(got.cube[16:], second.cube)  # few enough: all of them
 

@@ -142,7 +142,9 @@ SEEDS = range(5)
 
 
 def bowl(trial: optuna.Trial) -> float:
-    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_float("y", 0, 1) - 0.6) ** 2
+    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (
+        trial.suggest_float("y", 0, 1) - 0.6
+    ) ** 2
 
 
 def hole(trial: optuna.Trial) -> float:

@@ -180,7 +180,7 @@ def test_failing_regions_are_avoided(make: MakeSampler) -> None:
     study.optimize(objective, n_trials=20, catch=ValueError)
     late = [trial.params["x"] for trial in study.trials[10:]]
     # it probes the border, and mostly leaves alone what lies behind it
-    assert sum(x > 0.6 for x in late) <= 2
+    assert sum(x > 0.6 for x in late) <= 3
     assert study.best_value < -0.4
 
 
@@ -380,7 +380,7 @@ def test_task_and_own_knowledge_reach_the_model(
 
 
 @pytest.mark.parametrize(
-    "options", [{"pooling": "mean"}, {"pooling": "both", "layer": 1}, {"layer": 1}], ids=str
+    "options", [{"pooling": "mean"}, {"pooling": "both", "layer": 2}, {"layer": 2}], ids=str
 )
 def test_pooling_and_layer(make: MakeSampler, options: dict[str, object]) -> None:
     study = optuna.create_study(sampler=make(**options))
@@ -408,7 +408,7 @@ def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
     ("wrong", "message"),
     [
         ({"kernel": "rbf"}, "kernel must be one of sum, text, numeric; got 'rbf'"),
-        ({"acquisition": "ucb"}, "acquisition must be one of auto"),
+        ({"acquisition": "ucb"}, "acquisition must be one of log_nei"),
         ({"n_startup_trials": -1}, "n_startup_trials must be an integer of at least 0"),
         ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
         ({"n_candidates": 0}, "n_candidates must be an integer of at least 1"),

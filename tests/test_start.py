@@ -51,9 +51,7 @@ def started(
         keys = frozenset(map(SPACE.key, tried))
         history = History((), nothing, nothing, nothing, {}, (), (), keys)
         rng = np.random.default_rng(seed)
-        tried.append(
-            start(SPACE, knowledge, sources, history, lambda x: x, index=index, rng=rng)
-        )
+        tried.append(start(SPACE, knowledge, sources, history, lambda x: x, index=index, rng=rng))
     return tried[len(seen or []) :]
 
 
@@ -96,7 +94,9 @@ def test_the_sequence_is_that_of_the_seed() -> None:
 
 
 def test_a_source_speaks_of_nominal_choices_too() -> None:
-    space = SearchSpace({"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0, 1)})
+    space = SearchSpace(
+        {"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0, 1)}
+    )
     best = {"c": "b", "x": 0.25}
     nothing = np.zeros(0)
     history = History((), nothing, nothing, nothing, {}, (), (), frozenset())

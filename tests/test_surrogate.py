@@ -180,9 +180,7 @@ def test_pruned_trials_say_where_complete_ones_would_be_good() -> None:
 
 def test_an_early_end_is_trusted_less_than_a_complete_run() -> None:
     x, values, gaps = stopped_early(25, 25, seed=0)
-    surrogate = fit(
-        Views(torch.from_numpy(x), gap=torch.from_numpy(gaps)), standardized(values)
-    )
+    surrogate = fit(Views(torch.from_numpy(x), gap=torch.from_numpy(gaps)), standardized(values))
     _, deviation = moments(surrogate, x)
     complete, pruned = deviation[gaps == 0], deviation[gaps > 0]
     assert np.median(pruned) > 2 * np.median(complete)

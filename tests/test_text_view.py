@@ -100,8 +100,10 @@ def test_token_and_projection_move_where_the_design_lets_them(
         text_views,
         "_penalty",
         lambda a, b: (
-            moves.append(TextView(b.token.detach().clone(), b.mean, b.basis,
-                                  b.projection.detach().clone())) or original(a, b)
+            moves.append(
+                TextView(b.token.detach().clone(), b.mean, b.basis, b.projection.detach().clone())
+            )
+            or original(a, b)
         ),
     )
     design = Design(train_token=token, train_projection=projection)

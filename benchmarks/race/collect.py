@@ -25,7 +25,8 @@ from benchmarks.race import journal
 from optuna_llmbo.errors import InputError
 
 
-TABLE = journal.RESULTS / "race.parquet"
+TABLE_NAME = "race.parquet"
+TABLE = journal.RESULTS / TABLE_NAME
 
 SCHEMA = pyarrow.schema(
     {
@@ -80,6 +81,11 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     return table
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The table's rows as they are stored; none if there is no table yet."""
+    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+
 def write(rows: list[dict[str, Any]], path: Path) -> None:
     """Write a table, replacing the file when it is complete."""
     scratch = path.with_name(path.name + ".writing")
@@ -97,9 +103,7 @@ def main() -> None:
     parser.add_argument("--journals", type=Path, nargs="+", default=[journal.RESULTS])
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
-    there = []
-    if arguments.table.exists():
-        there = pyarrow.parquet.read_table(arguments.table).to_pylist()
+    there = rows_of(arguments.table)
     found = [from_journal(r) for folder in arguments.journals for r in journal.read(folder)]
     rows = merge(there, found)
     write(rows, arguments.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -45,9 +46,14 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def missing(plans: Sequence[Plan], folder: Path) -> list[Plan]:
-    """The plans without a study of at least that budget that did not fail."""
-    done = {key_of(record): record["budget"] for record in read(folder) if record["error"] is None}
+def missing(plans: Sequence[Plan], records: Iterable[Mapping[str, Any]]) -> list[Plan]:
+    """The plans without a study of at least that budget that did not fail.
+
+    Args:
+        plans: what is wanted.
+        records: what there is, of journals or of the table; of one study the last counts.
+    """
+    done = {key_of(record): record["budget"] for record in records if record["error"] is None}
     return [plan for plan in plans if done.get(plan.key, 0) < plan.budget]
 
 

@@ -57,7 +57,7 @@ OURS: dict[str, dict[str, Any]] = {
     "numeric-start-8": {"kernel": "numeric", "n_startup_trials": 8},
     "numeric-normal-scores": {"kernel": "numeric", "design": Design(transform="normal_scores")},
     "numeric-power": {"kernel": "numeric", "design": Design(transform="power")},
-    "numeric-log-nei": {"kernel": "numeric", "acquisition": "log_nei"},
+    "numeric-log-ei": {"kernel": "numeric", "acquisition": "log_ei"},
     "numeric-no-refinement": {"kernel": "numeric", "design": Design(refinements=0)},
 }
 """Arguments of LLMBOSampler; a function is called with the task."""

@@ -4,8 +4,9 @@
     python -m benchmarks.race.run --methods ours --tasks tuning --start plain,default --minutes 60
     python -m benchmarks.race.run --methods smac --tasks all --dry-run
 
-A study that is done is appended to a journal at once, and not run again: an interrupted race goes
-on where it was. All methods and tasks of a seed come before the next seed, so that it is balanced
+A study that is done is appended to a journal at once, and not run again, nor are those of the table
+beside it (see `collect`): an interrupted race goes on where it was. After a change to our sampler its
+methods need --again. All methods and tasks of a seed come before the next seed, so that it is balanced
 wherever it stops. A study that failed is kept with its error, and tried again by the next call.
 """
 
@@ -34,6 +35,7 @@ import warnings
 import optuna
 
 from benchmarks.provenance import commit
+from benchmarks.race import collect
 from benchmarks.race import journal
 from benchmarks.race import methods
 from benchmarks.race import study
@@ -243,7 +245,8 @@ def main() -> None:
         )
     except InputError as error:
         parser.error(str(error))
-    todo = plans if arguments.again else journal.missing(plans, arguments.out)
+    there = [*collect.rows_of(arguments.out / collect.TABLE_NAME), *journal.read(arguments.out)]
+    todo = plans if arguments.again else journal.missing(plans, there)
     print(f"{len(plans)} studies, {len(todo)} to run", file=sys.stderr)
     if todo and not arguments.dry_run:
         n_failed = race(todo, arguments.out, jobs=arguments.jobs, minutes=arguments.minutes)

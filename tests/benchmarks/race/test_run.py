@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.race import collect
+from benchmarks.race import collect
 from benchmarks.race import journal
 from benchmarks.race import run
 from benchmarks.race.study import Plan
@@ -79,14 +80,23 @@ def test_an_interrupted_race_goes_on(
 
 def test_what_is_missing(tmp_path: Path) -> None:
     plan = Plan(task="lora-10", method="tpe", start="plain", seed=0, budget=3)
-    assert journal.missing([plan], tmp_path) == [plan]
+    assert journal.missing([plan], journal.read(tmp_path)) == [plan]
     journal.append(tmp_path, record(error="Traceback", values=[]))
-    assert journal.missing([plan], tmp_path) == [plan]
+    assert journal.missing([plan], journal.read(tmp_path)) == [plan]
     journal.append(tmp_path, record())
-    assert journal.missing([plan], tmp_path) == []
+    assert journal.missing([plan], journal.read(tmp_path)) == []
     for changed in ({"budget": 4}, {"seed": 1}, {"start": "default"}, {"method": "gp"}):
         other = Plan(**{**vars(plan), **changed})
-        assert journal.missing([other], tmp_path) == [other]
+        assert journal.missing([other], journal.read(tmp_path)) == [other]
+
+
+def test_what_was_collected_is_not_run_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--methods", "tpe", "--tasks", "lora-10", "--seeds", "1", "--budget", "3")
+    collect.write([collect.from_journal(record())], tmp_path / collect.TABLE_NAME)
+    call(monkeypatch, tmp_path, *options, "--dry-run")
+    assert "1 studies, 0 to run" in capsys.readouterr().err
 
 
 def test_a_torn_line_is_skipped_and_not_continued(
