@@ -4,10 +4,11 @@
     python -m benchmarks.race.run --methods ours --tasks tuning --start plain,default --minutes 60
     python -m benchmarks.race.run --methods smac --tasks all --dry-run
 
-A study that is done is appended to a journal at once, and not run again, nor are those of the table
-beside it (see `collect`): an interrupted race goes on where it was. After a change to our sampler its
-methods need --again. All methods and tasks of a seed come before the next seed, so that it is balanced
-wherever it stops. A study that failed is kept with its error, and tried again by the next call.
+A study that is done is appended to a journal at once, and not run again, nor are those of the
+table beside it (see `collect`): an interrupted race goes on where it was. After a change to our
+sampler its methods need --again. All methods and tasks of a seed come before the next seed, so
+that it is balanced wherever it stops. A study that failed is kept with its error, and tried again
+by the next call.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from benchmarks.race import collect
-from benchmarks.race import collect
 from benchmarks.race import journal
 from benchmarks.race import run
 from benchmarks.race.study import Plan
