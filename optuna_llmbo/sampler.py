@@ -31,7 +31,6 @@ from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
-from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.prior import check_ranges
 from optuna_llmbo.prior import Range
@@ -270,20 +269,16 @@ class LLMBOSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Choose one parameter alone: as recommended in the first trials, else at random.
+        """Choose one parameter alone: the first trial's as recommended, others at random.
 
         Raises:
             ValueError: if the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
         axis = Axis(param_distribution)
-        if (
-            trial.number == 0 and self._advisor.design.recommended_first
-        ):  # only names are known so far
-            knowledge = self._advisor.knowledge.relevant([*trial.params, param_name])
-            advice = advised_value(knowledge, 0, axis, param_name)
-            # Out of range, it is most likely advice for another kind of study.
-            if advice is not None and advice == knowledge.recommended_value(0, param_name):
+        if trial.number == 0 and self._advisor.design.recommended_first:
+            advice = self._first_value(trial, param_name, axis)
+            if advice is not None:
                 return advice
         is_shared = param_name in self.infer_relative_search_space(study, trial)
         if self._warn_independent_sampling and self._has_started(study) and not is_shared:
@@ -299,11 +294,21 @@ class LLMBOSampler(BaseSampler):
             )
         return axis.from_unit(self._rng(trial.number, param_name).random())
 
+    def _first_value(self, trial: FrozenTrial, name: str, axis: Axis) -> Any | None:
+        """What the packs recommend, as far as the names so far tell; else the middle, unless an
+        independent sampler is to choose."""
+        knowledge = self._advisor.knowledge.relevant([*trial.params, name])
+        advice = advised_value(knowledge, 0, axis, name)
+        # Out of range, it is most likely advice for another kind of study.
+        if advice is not None and advice == knowledge.recommended_value(0, name):
+            return advice
+        return axis.from_unit(0.5) if self._independent_sampler is None else None
+
     def _start(self, suggestion: Suggestion, number: int) -> Configuration:
         design = self._advisor.design
         return start(
             suggestion.space,
-            suggestion.knowledge if design.recommended_first else Knowledge(),
+            suggestion.knowledge if design.recommended_first else None,
             suggestion.sources,
             suggestion.history,
             suggestion.prior.warp if design.prior_start else lambda points: points,

@@ -24,7 +24,7 @@ _N_FROM_SOURCES = 2
 
 def start(
     space: SearchSpace,
-    knowledge: Knowledge,
+    knowledge: Knowledge | None,
     sources: Sequence[Source],
     history: History,
     warp: Callable[[np.ndarray], np.ndarray],
@@ -35,11 +35,12 @@ def start(
     """The next start-up configuration.
 
     First what was best in other studies, two of each; then the configurations that the packs
-    recommend; then a scrambled Sobol sequence.
+    recommend, or the middle of all ranges if there are none: people put ranges around what they
+    expect; then a scrambled Sobol sequence.
 
     Args:
         space: the parameters that are chosen together.
-        knowledge: the packs that apply to it.
+        knowledge: the packs that apply to it; None for no advice, not even the middle.
         sources: what other studies observed.
         history: of this study.
         warp: moves the sequence's points to where good values are expected.
@@ -59,11 +60,13 @@ def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> An
 
 
 def _advised(
-    space: SearchSpace, knowledge: Knowledge, sources: Sequence[Source]
+    space: SearchSpace, knowledge: Knowledge | None, sources: Sequence[Source]
 ) -> Iterator[Configuration]:
     for point in best_configurations(sources, _N_FROM_SOURCES):
         yield space.from_unit(point[None])[0]
-    for index in range(knowledge.n_recommended):
+    if knowledge is None:
+        return
+    for index in range(max(1, knowledge.n_recommended)):
         yield _recommended(space, knowledge, index)
 
 

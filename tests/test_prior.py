@@ -171,6 +171,7 @@ def median_of_the_best(
             kernel="numeric",
             knowledge=None,
             prior=prior,
+            acquisition="log_ei",
             design=Design(prior_strength=3.0, refinements=1),
             seed=seed,
         )

@@ -10,6 +10,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
+from scipy.stats import norm
+import torch
 
 from optuna_llmbo import llm as llms
 from optuna_llmbo import observations
@@ -25,6 +27,7 @@ from optuna_llmbo.space import SearchSpace
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Reader
 from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.surrogate import Views
 from optuna_llmbo.transfer import Source
 
 
@@ -64,7 +67,7 @@ def suggestion(
         "prior": Prior(space, {}),
         "design": Design(),
         "n_candidates": 12,
-        "acquisition": "auto",
+        "acquisition": "log_nei",
         "cost_aware": False,
         **changes,
     }
@@ -161,6 +164,22 @@ def test_predictions_do_not_depend_on_the_company() -> None:
         (alone,) = asked.predict([configuration], "numeric", None)
         for end in ("low", "mean", "high"):
             assert getattr(alone, end) == pytest.approx(getattr(together[i], end), abs=1e-9)
+
+
+def test_the_interval_is_the_central_95_percent() -> None:
+    targets = 30 + 4 * np.random.default_rng(2).random(12)  # no outliers: the scale is straight
+    asked = suggestion(targets=targets)
+    cube = np.random.default_rng(1).random((5, 2))
+    surrogate = asked._fit("numeric", None, cube)
+    with torch.no_grad():
+        views = Views(torch.from_numpy(PLANE.features(cube)))
+        posterior = surrogate.model.posterior(surrogate.features(views))
+    mean = targets.mean() + targets.std() * posterior.mean[:, 0].numpy()
+    deviation = targets.std() * posterior.variance[:, 0].sqrt().numpy()
+    low, high = norm(mean, deviation).interval(0.95)
+    found = asked.predict(PLANE.from_unit(cube), "numeric", None)
+    expected = np.column_stack([low, mean, high])
+    np.testing.assert_allclose([(p.low, p.mean, p.high) for p in found], expected, rtol=1e-4)
 
 
 def test_a_prediction_upside_down() -> None:
