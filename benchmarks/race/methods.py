@@ -11,6 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from benchmarks.race import gemma
+from benchmarks.race import variants
 from benchmarks.race.task import Task
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
@@ -54,6 +55,10 @@ OURS: dict[str, dict[str, Any]] = {
     },
     "numeric-no-recommended": {"kernel": "numeric", "design": Design(recommended_first=False)},
     "numeric-prior-3": {"kernel": "numeric", "design": Design(prior_strength=3.0)},
+    "numeric-wrong-prior": {"kernel": "numeric", "prior": variants.wrong_prior},
+    "numeric-wrong-quantities": {"kernel": "numeric", "knowledge": variants.wrong_quantities},
+    "numeric-transfer": {"kernel": "numeric", "source_studies": variants.earlier_study},
+    "numeric-wrong-transfer": {"kernel": "numeric", "source_studies": variants.reversed_study},
     "numeric-start-8": {"kernel": "numeric", "n_startup_trials": 8},
     "numeric-normal-scores": {"kernel": "numeric", "design": Design(transform="normal_scores")},
     "numeric-power": {"kernel": "numeric", "design": Design(transform="power")},
@@ -64,6 +69,9 @@ OURS: dict[str, dict[str, Any]] = {
 
 EXTERNAL = ("hebo", "smac")
 """Samplers of other projects, which need their own environment: see `rivals.py`."""
+
+TRANSFER = ("numeric-transfer", "numeric-wrong-transfer")
+MISLED = ("numeric-wrong-prior", "numeric-wrong-quantities")
 
 PAPER = "paper"
 """The paper's method as released: see `paper.py`."""
@@ -98,8 +106,10 @@ def check(method: str) -> None:
 
 
 def can_search(method: str, task_name: str) -> bool:
-    """Whether a method can search a task: the paper's and other projects' need a fixed space."""
-    return not (method in (*EXTERNAL, PAPER) and task_name == "conditional")
+    """Whether a method can search a task: some need a fixed space, some a like task."""
+    if method in TRANSFER:
+        return variants.has_like_task(task_name)
+    return not (method in (*EXTERNAL, PAPER, *MISLED) and task_name == "conditional")
 
 
 def _paper(task: Task, seed: int) -> BaseSampler:
