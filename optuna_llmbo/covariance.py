@@ -1,9 +1,10 @@
 """The surrogate's covariance function, composed of GPyTorch kernels with priors.
 
-    k = (w_n Matern(numbers) + w_t Matern(text)) * relatedness(sources)
+    k = r r' (w_n Matern(numbers) + w_t Matern(text)) + [same study] (1 - r^2) w_s Matern(numbers)
         + w_f (1 - s)(1 - s') Matern(numbers)
 
-where s is the share of a run that was made before it was pruned.
+where r is a study's correlation with this one (1 for itself), and s the share of a run that was
+made before it was pruned.
 """
 
 from __future__ import annotations
@@ -76,16 +77,21 @@ class Layout:
         return range(self.p + self.k + 1, self.p + self.k + 2)
 
 
-class Relatedness(Kernel):
-    """Correlation between studies: 1 within one, r_i r_j between two, r = 1 for this study.
+class Transfer(Kernel):
+    """What studies share, and what the other ones have for themselves.
 
-    Each other study's r is learned, uniform in (0, 1) before: at 0 its observations say nothing of
-    this study's target. A rank-one model of task correlation (Bonilla, Chai & Williams 2007,
-    Multi-task Gaussian Process Prediction) on which no study can hurt by being the opposite.
+    r_i r_j shared(x, x') between studies i and j, and (1 - r_i^2) own(x, x') within one, r = 1
+    for this study: a linear model of coregionalization (Bonilla, Chai & Williams 2007, Multi-task
+    Gaussian Process Prediction). The r of each other study is learned, uniform in (0, 1) before:
+    at 0 its observations say nothing of this study's target, and a part of its own to explain
+    them keeps them from bending what is shared. No study can help by being the opposite.
     """
 
-    def __init__(self, n_sources: int, column: range) -> None:
-        super().__init__(active_dims=tuple(column))
+    def __init__(self, shared: Kernel, own: Kernel, n_sources: int, column: range) -> None:
+        super().__init__()
+        self.shared = shared
+        self.own = own
+        self._column = column.start
         self.register_parameter("raw_r", torch.nn.Parameter(torch.zeros(n_sources)))
         self.register_constraint("raw_r", Interval(0.0, 1.0))
         self.register_prior("r_prior", UniformPrior(0.0, 1.0), lambda module: module.r)
@@ -96,13 +102,16 @@ class Relatedness(Kernel):
         return self.raw_r_constraint.transform(self.raw_r)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
-        """The correlation matrix, (..., n, m), or its diagonal."""
+        """The covariance matrix, (..., n, m), or its diagonal."""
         r = torch.cat([self.r.new_ones(1), self.r])
-        i, j = x1[..., 0].round().long(), x2[..., 0].round().long()
+        i, j = (x[..., self._column].round().long() for x in (x1, x2))
         if diag:
-            return torch.ones(i.shape, dtype=r.dtype, device=r.device)
+            shared, own = (k(x1, x2, diag=True) for k in (self.shared, self.own))
+            return r[i].square() * shared + (1 - r[i].square()) * own
+        shared, own = (k(x1, x2).to_dense() for k in (self.shared, self.own))
         between = r[i][..., :, None] * r[j][..., None, :]
-        return torch.where(i[..., :, None] == j[..., None, :], 1.0, between)
+        within = torch.where(i[..., :, None] == j[..., None, :], 1 - between, 0.0)
+        return between * shared + within * own
 
 
 def covariance(kernel: KernelName, layout: Layout) -> Kernel:
@@ -118,7 +127,8 @@ def covariance(kernel: KernelName, layout: Layout) -> Kernel:
     for name in names[1:]:
         whole = whole + parts[name]()
     if layout.n_sources:
-        whole = whole * Relatedness(layout.n_sources, layout.source)
+        own = scaled_matern(layout.numeric, ard=True, weight_median=1.0)
+        whole = Transfer(whole, own, layout.n_sources, layout.source)
     if layout.has_gaps:
         whole = whole + _gap_kernel(layout)
     return whole.to(torch.float64)

@@ -41,6 +41,7 @@ from optuna_llmbo.start import advised_value
 from optuna_llmbo.start import start
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.transfer import best_value
 from optuna_llmbo.transfer import SourceStudy
 
 
@@ -116,6 +117,8 @@ class LLMBOSampler(BaseSampler):
             None. Constraints set with Optuna's `Trial.set_constraint` need no function.
         warn_independent_sampling: whether to warn when a parameter goes to the independent
             sampler after the start. Default True, as such a parameter is not optimized.
+        design: inner choices of the method, for ablations. Default None: those that the benchmark
+            chose.
         device: where the language model runs, such as `"cuda"`. Default None: CUDA where there
             is one, else the CPU. The Gaussian process runs on the CPU in float64.
         seed: of all randomness. Default None: drawn anew.
@@ -269,7 +272,7 @@ class LLMBOSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Choose one parameter alone: the first trial's as recommended, others at random.
+        """Choose one parameter alone: the first trial's as advised, others at random.
 
         Raises:
             ValueError: if the study has several objectives.
@@ -295,8 +298,11 @@ class LLMBOSampler(BaseSampler):
         return axis.from_unit(self._rng(trial.number, param_name).random())
 
     def _first_value(self, trial: FrozenTrial, name: str, axis: Axis) -> Any | None:
-        """What the packs recommend, as far as the names so far tell; else the middle, unless an
-        independent sampler is to choose."""
+        """What was best in another study; what the packs recommend, as far as the names so far
+        tell; else the middle, unless an independent sampler is to choose."""
+        best = best_value(self._advisor.source_studies, name)
+        if best is not None and axis.contains(best):
+            return best
         knowledge = self._advisor.knowledge.relevant([*trial.params, name])
         advice = advised_value(knowledge, 0, axis, name)
         # Out of range, it is most likely advice for another kind of study.

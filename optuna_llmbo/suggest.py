@@ -31,6 +31,7 @@ from optuna_llmbo.features import NumericView
 from optuna_llmbo.history import History
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.observations import gather
+from optuna_llmbo.observations import MAX_OBSERVED
 from optuna_llmbo.observations import Observations
 from optuna_llmbo.prior import Prior
 from optuna_llmbo.space import Configuration
@@ -43,6 +44,9 @@ from optuna_llmbo.transfer import Source
 
 Reader = Callable[[Sequence[Configuration]], Reading]
 """Writes configurations out as text and has the language model read them."""
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""(m, n names) points of the cube -> (m,), larger is better."""
 
 _N_POOL = 2048
 _N_BEST = 3
@@ -103,12 +107,14 @@ class Suggestion:
         if read is not None and kernel == "text":  # the numbers have no say
             pool = pool[rng.permutation(len(pool))[: self.n_candidates]]
         else:
-            pool, scores = self._refined(pool, rng)
+            score = self._judge("numeric", None, pool)
+            scores = score(pool)
+            found = self._climb(pool, scores, score, rng)
             if read is None:
-                return self.space.from_unit(pool[[int(scores.argmax())]])[0]
-            pool = self._shortlist(pool, scores, rng)
+                return self._configuration(found)
+            pool = self._shortlist(pool, scores, found, rng)
         scores = self._judge(kernel, read, pool)(pool)
-        return self.space.from_unit(pool[[int(scores.argmax())]])[0]
+        return self._configuration(pool[int(scores.argmax())])
 
     def predict(
         self, configurations: Sequence[Configuration], kernel: KernelName, read: Reader | None
@@ -129,12 +135,10 @@ class Suggestion:
         ]
         return [Prediction(*map(float, row)) for row in zip(*columns, strict=True)]
 
-    def _refined(
-        self, pool: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The pool and its scores by the numbers alone, with better ones found by local search."""
-        score = self._judge("numeric", None, pool)
-        scores = score(pool)
+    def _climb(
+        self, pool: np.ndarray, scores: np.ndarray, score: Score, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The best point by the numbers alone, after a local search from the pool's best ones."""
         known = {*self.history.seen, *self.space.keys(pool)}
         rounds = 0 if is_enumerable(self.space) else self.design.refinements
         for i in range(rounds):
@@ -146,23 +150,30 @@ class Suggestion:
                 known.update(self.space.keys(new))
                 pool = np.vstack([pool, new])
                 scores = np.concatenate([scores, score(new)])
-        return pool, scores
+        best: np.ndarray = pool[int(scores.argmax())]
+        return best
 
     def _shortlist(
-        self, pool: np.ndarray, scores: np.ndarray, rng: np.random.Generator
+        self, pool: np.ndarray, scores: np.ndarray, found: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """What the language model reads: the best by the numbers alone, a quarter by chance."""
-        if len(pool) <= self.n_candidates:
-            return pool
-        by_rank = self.n_candidates - int(self.n_candidates * _SHARE_BY_CHANCE)
-        chosen = np.argsort(-scores, kind="stable")[:by_rank]
-        order = rng.permutation(len(pool))
-        others = order[~np.isin(order, chosen)][: self.n_candidates - by_rank]
-        return pool[np.concatenate([chosen, others])]
+        """What the language model reads: the best by the numbers alone, a quarter by chance.
 
-    def _judge(
-        self, kernel: KernelName, read: Reader | None, reference: np.ndarray
-    ) -> Callable[[np.ndarray], np.ndarray]:
+        Of the local search only the point it ended at: the points on its way are so near each
+        other that their texts are the same.
+        """
+        if len(pool) > self.n_candidates:
+            by_rank = self.n_candidates - int(self.n_candidates * _SHARE_BY_CHANCE)
+            chosen = np.argsort(-scores, kind="stable")[:by_rank]
+            order = rng.permutation(len(pool))
+            others = order[~np.isin(order, chosen)][: self.n_candidates - by_rank]
+            pool = pool[np.concatenate([chosen, others])]
+        is_new = not (pool == found).all(axis=1).any()
+        return np.vstack([found, pool[: self.n_candidates - 1]]) if is_new else pool
+
+    def _configuration(self, point: np.ndarray) -> Configuration:
+        return self.space.from_unit(point[None])[0]
+
+    def _judge(self, kernel: KernelName, read: Reader | None, reference: np.ndarray) -> Score:
         """How much points of the cube are worth trying, by a freshly fitted surrogate."""
         surrogate = self._fit(kernel, read, reference)
         score = make_scorer(self._situation(surrogate, read), self.acquisition, seed=self.seed)
@@ -224,12 +235,13 @@ class Suggestion:
 
     @cached_property
     def _log_seconds(self) -> Callable[[Tensor], np.ndarray]:
-        cube = self.space.to_unit(self.history.configurations)
-        numeric = torch.from_numpy(self._numeric_view(cube))
-        return fit_log_seconds(numeric, self.history.seconds)
+        kept = self._observations.kept
+        numeric = torch.from_numpy(self._numeric_view(self._observations.cube[: len(kept)]))
+        return fit_log_seconds(numeric, self.history.seconds[kept])
 
     @cached_property
     def _failed(self) -> Tensor:
         if not self.history.infeasible:
             return torch.zeros(0, 0, dtype=torch.float64)
-        return torch.from_numpy(self._numeric_view(self.space.to_unit(self.history.infeasible)))
+        latest = self.history.infeasible[-MAX_OBSERVED:]
+        return torch.from_numpy(self._numeric_view(self.space.to_unit(latest)))

@@ -53,8 +53,8 @@ class Scale:
         if transform == "normal_scores":
             scores = norm.ppf((rankdata(fenced) - _BLOM) / (len(fenced) + 1 - 2 * _BLOM))
         else:
-            deviation = fenced.std() or 1.0
-            scores = (fenced - fenced.mean()) / deviation
+            relative = fenced / (np.abs(fenced).max() or 1.0)  # squares of 1e200 are infinite
+            scores = (relative - relative.mean()) / (relative.std() or 1.0)
             if transform == "power" and len(values) > 2:
                 scores = yeojohnson(scores)[0]
         deviation = scores.std() or 1.0

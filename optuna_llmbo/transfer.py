@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna.study import Study
@@ -66,6 +67,16 @@ def read_source(study: SourceStudy, space: SearchSpace) -> Source:
     ]
     history = read_history(usable, study.direction, space, current=-1)
     return Source(space.to_unit(history.configurations), history.targets)
+
+
+def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
+    """A parameter's value in the best trial of the first study that has it; None if none has."""
+    for study in studies:
+        sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
+        having = [t for t in study.trials if t.state == TrialState.COMPLETE and name in t.params]
+        if having:
+            return max(having, key=lambda t: sign * (t.value or 0.0)).params[name]
+    return None
 
 
 def best_configurations(sources: Sequence[Source], n: int) -> list[np.ndarray]:

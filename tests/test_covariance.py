@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+from gpytorch.kernels import ConstantKernel
 from gpytorch.kernels import Kernel
 from gpytorch.kernels import LinearKernel
 from gpytorch.kernels import MaternKernel
@@ -15,7 +16,7 @@ from optuna_llmbo.covariance import covariance
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.covariance import Layout
-from optuna_llmbo.covariance import Relatedness
+from optuna_llmbo.covariance import Transfer
 
 
 LAYOUT = Layout(p=2, k=3, has_gaps=True, n_sources=2)
@@ -39,7 +40,7 @@ def randomize_(kernel: Kernel, seed: int = 0) -> None:
             module.outputscale = rng.uniform(0.3, 2.0)
         elif isinstance(module, LinearKernel):
             module.variance = rng.uniform(0.3, 2.0)
-        elif isinstance(module, Relatedness):
+        elif isinstance(module, Transfer):
             module.raw_r.data = torch.from_numpy(rng.normal(size=len(module.raw_r)))
 
 
@@ -65,32 +66,38 @@ def test_layout_names_each_column_once() -> None:
     assert [*alone.numeric, *alone.text, *alone.gap, *alone.source] == list(range(6))
 
 
-def test_relatedness_of_three_studies() -> None:
-    kernel = Relatedness(2, LAYOUT.source).to(torch.float64)
+def transfer() -> Transfer:
+    """Two other studies, with constant kernels for what is shared (2) and their own (5)."""
+    shared, own = ConstantKernel(), ConstantKernel()
+    shared.constant, own.constant = torch.tensor(2.0), torch.tensor(5.0)
+    return Transfer(shared, own, 2, LAYOUT.source).to(torch.float64)
+
+
+def test_what_three_studies_share() -> None:
+    kernel = transfer()
     kernel.raw_r.data = torch.tensor([math.log(0.8 / 0.2), math.log(0.3 / 0.7)]).double()
-    r = kernel.r.detach().numpy()
-    np.testing.assert_allclose(r, [0.8, 0.3])
-    rows = inputs(4, seed=0)  # of the studies 0, 1, 2, 0
-    expected = [
-        [1.0, 0.8, 0.3, 1.0],
-        [0.8, 1.0, 0.24, 0.8],
-        [0.3, 0.24, 1.0, 0.3],
-        [1.0, 0.8, 0.3, 1.0],
-    ]
+    np.testing.assert_allclose(kernel.r.detach().numpy(), [0.8, 0.3])
+    rows = inputs(5, seed=0)[[0, 1, 2, 3, 4]]  # of the studies 0, 1, 2, 0, 1
+    correlation = np.array([1.0, 0.8, 0.3, 1.0, 0.8])
+    expected = 2 * np.outer(correlation, correlation)
+    for i, j in ((1, 1), (1, 4), (4, 1), (4, 4)):
+        expected[i, j] += 5 * (1 - 0.8**2)
+    expected[2, 2] += 5 * (1 - 0.3**2)
     np.testing.assert_allclose(evaluate(kernel, rows), expected)
     np.testing.assert_allclose(evaluate(kernel, rows[1:3], rows), expected[1:3])
     batch = torch.stack([rows, rows.flip(0)])
-    np.testing.assert_allclose(evaluate(kernel, batch)[1], np.array(expected)[::-1, ::-1])
-    np.testing.assert_allclose(evaluate(kernel, batch[:, :1], batch)[:, 0, 2], [0.3, 0.8])
+    np.testing.assert_allclose(evaluate(kernel, batch)[1], expected[::-1, ::-1])
 
 
 @pytest.mark.parametrize("raw", [-6.0, 0.0, 6.0])
 def test_a_source_is_never_wholly_trusted_nor_the_opposite(raw: float) -> None:
-    kernel = Relatedness(2, LAYOUT.source).to(torch.float64)
+    kernel = transfer()
     assert kernel.r.tolist() == [0.5, 0.5]  # in the middle before the fit
     kernel.raw_r.data = torch.full((2,), raw, dtype=torch.float64)
     assert (0 < kernel.r).all() and (kernel.r < 1).all()
-    ((_, module, prior, closure, _),) = kernel.named_priors()
+    ((module, prior, closure),) = [
+        found[1:4] for found in kernel.named_priors() if found[0] == "r_prior"
+    ]
     assert prior.log_prob(closure(module)).tolist() == [0.0, 0.0]  # uniform
 
 
@@ -103,8 +110,6 @@ def test_matrices_are_symmetric_and_positive_semidefinite(kernel: KernelName, se
     assert matrix.dtype == np.float64
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
     assert np.linalg.eigvalsh(matrix).min() > -1e-9
-    relatedness = next(m for m in whole.modules() if isinstance(m, Relatedness))
-    assert np.linalg.eigvalsh(evaluate(relatedness, inputs(24, seed))).min() > -1e-9
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -121,21 +126,24 @@ def test_the_sum_of_its_parts_by_hand() -> None:
     whole = covariance("sum", LAYOUT)
     randomize_(whole)
     related, gap_part = whole.kernels
-    both, relatedness = related.kernels
-    numeric, text = both.kernels
+    numeric, text = related.shared.kernels
     linear, along = gap_part.kernels
     x, y = inputs(7, seed=2).numpy(), inputs(5, seed=3).numpy()
 
-    r = np.array([1.0, *relatedness.r.tolist()])
+    r = np.array([1.0, *related.r.tolist()])
     i, j = x[:, 6].astype(int), y[:, 6].astype(int)
     same = i[:, None] == j[None]
-    between = np.where(same, 1.0, r[i][:, None] * r[j][None])
+    between = r[i][:, None] * r[j][None]
+    within = np.where(same, 1 - r[i][:, None] ** 2, 0.0)
     numbers = matern(x[:, :2], y[:, :2], numeric.base_kernel.lengthscale)
     words = matern(x[:, 2:5], y[:, 2:5], text.base_kernel.lengthscale)
     unfinished = linear.variance.item() * np.outer(x[:, 5], y[:, 5])
-    expected = (
-        numeric.outputscale.item() * numbers + text.outputscale.item() * words
-    ) * between + unfinished * matern(x[:, :2], y[:, :2], along.lengthscale)
+    shared = numeric.outputscale.item() * numbers + text.outputscale.item() * words
+    own = related.own.outputscale.item() * matern(
+        x[:, :2], y[:, :2], related.own.base_kernel.lengthscale
+    )
+    expected = shared * between + own * within
+    expected += unfinished * matern(x[:, :2], y[:, :2], along.lengthscale)
     np.testing.assert_allclose(evaluate(whole, torch.from_numpy(x), torch.from_numpy(y)), expected)
 
 
@@ -157,8 +165,8 @@ def test_a_complete_run_has_no_part_in_the_gap_and_an_early_end_the_most() -> No
 
 def test_the_fit_reaches_how_related_a_source_is() -> None:
     whole = covariance("sum", LAYOUT)
-    relatedness = next(m for m in whole.modules() if isinstance(m, Relatedness))
-    whole(inputs(6, seed=0)).to_dense().sum().backward()
+    relatedness = next(m for m in whole.modules() if isinstance(m, Transfer))
+    whole(inputs(6, seed=0)).to_dense()[0].sum().backward()  # of this study with all others
     assert (relatedness.raw_r.grad > 0).all()
     ours = inputs(6, seed=0)
     ours[:, 6] = 0  # without the sources' rows there is nothing to learn of them
@@ -171,7 +179,7 @@ def test_parts_that_are_not_needed_are_not_there() -> None:
     plain = covariance("numeric", Layout(p=2, k=0, has_gaps=False, n_sources=0))
     assert isinstance(plain, ScaleKernel)
     kinds = {type(module) for module in covariance("text", LAYOUT).modules()}
-    assert {Relatedness, LinearKernel} <= kinds
+    assert {Transfer, LinearKernel} <= kinds
 
 
 def test_weight_prior_favours_numbers() -> None:

@@ -39,7 +39,7 @@ def source(seed: int) -> tuple[Source, list[Configuration]]:
 
 def started(
     n: int,
-    knowledge: Knowledge,
+    knowledge: Knowledge | None,
     sources: list[Source],
     seen: list[Configuration] | None = None,
     seed: int = 0,
@@ -70,7 +70,7 @@ def test_sources_then_recommended_then_a_sequence() -> None:
         rate = knowledge.recommended_value(index, "learning_rate")
         assert configuration["learning_rate"] == rate
         assert configuration["own"] == 5.0  # the middle, where nothing is known
-    assert keys(got[n:]) == keys(started(n + 4, Knowledge(), [])[n:])  # its place is the number
+    assert keys(got[n:]) == keys(started(n + 4, None, [])[n:])  # its place is the number
     assert len(set(keys(got))) == len(got)
 
 
@@ -89,8 +89,21 @@ def test_a_source_with_nothing_usable_is_passed_over() -> None:
 
 
 def test_the_sequence_is_that_of_the_seed() -> None:
-    a, b, c = (keys(started(4, Knowledge(), [], seed=seed)) for seed in (0, 0, 1))
+    a, b, c = (keys(started(4, None, [], seed=seed)) for seed in (0, 0, 1))
     assert a == b and not set(a) & set(c)
+
+
+def test_the_middle_comes_first_where_nothing_is_recommended() -> None:
+    one, best = source(1)
+    middle = {
+        name: axis.from_unit(0.5) for name, axis in zip(SPACE.names, SPACE.axes, strict=True)
+    }
+    got = started(4, Knowledge(), [one])
+    assert keys(got[:3]) == keys([best[0], best[1], middle])
+    assert SPACE.key(middle) not in keys(got[3:])
+    assert SPACE.key(middle) not in keys(started(4, None, [one]))  # nobody asked for advice
+    asked = keys(started(5, lora_knowledge(), []))
+    assert SPACE.key(middle) not in asked  # there is better advice
 
 
 def test_a_source_speaks_of_nominal_choices_too() -> None:

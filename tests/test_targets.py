@@ -132,3 +132,9 @@ def test_steps_too_small_for_the_scale_are_not_infinite() -> None:
     """One good outlier so far out that the others' scores are one number."""
     scale = Scale.of(np.array([0.0, 10.0, 20.0, 30.0, 1e20]), "winsorize")
     assert np.isfinite(scale.inverse(np.linspace(-3, 3, 7))).all()
+
+
+def test_huge_targets_are_still_told_apart() -> None:
+    targets = np.array([1e200, 2e200, 3e200, 4e200])
+    scores = Scale.of(targets, "winsorize").scores(targets)
+    np.testing.assert_allclose(scores, Scale.of(targets / 1e200, "winsorize").knots)

@@ -17,7 +17,7 @@ import pytest
 from scipy.stats import spearmanr
 import torch
 
-from optuna_llmbo.covariance import Relatedness
+from optuna_llmbo.covariance import Transfer
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.history import read_history
@@ -195,7 +195,7 @@ def learned(source: Objective | None, n: int, seed: int) -> tuple[float, float, 
     truth = ours(elsewhere)
     error = float(np.sqrt(np.mean((mean - truth) ** 2)) / truth.std())
     parts = surrogate.model.covar_module.modules()
-    r = [float(part.r.detach()[0]) for part in parts if isinstance(part, Relatedness)]
+    r = [float(part.r.detach()[0]) for part in parts if isinstance(part, Transfer)]
     return float(spearmanr(mean, truth).statistic), error, r[0] if r else 0.0
 
 
@@ -211,21 +211,7 @@ def test_a_related_study_helps_from_the_start() -> None:
     assert np.median(helped[1]) < 0.7 * np.median(alone[1])
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        unrelated,
-        reversed_,
-        pytest.param(
-            noise,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="this study shares its lengthscales and its noise with the source: a "
-                "source that is all noise makes them short and large, whatever r",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("source", [unrelated, reversed_, noise])
 def test_a_study_that_misleads_washes_out(source: Objective) -> None:
     alone, misled = over_seeds(None, 15), over_seeds(source, 15)
     assert np.median(misled[1]) < 1.4 * np.median(alone[1])
@@ -235,5 +221,5 @@ def test_a_study_that_misleads_washes_out(source: Objective) -> None:
 @pytest.mark.parametrize("source", [unrelated, reversed_])
 def test_how_related_a_study_is_is_learned(source: Objective) -> None:
     good, bad = over_seeds(related, 15)[2], over_seeds(source, 15)[2]
-    assert good.min() > 0.6
-    assert bad.max() < 0.4
+    assert np.median(good) > 0.8 and good.min() > 0.5
+    assert (bad < good - 0.2).all()

@@ -1,0 +1,1 @@
+"""Which choices of the surrogate predict best from few observations."""

@@ -1,0 +1,95 @@
+"""Gather the journals in a compact table, which is what the repository keeps.
+
+    python -m benchmarks.prediction.collect
+
+What the table holds already stays; of two results of one fit the later one is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from benchmarks.prediction.evaluate import MEASURES
+from benchmarks.race import journal
+from optuna_llmbo.errors import InputError
+
+
+RESULTS = journal.RESULTS.parent / "prediction"
+TABLE_NAME = "prediction.parquet"
+TABLE = RESULTS / TABLE_NAME
+
+KEY = ["method", "task", "n_observed", "split"]
+COLUMNS = [
+    *KEY,
+    *MEASURES,
+    "moved",  # whether training has changed the text view
+    "error",  # traceback; null if there was none
+    "total_seconds",
+    "commit",
+    "versions",  # JSON
+    "python",
+    "cpu",
+    "date",
+]
+
+
+def read(path: Path) -> pandas.DataFrame:
+    """The table.
+
+    Raises:
+        InputError: if there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"there is no table '{path}': make it with `python -m benchmarks.prediction.collect`."
+        )
+    table = pandas.read_parquet(path)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(f"'{path}' is no table of predictions: no {', '.join(missing)}.")
+    return table
+
+
+def known(folder: Path) -> Iterator[dict[str, Any]]:
+    """All results in a folder's table and journals, those that are later last."""
+    path = folder / TABLE_NAME
+    if path.exists():
+        yield from read(path).astype(object).where(lambda t: t.notna(), None).to_dict("records")
+    for record in journal.read(folder):
+        yield record | {"versions": json.dumps(record["versions"])}
+
+
+def table_of(records: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """A row a fit, the last result of each, sorted."""
+    rows = {tuple(record[name] for name in KEY): record for record in records}
+    table = pandas.DataFrame([rows[key] for key in sorted(rows)], columns=COLUMNS)
+    numbers = dict.fromkeys([*MEASURES, "total_seconds"], "float64")
+    return table.astype(numbers | {"moved": "boolean", "error": "string"})
+
+
+def main() -> None:
+    """Merge the journals into the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    folder = parser.parse_args().results
+    table = table_of(known(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / (TABLE_NAME + ".writing")
+    table.to_parquet(scratch, compression="zstd", index=False)
+    scratch.replace(folder / TABLE_NAME)
+    n_failed = int(table["error"].notna().sum())
+    print(f"{folder / TABLE_NAME}: {len(table)} fits, {n_failed} of them failed")
+
+
+if __name__ == "__main__":
+    main()

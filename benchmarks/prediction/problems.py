@@ -1,0 +1,85 @@
+"""Tasks of the race as problems of prediction: configurations whose values are all known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import functools
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import qmc
+
+from benchmarks.race import tasks
+from benchmarks.race.task import Task
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.features import NumericView
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.knowledge import load_knowledge
+from optuna_llmbo.prompt import Prompt
+from optuna_llmbo.space import Configuration
+from optuna_llmbo.space import SearchSpace
+
+
+N_CONFIGURATIONS = 256
+
+_DIGITS = 12
+"""Of a value: means of the same numbers in another order are the same value."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task's configurations, the same for all tasks that share a search space."""
+
+    task: Task
+    space: SearchSpace
+
+    @cached_property
+    def cube(self) -> np.ndarray:
+        """The configurations' places, (256, n names): a scrambled Sobol sequence."""
+        points = qmc.Sobol(len(self.space.names), scramble=True, rng=1).random(N_CONFIGURATIONS)
+        return self.space.snap(points)
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """256 of them."""
+        return self.space.from_unit(self.cube)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """(256,), larger is better."""
+        return np.round([-self.task.value(c) for c in self.configurations], _DIGITS)
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        """Writes the configurations out; what the task is about is not said."""
+        return Prompt(self.space, self._knowledge)
+
+    def numeric(self, derived: bool) -> np.ndarray:
+        """The numeric view, (256, p)."""
+        return NumericView(self.space, self._knowledge if derived else Knowledge())(self.cube)
+
+    @cached_property
+    def _knowledge(self) -> Knowledge:
+        return load_knowledge("auto").relevant(self.space.names)
+
+
+@functools.cache
+def load(task_name: str) -> Problem:
+    """The problem that a task makes.
+
+    Raises:
+        InputError: if the task's search space is not fixed.
+    """
+    task = tasks.load(task_name)
+    if task.distributions is None:
+        raise InputError(f"{task_name} has no fixed search space to draw configurations from.")
+    return Problem(task, SearchSpace(task.distributions))
+
+
+def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of n configurations that are observed, and of the others.
+
+    Fewer observed of the same seed are some of them.
+    """
+    order = np.random.default_rng(seed).permutation(N_CONFIGURATIONS)
+    return order[:n], np.sort(order[n:])

