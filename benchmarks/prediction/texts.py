@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import functools
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ LLMS: dict[str, Callable[[], str | Path]] = {
     "gemma": gemma.gguf_file,
 }
 
-_QUARTERS: dict[LayerName, int] = {"quarter": 1, "half": 2, "three-quarters": 3, "last": 4}
+_QUARTERS: dict[LayerName, int] = {"half": 2, "three-quarters": 3, "last": 4}
 
 _GRADES = (
     "extremely low",
@@ -100,8 +101,9 @@ def embed(text: Text, problem: Problem) -> np.ndarray:
 @functools.cache
 def _encoder(text: Text, passage: str) -> Encoder:
     llm = llms.load_shared(llms.resolve(LLMS[text.llm]()))
-    n = _QUARTERS[text.layer]
-    layer = "early" if n == 1 else n_layers(llm) * n // 4
+    layer: int | Literal["early"] = "early"
+    if text.layer != "quarter":
+        layer = max(1, n_layers(llm) * _QUARTERS[text.layer] // 4)
     return Encoder(llm, passage, pooling=text.pooling, layer=layer)
 
 

@@ -112,7 +112,7 @@ def test_warnings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert study.run(PLAN)["warnings"] == ["worse than usual"]
 
 
-@pytest.mark.parametrize("method", [*methods.OPTUNA, "ours-numeric", "ours-numeric-no-knowledge"])
+@pytest.mark.parametrize("method", [*methods.OPTUNA, "ours-numeric", "numeric-no-knowledge"])
 def test_methods_are_new_samplers(method: str) -> None:
     task = tasks.load(PLAN.task)
     samplers = [methods.make_sampler(method, task, seed=0) for _ in range(2)]
