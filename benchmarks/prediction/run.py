@@ -7,8 +7,8 @@
 First the language models read what is needed, each way of reading once for each search space;
 embeddings are kept in the user's cache folder. A fit that is done is appended to a journal at once
 and not made again, nor are those of the table beside it (see `collect`): what was interrupted goes
-on where it was. All variants and tasks of a split come before the next split. A fit that failed is
-kept with its error, and tried again by the next call.
+on where it was; after a change to the surrogate, --again. All variants and tasks of a split come
+before the next split. A fit that failed is kept with its error, and tried again by the next call.
 """
 
 from __future__ import annotations

@@ -14,11 +14,13 @@ import math
 from typing import Any
 from typing import Literal
 
+from optuna_llmbo import covariance as covariances
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.targets import TransformName
+from optuna_llmbo.targets import TRANSFORMS
 from optuna_llmbo.text_view import MAX_WIDTH
 
 
@@ -128,7 +130,7 @@ QUESTIONS = (
         "lengthscale",
         "Lengthscale prior: median in one dimension, deviation of the logarithm",
         ("numeric",),
-        "0.5, 0.7",
+        f"{covariances._LENGTHSCALE_MEDIAN:g}, {covariances._LENGTHSCALE_DEVIATION:g}",
         {
             "hvarfner": {"lengthscale": HVARFNER},
             "2, 1": {"lengthscale": (2.0, 1.0)},
@@ -141,8 +143,8 @@ QUESTIONS = (
         "transform",
         "Transform of the targets",
         ("numeric",),
-        "winsorize",
-        {name: {"transform": name} for name in ("normal_scores", "power")},
+        Design().transform,
+        {name: {"transform": name} for name in TRANSFORMS if name != Design().transform},
         TASKS,
     ),
     Question(
@@ -182,7 +184,11 @@ QUESTIONS = (
         {name: {"text": Text(llm=name)} for name in ("minilm", "gemma")},
     ),
     Question(
-        "axes", "Principal axes", _TEXT, str(MAX_WIDTH), {str(k): {"axes": k} for k in (4, 8, 32)}
+        "axes",
+        "Principal axes",
+        _TEXT,
+        str(MAX_WIDTH),
+        {str(k): {"axes": k} for k in (4, 8, 16, 32) if k != MAX_WIDTH},
     ),
     Question(
         "scaling",
