@@ -20,7 +20,6 @@ from optuna.distributions import BaseDistribution
 import optuna.logging
 from optuna.search_space import intersection_search_space
 from optuna.study import Study
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_llmbo import compat
@@ -33,6 +32,7 @@ from optuna_llmbo.encoder import Encoder
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.history import read_history
+from optuna_llmbo.history import sign_of
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.prior import Prior
 from optuna_llmbo.prior import Range
@@ -132,7 +132,7 @@ class Advisor:
         if not tried:
             raise InputError("the study has no complete trial to recommend: run some first.")
         predictions = self._predict(study, suggestion, [c for _, c in tried], warn)
-        sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
+        sign = sign_of(study.direction)
         best = max(range(len(tried)), key=lambda i: sign * predictions[i].mean)
         trial = tried[best][0]
         return Recommendation(trial.number, dict(trial.params), predictions[best])
@@ -161,8 +161,7 @@ class Advisor:
         )
         if predictions is None:
             raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
-        minimized = study.direction == StudyDirection.MINIMIZE
-        return [-p for p in predictions] if minimized else predictions
+        return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
 
     def _ask(
         self,

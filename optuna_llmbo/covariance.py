@@ -116,16 +116,12 @@ class Transfer(Kernel):
 
 def covariance(kernel: KernelName, layout: Layout) -> Kernel:
     """The covariance function of one kind of surrogate, in float64."""
-    parts = {
-        "numeric": lambda: scaled_matern(layout.numeric, ard=True, weight_median=1.0),
-        "text": lambda: scaled_matern(
-            layout.text, ard=False, weight_median=1.0 if kernel == "text" else _TEXT_WEIGHT_MEDIAN
-        ),
-    }
-    names = ("numeric", "text") if kernel == "sum" else (kernel,)
-    whole = parts[names[0]]()
-    for name in names[1:]:
-        whole = whole + parts[name]()
+    if kernel == "text":
+        whole = scaled_matern(layout.text, ard=False, weight_median=1.0)
+    else:
+        whole = scaled_matern(layout.numeric, ard=True, weight_median=1.0)
+    if kernel == "sum":
+        whole += scaled_matern(layout.text, ard=False, weight_median=_TEXT_WEIGHT_MEDIAN)
     if layout.n_sources:
         own = scaled_matern(layout.numeric, ard=True, weight_median=1.0)
         whole = Transfer(whole, own, layout.n_sources, layout.source)

@@ -47,6 +47,11 @@ class History:
         return len(self.configurations)
 
 
+def sign_of(direction: StudyDirection) -> float:
+    """What a study's values are multiplied by so that larger is better."""
+    return -1.0 if direction == StudyDirection.MINIMIZE else 1.0
+
+
 def read_history(
     trials: Sequence[FrozenTrial],
     direction: StudyDirection,
@@ -67,7 +72,7 @@ def read_history(
         space: the parameters that are chosen together.
         current: number of the trial that a suggestion is made for; it is left out.
     """
-    sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
+    sign = sign_of(direction)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     observed: list[tuple[Configuration, float, FrozenTrial]] = []
     infeasible, pending, seen = [], [], set()

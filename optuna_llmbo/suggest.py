@@ -198,13 +198,14 @@ class Suggestion:
 
     def _situation(self, surrogate: Surrogate, read: Reader | None) -> Situation:
         own = self._observations.cube[: len(self._observations.kept)]
-        features = surrogate.features(self._views(own, read))
+        views = self._views(own, read)
+        features = surrogate.features(views)
         pending = self.space.to_unit(self.history.pending)
         constraints = {
             name: values[self._observations.kept]
             for name, values in self.history.constraints.items()
         }
-        p = self._numeric_view(own[:1]).shape[1]
+        p = views.numeric.shape[1]
         return Situation(
             model=surrogate.model,
             observed=features,

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.history import read_history
+from optuna_llmbo.history import sign_of
 from optuna_llmbo.space import SearchSpace
 
 
@@ -72,7 +73,7 @@ def read_source(study: SourceStudy, space: SearchSpace) -> Source:
 def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
     """A parameter's value in the best trial of the first study that has it; None if none has."""
     for study in studies:
-        sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
+        sign = sign_of(study.direction)
         having = [t for t in study.trials if t.state == TrialState.COMPLETE and name in t.params]
         if having:
             return max(having, key=lambda t: sign * (t.value or 0.0)).params[name]
