@@ -21,8 +21,8 @@ from optuna.distributions import IntDistribution
 from benchmarks.race import kept
 from benchmarks.race.task import Configuration
 from benchmarks.race.task import draw
-from benchmarks.race.task import suggest_one
 from benchmarks.race.task import Task
+from optuna_llmbo.space import suggest
 
 
 N_TRAIN = 600
@@ -64,7 +64,7 @@ def make() -> Task:
         family="conditional",
         sentence="validation error of a classifier of handwritten digits, 600 to train on",
         distributions=None,
-        suggest=suggest,
+        suggest=suggest_branch,
         value=error,
         best=known.best,
         middle=known.middle,
@@ -72,11 +72,11 @@ def make() -> Task:
     )
 
 
-def suggest(trial: optuna.Trial) -> Configuration:
+def suggest_branch(trial: optuna.Trial) -> Configuration:
     """Ask for the family, then for its own parameters."""
-    family = suggest_one(trial, "family", FAMILY)
+    family = suggest(trial, {"family": FAMILY})["family"]
     branch = BRANCHES[family]
-    return {"family": family} | {name: suggest_one(trial, name, d) for name, d in branch.items()}
+    return {"family": family} | suggest(trial, branch)
 
 
 def error(configuration: Configuration) -> float:

@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.space import suggest
 
 
 Configuration = Mapping[str, Any]
@@ -59,25 +60,7 @@ class Task:
 
 def suggest_all(distributions: Distributions) -> Callable[[optuna.Trial], Configuration]:
     """Ask for every parameter, whatever the values of the others."""
-
-    def suggest(trial: optuna.Trial) -> Configuration:
-        return {name: suggest_one(trial, name, d) for name, d in distributions.items()}
-
-    return suggest
-
-
-def suggest_one(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    """Ask a trial for a value of a distribution."""
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
+    return lambda trial: suggest(trial, distributions)
 
 
 def draw(distributions: Distributions, n: int, seed: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from optuna.distributions import IntDistribution
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.space import suggest
 
 
 SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
@@ -155,21 +156,3 @@ def _first(distribution: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low
-
-
-def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """Ask a trial for a value of every distribution, in their order."""
-    return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
-
-
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
