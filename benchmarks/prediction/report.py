@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
+from benchmarks import console
 from benchmarks.prediction import collect
 from benchmarks.prediction.variants import Question
 from benchmarks.prediction.variants import QUESTIONS
@@ -63,9 +64,9 @@ def report(table: pandas.DataFrame, questions: Sequence[Question]) -> str:
     """All tables that there are results for."""
     sections = [_NOTE]
     for question in questions:
-        text = answer(table, question)
-        if text:
-            sections.append(f"## {question.title}\n\n{text}")
+        said = answer(table, question)
+        if said:
+            sections.append(f"## {question.title}\n\n{said}")
     return "\n\n".join(sections)
 
 
@@ -90,7 +91,7 @@ def answer(table: pandas.DataFrame, question: Question) -> str:
         head.append("moved")
     else:
         rows = [row[:-1] for row in rows]
-    return "\n\n".join([*notes, race._table(head, rows)])
+    return "\n\n".join([*notes, console.table(head, rows)])
 
 
 def _part(
@@ -104,7 +105,7 @@ def _part(
             continue
         cells = [f"{base}: {label}", n, str(pair.n)]
         for value, difference in pair.estimates.values():
-            cells += [f"{value.value:.3f}", "" if name == base else race._cell(difference, "+.3f")]
+            cells += [f"{value.value:.3f}", "" if name == base else race.cell(difference, "+.3f")]
         rows.append([*cells, f"{pair.moved:.2f}"])
     return rows if len(rows) > 1 else []
 
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--questions", default=",".join(names), help="default: all")
     parser.add_argument("--table", type=Path, default=collect.TABLE)
     arguments = parser.parse_args()
-    asked = race._names(arguments.questions)
+    asked = console.names(arguments.questions)
     try:
         unknown = [name for name in asked if name not in names]
         if unknown:

@@ -18,9 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import Future
-from concurrent.futures import wait
 from pathlib import Path
 import sys
 import time
@@ -28,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import console
 from benchmarks import provenance
+from benchmarks import workers
 from benchmarks.prediction import collect
 from benchmarks.prediction import evaluate
 from benchmarks.prediction import problems
@@ -125,25 +125,19 @@ def evaluate_all(
         InputError: if a language model or a task's package is not installed.
     """
     about = race.provenance() | {"versions": provenance.versions(PACKAGES)}
-    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     embeddings = embed_all(plans, jobs)
-    waiting = list(reversed(plans))
-    running: set[Future[dict[str, Any]]] = set()
-    with race._pool(jobs) as pool:
-        while waiting or running:
-            # twice as many as are run, so that no process waits for the next one
-            while waiting and len(running) < 2 * jobs and time.monotonic() < end:
-                one = waiting.pop()
-                running.add(pool.submit(evaluate.run, one, _embedding_of(one, embeddings)))
-            if not running:
-                break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                record = future.result() | about
-                journal.append(folder, record)
-                progress.show(record)
-    if waiting:
-        print(f"{len(waiting)} fits were not begun: the time is over", file=sys.stderr)
+    pool = workers.pool(jobs)
+
+    def begin(one: Plan) -> Future[dict[str, Any]]:
+        return pool.submit(evaluate.run, one, _embedding_of(one, embeddings))
+
+    # Twice as many as are run, so that no process waits for the next one.
+    for result in workers.results(
+        pool, plans, begin, at_once=2 * jobs, minutes=minutes, what="fits"
+    ):
+        record = result | about
+        journal.append(folder, record)
+        progress.show(record)
 
 
 def embed_all(plans: Sequence[Plan], jobs: int) -> Embeddings:
@@ -154,9 +148,9 @@ def embed_all(plans: Sequence[Plan], jobs: int) -> Embeddings:
     keys = sorted(tasks, key=lambda key: key[0].llm)
     print(f"reading {len(keys)} times {problems.N_CONFIGURATIONS} configurations", file=sys.stderr)
     begun = time.monotonic()
-    with race._pool(jobs) as pool:
+    with workers.pool(jobs) as pool:
         rows = list(pool.map(_embed, [text for text, _ in keys], [tasks[key] for key in keys]))
-    print(f"read in {race._duration(time.monotonic() - begun)}", file=sys.stderr)
+    print(f"read in {workers.duration(time.monotonic() - begun)}", file=sys.stderr)
     return dict(zip(keys, rows, strict=True))
 
 
@@ -214,13 +208,8 @@ class Progress:
 
     def left(self) -> str:
         """How long the rest takes; of a variant without a result, as long as the mean of all."""
-        known = [seconds for some in self._spent.values() for seconds in some]
-        if not known:
-            return "not known yet"
-        overall = sum(known) / len(known)
-        means = {key: sum(some) / len(some) for key, some in self._spent.items()}
-        work = sum(n * means.get(key, overall) for key, n in self._left.items())
-        return race._duration(work / self._jobs)
+        seconds = workers.seconds_left(self._left, self._spent, self._jobs)
+        return "not known yet" if seconds is None else workers.duration(seconds)
 
     def _note(self, record: Mapping[str, Any]) -> None:
         key = (record["method"], record["n_observed"])
@@ -234,9 +223,9 @@ def main() -> None:
     )
     names = [question.name for question in QUESTIONS]
     parser.add_argument(
-        "--questions", type=race._names, default=names, help=f"of {', '.join(names)}"
+        "--questions", type=console.names, default=names, help=f"of {', '.join(names)}"
     )
-    parser.add_argument("--tasks", type=race._names, help="names; default: what is asked for")
+    parser.add_argument("--tasks", type=console.names, help="names; default: what is asked for")
     parser.add_argument("--observed", type=_numbers, default=[12, 25], help="how many")
     parser.add_argument("--splits", type=int, default=8, help="how many")
     parser.add_argument("--first-split", type=int, default=0)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
+from benchmarks import console
 from benchmarks.race import collect
 from benchmarks.race import figures
 from benchmarks.race import tasks
@@ -54,7 +55,7 @@ def report(results: Results, at: Sequence[int]) -> str:
         ("LoRA", lora(results, TARGET_TRIALS)),
         ("Seconds a suggestion", seconds(results)),
     ]
-    return "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
+    return "\n\n".join(f"## {title}\n\n{said}" for title, said in sections if said)
 
 
 def studies(results: Results) -> str:
@@ -83,9 +84,9 @@ def regret(results: Results, at: Sequence[int]) -> str:
             for n in at:
                 known = wide[n].query("task == @task")[method].dropna().to_numpy()
                 estimate = bootstrap(results.scales[task].regret(known)) if len(known) else None
-                cells.append(_cell(estimate, ".3g"))
+                cells.append(cell(estimate, ".3g"))
             rows.append([task, method, *cells])
-    return "Median over seeds.\n\n" + _table(["task", "method", *_trials(at)], rows)
+    return "Median over seeds.\n\n" + console.table(["task", "method", *_trials(at)], rows)
 
 
 def average_rank(results: Results, at: Sequence[int]) -> str:
@@ -101,12 +102,12 @@ def average_rank(results: Results, at: Sequence[int]) -> str:
         for group, names in groups.items():
             some = [by_task[name] for name in names if name in by_task]
             if some:
-                cells = [_cell(estimate, ".2f") for estimate in mean_over_tasks(some)]
+                cells = [cell(estimate, ".2f") for estimate in mean_over_tasks(some)]
                 rows.append([str(n), f"{group} ({len(some)})", *cells])
     head = ["trials", "tasks", *results.methods]
     return (
         "Mean over seeds, then tasks; both are resampled. Seeds and tasks that one of the methods "
-        "has no study of are left out.\n\n" + _table(head, rows)
+        "has no study of are left out.\n\n" + console.table(head, rows)
     )
 
 
@@ -139,7 +140,7 @@ def paired(results: Results, at: Sequence[int]) -> str:
         f"{ours} against each other method. Rank difference: mean over tasks; p: Wilcoxon's "
         "signed-rank test over the tasks. Better / same / worse: number of tasks, by Wilcoxon's "
         "signed-rank test over paired seeds on each, at 5% after Holm's correction over tasks."
-        "\n\n" + _table(head, rows)
+        "\n\n" + console.table(head, rows)
     )
 
 
@@ -162,12 +163,12 @@ def needed(results: Results, target_method: str) -> str:
             ]
             estimate = bootstrap(np.array(found)) if found else None
             medians[method] += [estimate.value] if estimate else []
-            cells.append(_cell(estimate, ".3g"))
+            cells.append(cell(estimate, ".3g"))
         rows.append([task, *cells])
-    over = [_cell(bootstrap(np.array(m)) if m else None, ".3g") for m in medians.values()]
+    over = [cell(bootstrap(np.array(m)) if m else None, ".3g") for m in medians.values()]
     rows.append(["median of the tasks", *over])
-    text = "Median over seeds, paired by seed; inf: not within the budget.\n\n"
-    return text + _table(["task", *results.methods], rows)
+    note = "Median over seeds, paired by seed; inf: not within the budget.\n\n"
+    return note + console.table(["task", *results.methods], rows)
 
 
 def lora(results: Results, n_trials: int) -> str:
@@ -191,8 +192,8 @@ def lora(results: Results, n_trials: int) -> str:
                     method,
                     f"{default:.4f}",
                     f"{losses[method].mean():.4f}",
-                    _cell(gain, ".4f"),
-                    _cell(ahead, ".4f") if method != ours else "",
+                    cell(gain, ".4f"),
+                    cell(ahead, ".4f") if method != ours else "",
                 ]
             )
     head = ["task", "method", "default", "loss", "gain over default", f"gain of {ours} over it"]
@@ -200,7 +201,7 @@ def lora(results: Results, n_trials: int) -> str:
         return ""
     return (
         f"Validation loss after {n_trials} trials, nats per response token, mean over seeds; "
-        f"gains of {ours} are paired by seed.\n\n" + _table(head, rows)
+        f"gains of {ours} are paired by seed.\n\n" + console.table(head, rows)
     )
 
 
@@ -218,13 +219,13 @@ def seconds(results: Results) -> str:
     return (
         "What a trial takes besides its value, one thread: median over studies at some trials, "
         "and the mean of all trials, as some methods think only now and then.\n\n"
-        + _table(head, rows)
+        + console.table(head, rows)
     )
 
 
 def about(table: pandas.DataFrame) -> str:
     """Commits, machines and versions of the studies."""
-    versions = pandas.DataFrame([json.loads(text) for text in table["versions"].unique()])
+    versions = pandas.DataFrame([json.loads(some) for some in table["versions"].unique()])
     packages = (
         f"{package} {', '.join(sorted(versions[package].dropna().unique()))}"
         for package in sorted(versions)
@@ -242,7 +243,8 @@ def _ranks(results: Results, n_trials: int) -> dict[str, np.ndarray]:
     return {task: ranks(values) for task, values in by_task.items()}
 
 
-def _cell(estimate: Estimate | None, form: str) -> str:
+def cell(estimate: Estimate | None, form: str) -> str:
+    """An estimate with its interval; a dash for None."""
     if estimate is None:
         return "-"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
@@ -252,24 +254,17 @@ def _trials(at: Sequence[int]) -> list[str]:
     return [f"{n} trials" for n in at]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
 def main() -> None:
     """Print the report, and draw the figures if asked to."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", type=_names, required=True)
+    parser.add_argument("--methods", type=console.names, required=True)
     parser.add_argument("--tasks", default="all", help="names, families, tuning, reported, all")
     parser.add_argument("--start", choices=STARTS, default="plain")
-    parser.add_argument("--at", type=_names, default=["10", "20", "30", "60"], help="trials")
+    parser.add_argument(
+        "--at", type=console.names, default=["10", "20", "30", "60"], help="trials"
+    )
     parser.add_argument("--table", type=Path, default=collect.TABLE)
     parser.add_argument("--figures", type=Path, help="draw them to this folder")
     arguments = parser.parse_args()

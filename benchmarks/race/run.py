@@ -17,24 +17,15 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import Future
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import wait
 import importlib.metadata
-import logging
-import multiprocessing
-import os
 from pathlib import Path
 import platform
 import sys
-import threading
 import time
 from typing import Any
-import warnings
 
-import optuna
-
+from benchmarks import console
+from benchmarks import workers
 from benchmarks.provenance import commit
 from benchmarks.race import collect
 from benchmarks.race import journal
@@ -60,8 +51,6 @@ PACKAGES = (
     "HEBO",
     "smac",
 )
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def plan(
@@ -106,23 +95,18 @@ def race(plans: Sequence[Plan], folder: Path, *, jobs: int, minutes: float | Non
     """
     about = provenance()
     progress = _Progress(plans, jobs)
-    waiting = list(reversed(plans))
-    running: dict[Future[dict[str, Any]], Plan] = {}
-    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    with _pool(jobs) as pool:
-        while waiting or running:
-            while waiting and len(running) < jobs and time.monotonic() < end:
-                one = waiting.pop()
-                running[pool.submit(study.run, one)] = one
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                running.pop(future)
-                record = future.result() | about
-                journal.append(folder, record)
-                progress.show(record)
-    if waiting:
-        print(f"{len(waiting)} studies were not begun: the time is over", file=sys.stderr)
+    pool = workers.pool(jobs)
+    for result in workers.results(
+        pool,
+        plans,
+        lambda one: pool.submit(study.run, one),
+        at_once=jobs,
+        minutes=minutes,
+        what="studies",
+    ):
+        record = result | about
+        journal.append(folder, record)
+        progress.show(record)
     return progress.n_failed
 
 
@@ -150,29 +134,6 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    """Spawned workers that live as long as the race, so that models and tables load once."""
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when a worker loads its libraries
-    return ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
-
-
-def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    optuna.logging.disable_default_handler()  # warnings go into the record
-    logging.getLogger().addHandler(logging.NullHandler())
-    warnings.filterwarnings("ignore")
-
-
-def _end_with_parent() -> None:
-    """A killed race leaves no workers behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 class _Progress:
     """Says what is done and estimates how long the rest takes, from the mean of each method."""
 
@@ -180,7 +141,6 @@ class _Progress:
         self._left = Counter(plan.method for plan in plans)
         self._n_plans, self._jobs = len(plans), jobs
         self._spent: dict[str, list[float]] = {}
-        self._begun = time.monotonic()
         self.n_failed = 0
 
     def show(self, record: Mapping[str, Any]) -> None:
@@ -192,30 +152,13 @@ class _Progress:
         done = self._n_plans - sum(self._left.values())
         best = f"{min(record['values']):.5g}" if record["values"] else "-"
         outcome = "FAILED " + record["error"].splitlines()[-1] if record["error"] else best
+        left = workers.seconds_left(self._left, self._spent, self._jobs) or 0.0
         print(
             f"[{done}/{self._n_plans}] {record['task']} {method} {record['start']} seed "
             f"{record['seed']}: {outcome}, {record['total_seconds']:.1f} s; left "
-            f"{_duration(self._estimate())}",
+            f"{workers.duration(left)}",
             file=sys.stderr,
         )
-
-    def _estimate(self) -> float:
-        """Seconds left."""
-        known = [seconds for some in self._spent.values() for seconds in some]
-        overall = sum(known) / len(known)
-        means = {method: sum(some) / len(some) for method, some in self._spent.items()}
-        work = sum(n * means.get(method, overall) for method, n in self._left.items())
-        return work / self._jobs
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
 
 
 def main() -> None:
@@ -223,9 +166,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", type=_names, required=True, help="names, comma-separated")
+    parser.add_argument(
+        "--methods", type=console.names, required=True, help="names, comma-separated"
+    )
     parser.add_argument("--tasks", required=True, help="names, families, tuning, reported, all")
-    parser.add_argument("--start", type=_names, default=["plain"], help="plain, default or both")
+    parser.add_argument(
+        "--start", type=console.names, default=["plain"], help="plain, default or both"
+    )
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=60, help="trials of a study")
