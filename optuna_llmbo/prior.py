@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-import math
 from typing import Any
 
 import numpy as np
 from scipy.stats import truncnorm
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.knowledge.schema import is_range
 from optuna_llmbo.space import SearchSpace
 
 
@@ -29,10 +29,7 @@ def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
         InputError: if one is not a pair of finite numbers, the lower first.
     """
     for name, expected in ranges.items():
-        numbers = isinstance(expected, tuple | list) and all(
-            isinstance(end, int | float) and math.isfinite(end) for end in expected
-        )
-        if not numbers or len(expected) != 2 or not expected[0] < expected[1]:
+        if not is_range(expected):
             raise InputError(
                 f"prior[{name!r}] must be (low, high), two finite numbers, the lower first; "
                 f"got {expected!r}."

@@ -30,7 +30,7 @@ ARROWS = {
     "candidates": {"space"},
     "transfer": {"errors", "history", "space"},
     "observations": {"history", "space", "targets", "transfer"},
-    "prior": {"errors", "space"},
+    "prior": {"errors", "knowledge", "space"},
     "start": {"candidates", "history", "knowledge", "space", "transfer"},
     "prompt": {"knowledge", "space"},
     "features": {"knowledge", "space"},

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas
 
+from benchmarks import parquet
 from optuna_llmbo.errors import InputError
 
 
@@ -101,17 +102,7 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     Raises:
         InputError: if there is no such file, or it holds something else.
     """
-    if not Path(path).is_file():
-        raise InputError(
-            f"there is no table {os.fspath(path)!r}: make it with "
-            "`python -m benchmarks.lora_table.generate`."
-        )
-    table = pandas.read_parquet(path)
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{os.fspath(path)!r} is no table of runs: it lacks {', '.join(missing)}."
-        )
+    table = parquet.read(path, COLUMNS, of="runs", made_by="benchmarks.lora_table.generate")
     return table.astype(COLUMNS)
 
 

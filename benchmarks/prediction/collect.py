@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas
 
+from benchmarks import parquet
 from benchmarks.prediction.evaluate import MEASURES
 from benchmarks.race import journal
-from optuna_llmbo.errors import InputError
 
 
 RESULTS = journal.RESULTS.parent / "prediction"
@@ -47,15 +47,7 @@ def read(path: Path) -> pandas.DataFrame:
     Raises:
         InputError: if there is no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise InputError(
-            f"there is no table '{path}': make it with `python -m benchmarks.prediction.collect`."
-        )
-    table = pandas.read_parquet(path)
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(f"'{path}' is no table of predictions: no {', '.join(missing)}.")
-    return table
+    return parquet.read(path, COLUMNS, of="predictions", made_by="benchmarks.prediction.collect")
 
 
 def known(folder: Path) -> Iterator[dict[str, Any]]:

@@ -21,8 +21,8 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 
+from benchmarks import parquet
 from benchmarks.race import journal
-from optuna_llmbo.errors import InputError
 
 
 TABLE_NAME = "race.parquet"
@@ -69,16 +69,7 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     Raises:
         InputError: if there is no such file, or it holds something else.
     """
-    if not Path(path).is_file():
-        raise InputError(
-            f"there is no table {os.fspath(path)!r}: make it with "
-            "`python -m benchmarks.race.collect`."
-        )
-    table = pandas.read_parquet(path)
-    missing = [name for name in SCHEMA.names if name not in table.columns]
-    if missing:
-        raise InputError(f"{os.fspath(path)!r} is no table of a race: no {', '.join(missing)}.")
-    return table
+    return parquet.read(path, SCHEMA.names, of="a race", made_by="benchmarks.race.collect")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -58,7 +58,8 @@ def _is_finite(value: Any) -> bool:
     return is_number and abs(value) <= sys.float_info.max
 
 
-def _is_range(value: Any) -> bool:
+def is_range(value: Any) -> bool:
+    """Whether it is a pair of finite numbers, the lower first."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
     return all(map(_is_finite, value)) and value[0] < value[1]
@@ -69,7 +70,7 @@ _PROSE = _Kind("a string", lambda value: isinstance(value, str), "")
 _TEXTS = _Kind("a list of strings that are not empty", _is_texts, ())
 _TABLE = _Kind("a table", lambda value: isinstance(value, Mapping), MappingProxyType({}))
 _TABLES = _Kind("a list of tables", _is_tables, ())
-_RANGE = _Kind("[low, high], two finite numbers with low < high", _is_range, None)
+_RANGE = _Kind("[low, high], two finite numbers with low < high", is_range, None)
 
 
 def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) -> Pack:
