@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 
 DEMO_STORAGE ?= sqlite:///demo.db
 
-RACE_METHODS ?= ours,ours-numeric,gp,tpe,cmaes,random
+RACE_METHODS ?= ours-numeric,ours-sum,gp,tpe,cmaes,random
 RACE ?= --tasks reported --start plain,default --seeds 20 --budget 60 --jobs 2
 SMALL ?= --seeds 3 --budget 20 --jobs 2
 SMALL_METHODS := ours-numeric,gp,tpe,random
@@ -57,13 +57,13 @@ endif
 race-small: $(INSTALLED)
 	-$(BIN)/python -m benchmarks.race.run --methods $(SMALL_METHODS) $(SMALL) \
 		--tasks lora-10,hpobench-kc1,bbob-rosenbrock-5d --minutes 3 --out $(SMALL_RESULTS)
-	-$(BIN)/python -m benchmarks.race.run --methods ours $(SMALL) \
+	-$(BIN)/python -m benchmarks.race.run --methods ours-sum $(SMALL) \
 		--tasks lora-10 --minutes 5 --out $(SMALL_RESULTS)
 	$(BIN)/python -m benchmarks.race.collect --journals $(SMALL_RESULTS) \
 		--table $(SMALL_RESULTS)/race.parquet
 	$(BIN)/python -m benchmarks.race.report --methods $(SMALL_METHODS) --at 5,10,20 \
 		--table $(SMALL_RESULTS)/race.parquet --figures $(SMALL_RESULTS)
-	$(BIN)/python -m benchmarks.race.report --methods ours,$(SMALL_METHODS) --tasks lora-10 \
+	$(BIN)/python -m benchmarks.race.report --methods ours-sum,$(SMALL_METHODS) --tasks lora-10 \
 		--at 5,10,20 --table $(SMALL_RESULTS)/race.parquet
 
 clean:

