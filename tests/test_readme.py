@@ -10,6 +10,11 @@ import sys
 
 import pytest
 
+from benchmarks.race import collect
+from benchmarks.race import report
+from benchmarks.race import tasks
+from benchmarks.race.results import select
+
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,8 +26,42 @@ def test_the_results_are_those_of_the_benchmark() -> None:
     assert result.returncode == 0, result.stderr
     rows = result.stdout.strip().splitlines()
     assert len(rows) >= 5  # a heading and three samplers
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
     for row in rows:
-        assert row in README
+        assert row in text
+
+
+def test_the_ranks_and_the_losses_are_those_of_the_race() -> None:
+    """Every estimate with an interval that the README prints stands in the race's report."""
+    methods = ("ours-numeric", "gp", "tpe", "cmaes", "random")
+    results = select(
+        collect.read(ROOT / "benchmarks/results/race/race.parquet"),
+        methods=methods,
+        task_names=tasks.choose("reported"),
+        start="plain",
+    )
+    ranks = report.average_rank(results, [10, 20, 30])
+    (of_methods,) = re.findall(r"(\| \*\*LLMBOSampler.*?)\n\n", README, re.DOTALL)
+    printed = [row.replace("*", "").split(" | ")[1:] for row in of_methods.splitlines()]
+    overall = [row.split(" | ")[2:] for row in ranks.splitlines() if "| all" in row]
+    assert [row.rstrip(" |") for column in zip(*printed, strict=True) for row in column] == [
+        cell.rstrip(" |") for row in overall for cell in row
+    ]
+    losses = report.lora(results, 30)
+    (statement,) = re.findall(r"\*\*On LoRA\*\*.*?\n\n", README, re.DOTALL)
+    estimates = re.findall(r"(-?[\d.]+)\s+\((-?[\d.]+)\s+to\s+(-?[\d.]+)\)", statement)
+    assert len(estimates) == 6
+    in_report = re.findall(r"(-?[\d.]+) \((-?[\d.]+) to (-?[\d.]+)\)", losses)
+    rounded = [tuple(f"{float(number):.3f}" for number in row) for row in in_report]
+    assert set(estimates) <= set(rounded)
+    for target, expected in (("random", (11, 6)), ("tpe", (15, 7))):
+        needed = [
+            float(row.split(" | ")[1].split()[0])
+            for row in report.needed(results, target).splitlines()
+            if row.startswith("| lora")
+        ]
+        assert tuple(int(n + 0.5) for n in needed) == expected
+        assert f"{expected[0]} and {expected[1]}" in statement
 
 
 def test_the_encoders_figures_are_those_of_the_benchmark() -> None:

@@ -122,7 +122,8 @@ def test_methods_are_new_samplers(method: str) -> None:
 
 def test_arguments_may_come_from_the_task() -> None:
     task = tasks.load(PLAN.task)
-    assert methods._arguments(methods.OURS["ours-task"], task) == {"task": task.sentence}
+    got = methods._arguments(methods.OURS["ours-task"], task)
+    assert got == {"kernel": "sum", "task": task.sentence}
 
 
 def test_what_needs_a_fixed_space() -> None:
