@@ -1,9 +1,9 @@
 """The sampler under Hugging Face's `Trainer.hyperparameter_search`, with LoRA.
 
-A Llama of 0.9 million parameters learns to write the docstrings of Python functions, in seconds a
+A Llama of 0.9 million parameters learns to write the docstrings of Python functions, seconds a
 trial; model and data lie in `benchmarks/lora_table/cpu`. `--model` and `--train` take others.
 
-    pip install peft datasets accelerate pandas pyarrow
+    pip install optuna-dashboard        # the rest comes with optuna-llmbo
     python examples/hf_trainer.py --trials 10
     optuna-dashboard sqlite:///hf_trainer.db
 
