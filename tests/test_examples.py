@@ -95,10 +95,14 @@ def test_ray_tune_interrupted_and_resumed(tiny_llm: Path, tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as search:
-        while search.poll() is None and n_trained(folder) < 2:
-            time.sleep(0.1)
-        search.send_signal(signal.SIGINT)
-        printed, _ = search.communicate(timeout=100)
+        try:
+            deadline = time.monotonic() + 200
+            while n_trained(folder) < 2 and search.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            search.send_signal(signal.SIGINT)
+            printed, _ = search.communicate(timeout=100)
+        finally:
+            search.kill()  # nothing to do if it has ended
     assert "interrupted" in printed, printed
     before = ray_trials(folder)
     assert 2 <= len(before) < 10
