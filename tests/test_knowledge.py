@@ -154,6 +154,9 @@ def test_knowledge_can_be_pickled(builtin: Knowledge) -> None:
         ("lora/r", "rank"),
         ("model.lora_alpha", "lora_alpha"),
         ("a/b.c/lr", "learning_rate"),
+        ("mlpclassifier__learning_rate_init", "learning_rate_init"),
+        ("pipe__model__max_depth", "max_depth"),
+        ("batch__size", "batch_size"),
         ("alpha/rank", "alpha_ratio"),  # the whole goes before its last component
         ("eta", "learning_rate"),
         ("x", None),
@@ -195,6 +198,8 @@ def test_earlier_pack_says_what_a_name_means(builtin: Knowledge) -> None:
         (LORA, ["lora"]),
         (["r", "alpha", "dropout", "lr", "batch_size"], ["lora"]),
         (["x/lora_r", "x/lora_alpha", "x/lr"], ["lora"]),
+        (["mlpclassifier__alpha", "mlpclassifier__learning_rate_init"], ["mlp"]),
+        (["model__max_features", "model__max_depth"], ["forest"]),
         ([*LORA, "weight_decay"], ["lora", "training"]),
         ([*LORA, "gamma"], ["lora"]),
         (["n_estimators", "max_depth", "learning_rate", "weight_decay"], ["boosting", "training"]),

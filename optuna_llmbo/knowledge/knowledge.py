@@ -40,7 +40,7 @@ class Knowledge:
 
         Args:
             name: a name or alias, in any case, with `-`, `.`, `/` or blanks for `_`, possibly
-                behind a path (`lora/r`, `model.lora_alpha`).
+                behind a path (`lora/r`, `model.lora_alpha`, `forest__max_depth`).
 
         Returns:
             The canonical name in the first pack that knows it, None where none does.

@@ -107,8 +107,9 @@ class Pack:
         """The hyperparameter that `name` spells, or None.
 
         Args:
-            name: a name, an alias, or either behind a path (`model.lora_alpha`, `lora/r`): the
-                whole is tried first, then its last component.
+            name: a name, an alias, or either behind a path (`model.lora_alpha`, `lora/r`,
+                scikit-learn's `forest__max_depth`): the whole is tried first, then its last
+                component.
         """
         key = self._key(name)
         return None if key is None else self._by_key[key]
@@ -142,7 +143,7 @@ class Pack:
 @lru_cache(maxsize=4096)  # asked for the same few names at every candidate
 def _spellings(name: str) -> tuple[str, str]:
     """The whole name, and its last component."""
-    return normalise(name), normalise(re.split(r"[/.]", name)[-1])
+    return normalise(name), normalise(re.split(r"[/.]|__", name)[-1])
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,4 @@
+from optuna_llmbo import LLMBOSampler
+
+
+__all__ = ["LLMBOSampler"]
