@@ -61,7 +61,9 @@ class Cluster:
         with open(self._data / "postgresql.conf", "a") as file:
             file.writelines(lines)
         self._control("start")
-        self._run("createdb", "--host=127.0.0.1", f"--port={self._port}", f"--username={NAME}", NAME)
+        self._run(
+            "createdb", "--host=127.0.0.1", f"--port={self._port}", f"--username={NAME}", NAME
+        )
 
     def restart(self) -> None:
         """Stop it, which ends all connections, and start it again."""

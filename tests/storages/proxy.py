@@ -1,4 +1,7 @@
-"""A gRPC proxy before a database, until its input ends: python -m tests.storages.proxy URL PORT."""
+"""A gRPC proxy before a database, until its input ends.
+
+python -m tests.storages.proxy URL PORT
+"""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def test_enqueued_and_added_trials(storage: BaseStorage, study_name: str) -> Non
     study = open_study(storage, study_name)
     study.enqueue_trial(best)
     study.enqueue_trial({"width": 20})
-    study.add_trials([create_trial(params=params, distributions=SPACE, value=value)
-        for params, value in [(best | {"rate": 1e-3}, 0.1), (best | {"width": 100}, 0.33)]])  # fmt: skip
+    for params, value in [(best | {"rate": 1e-3}, 0.1), (best | {"width": 100}, 0.33)]:
+        study.add_trial(create_trial(params=params, distributions=SPACE, value=value))
     study.optimize(objective, n_trials=4)
     asked = [trial for trial in study.trials if trial.number not in (2, 3)]
     assert asked[0].params == best
