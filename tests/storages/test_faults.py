@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
+import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import time
@@ -66,13 +69,16 @@ def begin() -> Iterator[Begin]:
 
     def begin_one(cluster: postgres.Cluster, study: optuna.Study, *options: object) -> Any:
         command = [sys.executable, "-m", "tests.storages.worker", cluster.url, study.study_name]
-        process = subprocess.Popen([*command, *map(str, options)], stdin=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*command, *map(str, options)], stdin=subprocess.PIPE, start_new_session=True
+        )
         processes.append(process)
         return process
 
     yield begin_one
     for process in processes:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # those that it has begun too
         process.communicate()
 
 
