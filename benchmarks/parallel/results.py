@@ -1,0 +1,74 @@
+"""The table of results: a row a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pyarrow
+import pyarrow.parquet
+
+from benchmarks import parquet
+
+
+TABLE = Path(__file__).parent.parent / "results" / "parallel" / "parallel.parquet"
+
+SCHEMA = pyarrow.schema(
+    {
+        "task": pyarrow.string(),
+        "method": pyarrow.string(),
+        "workers": pyarrow.int32(),
+        "seed": pyarrow.int32(),
+        "budget": pyarrow.int32(),  # trials of all workers together
+        "training": pyarrow.float64(),  # seconds of sleep in each trial
+        "values": pyarrow.list_(pyarrow.float64()),  # in the order in which the trials ended
+        "ends": pyarrow.list_(pyarrow.float64()),  # of the trials, seconds after the first began
+        "suggestion_seconds": pyarrow.list_(pyarrow.float32()),  # of a trial, without its value
+        "duplicates": pyarrow.int32(),  # trials with the parameters of an earlier one
+        "error": pyarrow.string(),  # traceback; null if there was none
+        "commit": pyarrow.string(),
+        "versions": pyarrow.string(),  # JSON
+        "postgresql": pyarrow.string(),
+        "python": pyarrow.string(),
+        "cpu": pyarrow.string(),
+        "cores": pyarrow.int32(),
+        "date": pyarrow.string(),
+    }
+)
+
+KEY = ("task", "method", "workers", "seed", "training")
+"""What two runs of one study share."""
+
+
+def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """The table.
+
+    Raises:
+        InputError: if there is no such file, or it holds something else.
+    """
+    return parquet.read(
+        path, SCHEMA.names, of="parallel studies", made_by="benchmarks.parallel.run"
+    )
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The table's rows as they are stored; none if there is no table yet."""
+    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+
+def add(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a study to a table, in place of an earlier run of it."""
+    rows = [other for other in rows_of(path) if key_of(other) != key_of(row)]
+    table = pyarrow.Table.from_pylist([*rows, dict(row)], schema=SCHEMA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".writing")
+    pyarrow.parquet.write_table(table, scratch, compression="zstd")
+    scratch.replace(path)
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """As `study.Plan.key`."""
+    return tuple(row[name] for name in KEY)
