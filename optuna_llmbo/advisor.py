@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+import hashlib
 import threading
 from typing import Any
 from typing import Literal
 from typing import TypeVar
 
-from optuna.distributions import BaseDistribution
 import optuna.logging
-from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -26,6 +25,7 @@ from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.body import Pooling
+from optuna_llmbo.candidates import Region
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Encoder
@@ -38,7 +38,10 @@ from optuna_llmbo.prior import Prior
 from optuna_llmbo.prior import Range
 from optuna_llmbo.prompt import Prompt
 from optuna_llmbo.space import Configuration
-from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.structure import informative
+from optuna_llmbo.structure import latest_distributions
+from optuna_llmbo.structure import read_structure
+from optuna_llmbo.suggest import Choice
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Reader
 from optuna_llmbo.suggest import Suggestion
@@ -93,17 +96,18 @@ class Advisor:
         self.__dict__.update(state)
         self._lock = threading.RLock()
 
-    def suggestion(
-        self, study: Study, space: SearchSpace, *, current: int, seed: int
-    ) -> Suggestion:
+    def suggestion(self, study: Study, region: Region, *, current: int, seed: int) -> Suggestion:
         """What is known of a study, and how to choose its trial number `current`."""
+        space = region.space
         knowledge = self.knowledge.relevant(space.names)
         typical = {name: knowledge.typical_range(name) for name in space.names}
         ranges = {name: expected for name, expected in typical.items() if expected is not None}
         return Suggestion(
-            space=space,
-            history=read_history(compat.all_trials(study), study.direction, space, current),
-            sources=tuple(read_source(source, space) for source in self.source_studies),
+            region=region,
+            history=read_history(compat.all_trials(study), study.directions, space, current),
+            sources=tuple(
+                read_source(source, space, len(study.directions)) for source in self.source_studies
+            ),
             knowledge=knowledge,
             prior=Prior(space, {**ranges, **self.prior}),
             design=self.design,
@@ -113,9 +117,16 @@ class Advisor:
             seed=seed,
         )
 
-    def choose(self, suggestion: Suggestion, warn: Callable[[str], None]) -> Configuration:
-        """The next configuration; empty if no surrogate can be fitted."""
-        return self._ask(suggestion, suggestion.choose, warn) or {}
+    def choose(
+        self, suggestion: Suggestion, warn: Callable[[str], None]
+    ) -> tuple[Choice, KernelName] | None:
+        """The next configuration and the kernel that chose it; None if none can be fitted."""
+        return self._ask(suggestion, suggestion.choose, warn)
+
+    def text_of(self, suggestion: Suggestion) -> str:
+        """The language model and a hash of the prompt that it reads for a suggestion."""
+        passage = Prompt(suggestion.space, suggestion.knowledge, self.task).passage
+        return f"{self.source} {hashlib.sha256(passage.encode()).hexdigest()[:12]}"
 
     def predict(
         self, study: Study, params: Mapping[str, Any], *, seed: int, warn: Callable[[str], None]
@@ -139,9 +150,13 @@ class Advisor:
 
     def _informed(self, study: Study, seed: int) -> Suggestion:
         """What is known of a study that has something to learn from."""
-        space = SearchSpace(shared_space(study))
-        n = len(compat.all_trials(study))
-        suggestion = self.suggestion(study, space, current=n, seed=seed) if space.names else None
+        trials = compat.all_trials(study)
+        known = informative(trials)
+        structure = read_structure(known, latest_distributions(known))
+        suggestion = None
+        if structure.space.names:
+            region = Region(structure)
+            suggestion = self.suggestion(study, region, current=len(trials), seed=seed)
         if suggestion is None or not suggestion.history.n_observed:
             raise InputError(
                 "the study has no trials with values and common parameters to learn from: "
@@ -156,11 +171,10 @@ class Advisor:
         configurations: Sequence[Configuration],
         warn: Callable[[str], None],
     ) -> list[Prediction]:
-        predictions = self._ask(
-            suggestion, lambda *how: suggestion.predict(configurations, *how), warn
-        )
-        if predictions is None:
+        answer = self._ask(suggestion, lambda *how: suggestion.predict(configurations, *how), warn)
+        if answer is None:
             raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
+        predictions, _ = answer
         return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
 
     def _ask(
@@ -168,14 +182,14 @@ class Advisor:
         suggestion: Suggestion,
         question: Callable[[KernelName, Reader | None], T],
         warn: Callable[[str], None],
-    ) -> T | None:
+    ) -> tuple[T, KernelName] | None:
         """Ask with the kernel that was chosen, else with the numeric one; None if both fail."""
         kernels: tuple[KernelName, ...] = (self.kernel, "numeric")
         for kernel in dict.fromkeys(kernels):
             try:
                 with self._lock, isolated_torch(suggestion.seed):
                     read = None if kernel == "numeric" else self._reader(suggestion)
-                    return question(kernel, read)
+                    return question(kernel, read), kernel
             except SurrogateFitError as error:
                 warn(f"kernel={kernel!r} failed and was left out: {error}")
         return None
@@ -191,9 +205,3 @@ class Advisor:
             self._encoder = (prompt.passage, encoder)
         read = self._encoder[1].read
         return lambda configurations: read([prompt.assignment(c) for c in configurations])
-
-
-def shared_space(study: Study) -> dict[str, BaseDistribution]:
-    """The parameters that all complete and pruned trials share and that leave a choice."""
-    shared = intersection_search_space(compat.all_trials(study), include_pruned=True)
-    return {name: d for name, d in sorted(shared.items()) if not d.single()}

@@ -6,7 +6,12 @@ All are cubes, (m, n names) points in [0, 1] at the places of admissible values:
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Set
+from dataclasses import dataclass
+from dataclasses import field
+from functools import cached_property
+from typing import Any
 import warnings
 
 import numpy as np
@@ -15,6 +20,7 @@ from scipy.stats import qmc
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import Key
 from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.structure import Structure
 
 
 MAX_ENUMERATED = 2**16
@@ -24,8 +30,54 @@ _NEIGHBOUR_SCALES = (0.02, 0.05, 0.15)
 _STARTUP_ATTEMPTS = 256
 
 
+@dataclass(frozen=True)
+class Region:
+    """Where candidates may lie: the parameters that go together, some of them held."""
+
+    structure: Structure
+    held: Mapping[str, Any] = field(default_factory=dict)
+    """Values of parameters that are chosen already."""
+    required: tuple[str, ...] = ()
+    """Other parameters that a candidate must have."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The parameters that are chosen together."""
+        return self.structure.space
+
+    @property
+    def is_enumerable(self) -> bool:
+        """Whether the pool is the whole region."""
+        return self.space.n_configurations <= MAX_ENUMERATED and not self.space.groups
+
+    @cached_property
+    def _allowed(self) -> Structure:
+        wanted = {*self.held, *self.required}
+        return self.structure.with_all([name for name in self.space.names if name in wanted])
+
+    def whole(self) -> np.ndarray:
+        """All points of a region that is enumerable."""
+        return self._hold(self.space.grid())
+
+    def spread(self, cube: np.ndarray) -> np.ndarray:
+        """Points with the parameters that their values lead to; see `Structure.spread`."""
+        return self._allowed.spread(self._hold(self.space.snap(cube)))
+
+    def admit(self, cube: np.ndarray) -> np.ndarray:
+        """Those of some points that lie in the region once the held values are put in."""
+        held = self._hold(self.space.snap(cube))
+        return held[self._allowed.is_consistent(held)]
+
+    def _hold(self, cube: np.ndarray) -> np.ndarray:
+        cube = cube.copy()
+        for name, value in self.held.items():
+            if name in self.space.names:
+                cube[:, self.space.names.index(name)] = self.space.axis(name).to_unit(value)
+        return cube
+
+
 def candidate_pool(
-    space: SearchSpace,
+    region: Region,
     seen: Set[Key],
     best: np.ndarray,
     *,
@@ -34,11 +86,11 @@ def candidate_pool(
 ) -> np.ndarray:
     """Configurations to choose the next one from, none of them seen while unseen ones remain.
 
-    A finite space of up to `MAX_ENUMERATED` is taken whole. Otherwise: n scrambled Sobol points
+    A finite region of up to `MAX_ENUMERATED` is taken whole. Otherwise: n scrambled Sobol points
     and n / 4 neighbours of the best.
 
     Args:
-        space: the parameters that are chosen together.
+        region: where they may lie.
         seen: keys of the configurations tried or running.
         best: the best configurations so far, to look around; may be empty.
         n: how many Sobol points.
@@ -47,46 +99,43 @@ def candidate_pool(
     Returns:
         (m, n names).
     """
-    if is_enumerable(space):
-        grid = space.grid()
-        rest = unseen(space, grid, seen)
+    if region.is_enumerable:
+        grid = region.whole()
+        rest = unseen(region.space, grid, seen)
         return rest if len(rest) else grid
-    drawn = space.snap(_sobol(space, rng, n=n))
+    drawn = region.spread(_sobol(region.space, rng, n=n))
     scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
-    around = neighbours(space, best, scales, rng) if len(best) else drawn[:0]
-    rest = unseen(space, np.vstack([around, drawn]), seen)
+    around = neighbours(region, best, scales, rng) if len(best) else drawn[:0]
+    rest = unseen(region.space, np.vstack([around, drawn]), seen)
     return rest if len(rest) else drawn
 
 
-def is_enumerable(space: SearchSpace) -> bool:
-    """Whether the pool is the whole space."""
-    return space.n_configurations <= MAX_ENUMERATED
-
-
 def neighbours(
-    space: SearchSpace, centres: np.ndarray, scales: np.ndarray, rng: np.random.Generator
+    region: Region, centres: np.ndarray, scales: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Normal steps from some of the centres, on all parameters or, as often, on one.
 
-    A choice without an order is not near another: instead of a step it is drawn anew.
+    A choice without an order is not near another: instead of a step it is drawn anew. A step that
+    would lead to other parameters is not made.
 
     Args:
-        space: the parameters that are chosen together.
+        region: where they may lie.
         centres: (c, n names) to start from, each as often as the others.
         scales: (m, 1) deviations of the steps, in units of the parameters' ranges.
         rng: source of all randomness.
 
     Returns:
-        (m, n names), m the number of scales; may hold the centres and repeat itself.
+        At most m points; may hold the centres and repeat itself.
     """
     starts = centres[rng.integers(len(centres), size=len(scales))]
     moved = starts + rng.normal(size=starts.shape) * scales
-    nominal = np.array([axis.is_nominal for axis in space.axes])
-    moved[:, nominal] = rng.random((len(scales), int(nominal.sum())))
+    nominal = np.array([axis.is_nominal for axis in region.space.axes])
+    anew = rng.random((len(scales), int(nominal.sum())))
+    moved[:, nominal] = np.where(np.isnan(starts[:, nominal]), np.nan, anew)
     d = starts.shape[1]
     one_only = np.eye(d, dtype=bool)[rng.integers(d, size=len(scales))]
     all_of_them = rng.random((len(scales), 1)) < 0.5
-    return space.snap(np.clip(np.where(all_of_them | one_only, moved, starts), 0.0, 1.0))
+    return region.admit(np.clip(np.where(all_of_them | one_only, moved, starts), 0.0, 1.0))
 
 
 def startup_configuration(
@@ -102,7 +151,7 @@ def startup_configuration(
     Workers that share the seed and differ in the index share one sequence without meeting.
 
     Args:
-        space: the parameters that are chosen together.
+        space: the parameters that are chosen together, all of them shared.
         seen: keys of the configurations tried or running.
         warp: moves points of the cube to where good values are expected.
         index: place in the sequence: the trial's number.
@@ -110,7 +159,7 @@ def startup_configuration(
     """
     points = space.snap(warp(_sobol(space, rng, n=_STARTUP_ATTEMPTS, skip=index)))
     chosen = unseen(space, points, seen)[:1]
-    if not len(chosen) and is_enumerable(space):
+    if not len(chosen) and space.n_configurations <= MAX_ENUMERATED:
         rest = unseen(space, space.grid(), seen)
         chosen = rest[[int(rng.integers(len(rest)))]] if len(rest) else chosen
     return space.from_unit(chosen if len(chosen) else points[:1])[0]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 from optuna.samplers._base import _process_constraints_after_trial
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+
+
+_PIECE = 2045
+"""Characters of an attribute's value that every storage takes."""
 
 
 def all_trials(study: Study) -> list[FrozenTrial]:
@@ -22,6 +28,40 @@ def all_trials(study: Study) -> list[FrozenTrial]:
 def study_id(study: Study) -> int:
     """What tells two studies of one storage apart."""
     return study._study_id
+
+
+def set_system_text(study: Study, trial: FrozenTrial, prefix: str, text: str) -> None:
+    """Store a text under system attributes of a running trial, in pieces that every storage takes.
+
+    Pieces of an earlier text that are left over are emptied.
+    """
+    pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
+    left_over = sum(key.startswith(prefix) for key in trial.system_attrs) - len(pieces)
+    for i, piece in enumerate([*pieces, *[""] * left_over]):
+        study._storage.set_trial_system_attr(trial._trial_id, f"{prefix}{i}", piece)
+
+
+def system_text(trial: FrozenTrial, prefix: str) -> str:
+    """A text that `set_system_text` has stored; empty if there is none."""
+    attributes = trial.system_attrs
+    pieces: list[str] = []
+    while (piece := attributes.get(f"{prefix}{len(pieces)}")) is not None:
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def set_user_attributes(study: Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
+    """Store user attributes of a running trial, of which a sampler gets a copy only."""
+    for name, value in attributes.items():
+        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def constraints_of(trial: FrozenTrial) -> dict[str, float]:
+    """A finished trial's constraints by name; before Optuna 5 they have only numbers."""
+    if hasattr(trial, "constraints"):
+        return dict(trial.constraints)
+    values = trial.system_attrs.get("constraints") or ()
+    return {f"{i:04}": value for i, value in enumerate(values)}
 
 
 def store_constraints(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
@@ -11,6 +12,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_llmbo import compat
+from optuna_llmbo import plan
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import Key
 from optuna_llmbo.space import SearchSpace
@@ -27,7 +30,8 @@ class History:
     configurations: tuple[Configuration, ...]
     """The n observed ones: complete trials, and pruned ones with a value."""
     targets: np.ndarray
-    """(n,) float64, larger is better; may be infinite. Pruned trials: an estimate, see below."""
+    """(n, k) float64, a column an objective, larger is better; may be infinite. Pruned trials: an
+    estimate, see below."""
     gaps: np.ndarray
     """(n,) float64: 1 - the share of its steps that a trial made; 0 for complete ones."""
     seconds: np.ndarray
@@ -37,7 +41,7 @@ class History:
     infeasible: tuple[Configuration, ...]
     """Failed trials, and pruned ones without a value: tried, no score."""
     pending: tuple[Configuration, ...]
-    """Running trials of this and other workers."""
+    """Running trials of this and other workers, as far as they have suggested or published it."""
     seen: frozenset[Key]
     """The keys of all of these, and of trials that were interrupted."""
 
@@ -48,48 +52,60 @@ class History:
 
 
 def sign_of(direction: StudyDirection) -> float:
-    """What a study's values are multiplied by so that larger is better."""
+    """What an objective's values are multiplied by so that larger is better."""
     return -1.0 if direction == StudyDirection.MINIMIZE else 1.0
+
+
+def best_first(targets: np.ndarray) -> np.ndarray:
+    """The order of (n, k) targets, the best first; with several objectives, those that fewer
+    others dominate."""
+    if targets.shape[1] == 1:
+        return np.argsort(-targets[:, 0], kind="stable")
+    dominating = [
+        int(((targets >= row).all(axis=1) & (targets > row).any(axis=1)).sum()) for row in targets
+    ]
+    return np.argsort(dominating, kind="stable")
 
 
 def read_history(
     trials: Sequence[FrozenTrial],
-    direction: StudyDirection,
+    directions: Sequence[StudyDirection],
     space: SearchSpace,
     current: int,
 ) -> History:
     """Sort the trials of a study by what they tell about `space`.
 
-    Trials that lack one of the space's parameters are left out. A pruned trial stopped at step s
-    with value v is taken to end at v + the median of (final value - value at s) over the complete
-    trials that reported at s, v itself if there is none: its curve is assumed to go on as theirs
-    did. How far that is wrong for one configuration and right for another is for the surrogate
-    to learn: the gap says how much of the run is a guess. One trial is one observation.
+    Trials that lack one of the space's shared parameters are left out. A pruned trial stopped at
+    step s with value v is taken to end at v + the median of (final value - value at s) over the
+    complete trials that reported at s, v itself if there is none: its curve is assumed to go on as
+    theirs did. How far that is wrong for one configuration and right for another is for the
+    surrogate to learn: the gap says how much of the run is a guess. One trial is one observation.
 
     Args:
         trials: all trials of the study, in any state.
-        direction: of the study's one objective.
+        directions: of the study's k objectives.
         space: the parameters that are chosen together.
         current: number of the trial that a suggestion is made for; it is left out.
     """
-    sign = sign_of(direction)
+    signs = np.array([sign_of(direction) for direction in directions])
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    observed: list[tuple[Configuration, float, FrozenTrial]] = []
+    retried = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
+    observed: list[tuple[Configuration, np.ndarray, FrozenTrial]] = []
     infeasible, pending, seen = [], [], set()
     for trial in trials:
-        configuration = space.restrict(trial.params)
+        configuration = space.restrict(plan.intended(trial, space.distributions))
         if configuration is None or trial.number == current:
             continue
         seen.add(space.key(configuration))
         if trial.state == TrialState.RUNNING:
             pending.append(configuration)
-        elif (value := _final_value(trial, complete)) is not None:
-            observed.append((configuration, sign * value, trial))
-        elif trial.state != TrialState.WAITING and not trial.user_attrs.get(INTERRUPTED):
+        elif (values := _final_values(trial, complete)) is not None:
+            observed.append((configuration, signs * values, trial))
+        elif trial.state != TrialState.WAITING and not _is_accident(trial, retried):
             infeasible.append(configuration)
     return History(
         configurations=tuple(configuration for configuration, _, _ in observed),
-        targets=np.array([value for _, value, _ in observed], dtype=np.float64),
+        targets=np.array([values for _, values, _ in observed]).reshape(-1, len(signs)),
         gaps=_gaps([trial for _, _, trial in observed]),
         seconds=np.array([_seconds(trial) for _, _, trial in observed], dtype=np.float64),
         constraints=_constraints([trial for _, _, trial in observed]),
@@ -99,9 +115,15 @@ def read_history(
     )
 
 
-def _final_value(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float | None:
+def _is_accident(trial: FrozenTrial, retried: Collection[int]) -> bool:
+    """Whether a trial's end says nothing of its configuration: interrupted, or its worker died."""
+    return bool(trial.user_attrs.get(INTERRUPTED)) or trial.number in retried
+
+
+def _final_values(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> np.ndarray | None:
+    """(k,); None if there is nothing to go by. Only a single objective's trials are pruned."""
     if trial.state == TrialState.COMPLETE:
-        return trial.value
+        return np.array(trial.values, dtype=np.float64)
     step = trial.last_step
     if trial.state != TrialState.PRUNED or step is None:
         return None
@@ -113,7 +135,7 @@ def _final_value(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float |
     ]
     rests = [rest for rest in rests if math.isfinite(rest)]
     estimate = value + (float(np.median(rests)) if rests else 0.0)
-    return None if math.isnan(estimate) else estimate
+    return None if math.isnan(estimate) else np.array([estimate])
 
 
 def _gaps(trials: Sequence[FrozenTrial]) -> np.ndarray:
@@ -140,7 +162,7 @@ def _seconds(trial: FrozenTrial) -> float:
 
 
 def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, np.ndarray]:
-    values = [trial.constraints for trial in trials]
+    values = [compat.constraints_of(trial) for trial in trials]
     names = sorted({name for of_trial in values for name in of_trial})
     return {
         name: np.array([of_trial.get(name, math.nan) for of_trial in values], dtype=np.float64)

@@ -52,7 +52,8 @@ class Prior:
         """At m points, (m,) float64; 0 where nothing is expected."""
         total = np.zeros(len(cube))
         for column, expected in self._expected.items():
-            total += np.log(_TRUST * expected.pdf(cube[:, column]) + 1 - _TRUST)
+            density = _TRUST * expected.pdf(cube[:, column]) + 1 - _TRUST
+            total += np.log(np.where(np.isnan(density), 1.0, density))
         return total
 
     def warp(self, uniform: np.ndarray) -> np.ndarray:

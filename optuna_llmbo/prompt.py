@@ -46,7 +46,7 @@ class Prompt:
         return f"{task}{known.strip()}\n\nRanges:\n{ranges}\n\nConfiguration:".lstrip()
 
     def assignment(self, configuration: Configuration) -> tuple[str, ...]:
-        """One line a hyperparameter: its name, for numbers a graded word, and its value.
+        """One line a hyperparameter that it has: name, for numbers a graded word, and value.
 
         The word says where in its range the value lies, on the range's own scale: a small model
         reads "very high" more reliably than digits. What differs most between configurations, the
@@ -55,6 +55,7 @@ class Prompt:
         return tuple(
             f"\n{name}:{self._grade(name, configuration)} {format_value(configuration[name])}"
             for name in self.order
+            if name in configuration
         )
 
     def _grade(self, name: str, configuration: Configuration) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
+import time
 from typing import Any
 import zlib
 
@@ -19,26 +20,35 @@ from optuna.trial import TrialState
 
 from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
+from optuna_llmbo import plan
+from optuna_llmbo import provenance
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import ACQUISITIONS
 from optuna_llmbo.advisor import Advisor
 from optuna_llmbo.advisor import Recommendation
-from optuna_llmbo.advisor import shared_space
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.body import POOLINGS
+from optuna_llmbo.candidates import Region
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
+from optuna_llmbo.history import sign_of
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.prior import check_ranges
 from optuna_llmbo.prior import Range
+from optuna_llmbo.provenance import Path
 from optuna_llmbo.space import Axis
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
 from optuna_llmbo.start import advised_value
 from optuna_llmbo.start import start
+from optuna_llmbo.structure import informative
+from optuna_llmbo.structure import latest_distributions
+from optuna_llmbo.structure import read_structure
+from optuna_llmbo.structure import shared_distributions
+from optuna_llmbo.suggest import Choice
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Suggestion
 from optuna_llmbo.transfer import best_value
@@ -47,6 +57,15 @@ from optuna_llmbo.transfer import SourceStudy
 
 # Under "optuna." so that Optuna's handler and verbosity apply.
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
+
+MAX_OBJECTIVES = 4
+
+_ATTEMPTS = 3
+"""How often to choose anew what another worker has just chosen."""
+
+_Chosen = tuple[Path, Configuration, Choice | None]
+_Choose = Callable[[Study, Suggestion, int], _Chosen]
 
 
 class LLMBOSampler(BaseSampler):
@@ -104,8 +123,9 @@ class LLMBOSampler(BaseSampler):
             cost of a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
             for an objective without noise. Running trials and constraints always need the first.
-        independent_sampler: for parameters that are not shared by all trials. The default None
-            draws them uniformly, from (seed, trial number, parameter name).
+        independent_sampler: for parameters that are not shared by all trials, as long as the model
+            has nothing to go by: before it starts, and where no trial had the parameter yet. The
+            default None draws them uniformly, from (seed, trial number, parameter name).
         prior: where good values are expected, `{"learning_rate": (1e-4, 5e-4)}`: the central 68%
             of a prior on the parameter's own scale, whose weight decays as 1 / trials (piBO,
             Hvarfner et al. 2022, arXiv:2204.11051). It comes before the typical ranges that the
@@ -118,8 +138,10 @@ class LLMBOSampler(BaseSampler):
             is predicted to take, from the durations of the study's trials. Default False.
         constraints_func: maps a finished trial to numbers, feasible at or below zero. Default
             None. Constraints set with Optuna's `Trial.set_constraint` need no function.
-        warn_independent_sampling: whether to warn when a parameter goes to the independent
-            sampler after the start. Default True, as such a parameter is not optimized.
+        warn_independent_sampling: whether to warn when the model cannot choose a parameter that
+            earlier trials had. Default True, as such a parameter is not optimized.
+        provenance: whether to write into each trial's user attributes who chose it, and what the
+            model expected: `llmbo:path`, `llmbo:mean`, ... Default True.
         design: inner choices of the method, for ablations. Default None: those that the benchmark
             chose.
         device: where the language model runs, such as `"cuda"`. Default None: CUDA where there
@@ -149,6 +171,7 @@ class LLMBOSampler(BaseSampler):
         cost_aware: bool = False,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         warn_independent_sampling: bool = True,
+        provenance: bool = True,
         device: str | None = None,
         design: Design | None = None,
         seed: int | None = None,
@@ -186,6 +209,7 @@ class LLMBOSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
+        self._provenance = provenance
         self._warn_independent_sampling = warn_independent_sampling
         self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         self._warned: set[tuple[int, str]] = set()
@@ -196,7 +220,11 @@ class LLMBOSampler(BaseSampler):
             self._independent_sampler.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Pass the call on to the independent sampler."""
+        """Clear what a retried trial has inherited, and tell the independent sampler."""
+        plan.forget(study, trial)
+        provenance.forget(study, trial)
+        if self._provenance and trial.system_attrs.get("fixed_params"):
+            provenance.record(study, trial, "enqueued", seconds=0.0)
         if self._independent_sampler is not None:
             self._independent_sampler.before_trial(study, trial)
 
@@ -216,27 +244,67 @@ class LLMBOSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all complete and pruned trials share and that leave a choice."""
-        return shared_space(study)
+        """The parameters that all complete and pruned trials share and that leave a choice.
+
+        One whose range has changed is among them, with its latest range.
+        """
+        return shared_distributions(informative(compat.all_trials(study)))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Choose the shared parameters of the next trial together.
 
+        Those of the branch that they are expected to lead to are chosen with them; all are
+        published, so that other workers know, and the objective's own order does not matter.
+
         Raises:
-            ValueError: if the study has several objectives.
+            ValueError: if the study has more than four objectives.
         """
-        self._raise_error_if_multi_objective(study)
+        _check_objectives(study)
         if not search_space:
             return {}
-        number = trial.number
-        suggestion = self._advisor.suggestion(
-            study, SearchSpace(search_space), current=number, seed=self._seed_of(number)
-        )
-        if suggestion.history.n_observed < max(1, self._n_startup_trials):
-            return dict(self._start(suggestion, number))
-        return dict(self._advisor.choose(suggestion, self._warner(study)))
+        known = informative(compat.all_trials(study))
+        if len(known) < max(1, self._n_startup_trials):
+            structure = read_structure(known, search_space, always=search_space)
+            choose = self._start
+        else:
+            distributions = {**latest_distributions(known), **search_space}
+            structure = read_structure(known, distributions, always=search_space)
+            choose = self._choose
+        elsewhere = {
+            name: known[-1].params[name]
+            for name in structure.space.shared
+            if name not in search_space
+        }
+        region = Region(structure, {**elsewhere, **_given(trial)})
+        chosen = self._settle(study, trial, region, choose)
+        return {name: chosen[name] for name in search_space if name in chosen}
+
+    def _settle(
+        self, study: Study, trial: FrozenTrial, region: Region, choose: _Choose
+    ) -> Configuration:
+        """Choose and publish, and again if another worker has published the same just before."""
+        began = time.perf_counter()
+        for _ in range(_ATTEMPTS):
+            suggestion = self._advisor.suggestion(
+                study, region, current=trial.number, seed=self._seed_of(trial.number)
+            )
+            path, configuration, choice = choose(study, suggestion, trial.number)
+            plan.publish(study, trial, configuration, region.space.distributions)
+            if not configuration or not self._is_taken(study, trial, region.space, configuration):
+                break
+        if self._provenance:
+            provenance.record(
+                study,
+                trial,
+                path,
+                seconds=time.perf_counter() - began,
+                choice=choice,
+                signs=[sign_of(direction) for direction in study.directions],
+                text=self._advisor.text_of(suggestion) if self._used_text(path) else None,
+            )
+        return configuration
 
     def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
         """What the model expects of a configuration, in the objective's units.
@@ -277,30 +345,69 @@ class LLMBOSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Choose one parameter alone: the first trial's as advised, others at random.
+        """Choose a parameter that not all trials share, or that the objective has come to by
+        another way than was expected.
+
+        It is what was planned for it; else the model chooses it together with what may follow,
+        given the parameters that the trial has. One that no trial had before is as advised or
+        random, as are all before the model has something to go by.
 
         Raises:
-            ValueError: if the study has several objectives.
+            ValueError: if the study has more than four objectives.
         """
-        self._raise_error_if_multi_objective(study)
+        _check_objectives(study)
         axis = Axis(param_distribution)
+        planned = plan.intended(trial, {**trial.distributions, param_name: param_distribution})
+        if param_name in planned and axis.contains(planned[param_name]):
+            return planned[param_name]
         if trial.number == 0 and self._advisor.design.recommended_first:
             advice = self._first_value(trial, param_name, axis)
             if advice is not None:
+                self._record_alone(study, trial, "default")
                 return advice
-        is_shared = param_name in self.infer_relative_search_space(study, trial)
-        if self._warn_independent_sampling and self._has_started(study) and not is_shared:
-            self._warn_once(
-                study,
-                f"the parameter {param_name!r} is not shared by all trials (a conditional "
-                "parameter, or its range has changed) and is sampled independently of the "
-                "others; warn_independent_sampling=False silences this.",
-            )
+        known = informative(compat.all_trials(study))
+        has_started = len(known) >= max(1, self._n_startup_trials)
+        was_there = any(param_name in t.params for t in known)
+        if has_started and was_there:
+            if not plan.is_empty(trial):  # the model has not failed for this trial yet
+                chosen = self._complete(study, trial, known, {param_name: param_distribution})
+                if param_name in chosen:
+                    return chosen[param_name]
+            self._warn_independent(study)
+        self._record_alone(study, trial, "independent" if has_started else "start-up")
         if self._independent_sampler is not None:
             return self._independent_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
         return axis.from_unit(self._rng(trial.number, param_name).random())
+
+    def _complete(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        known: Sequence[FrozenTrial],
+        asked: Mapping[str, BaseDistribution],
+    ) -> Configuration:
+        """A parameter and what may follow it, given what the trial has suggested."""
+        if all(distribution.single() for distribution in asked.values()):
+            return {}
+        distributions = {**latest_distributions(known), **trial.distributions, **asked}
+        distributions = {name: d for name, d in distributions.items() if not d.single()}
+        region = Region(read_structure(known, distributions), _given(trial), tuple(asked))
+        return self._settle(study, trial, region, self._choose)
+
+    def _record_alone(self, study: Study, trial: FrozenTrial, path: Path) -> None:
+        """Of a trial that begins with a parameter alone; else what chose the others stands."""
+        if self._provenance and not provenance.is_recorded(trial):
+            provenance.record(study, trial, path, seconds=0.0)
+
+    def _warn_independent(self, study: Study) -> None:
+        if self._warn_independent_sampling:
+            self._warn_once(
+                study,
+                "the model could not choose a trial's parameters, which are sampled independently "
+                "of each other; warn_independent_sampling=False silences this.",
+            )
 
     def _first_value(self, trial: FrozenTrial, name: str, axis: Axis) -> Any | None:
         """What was best in another study; what the packs recommend, as far as the names so far
@@ -315,9 +422,9 @@ class LLMBOSampler(BaseSampler):
             return advice
         return axis.from_unit(0.5) if self._independent_sampler is None else None
 
-    def _start(self, suggestion: Suggestion, number: int) -> Configuration:
+    def _start(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
         design = self._advisor.design
-        return start(
+        configuration, is_advised = start(
             suggestion.space,
             suggestion.knowledge if design.recommended_first else None,
             suggestion.sources,
@@ -326,14 +433,36 @@ class LLMBOSampler(BaseSampler):
             index=number,
             rng=self._rng("start-up"),
         )
+        return "default" if is_advised else "start-up", configuration, None
+
+    def _choose(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
+        if not suggestion.history.n_observed:  # none of the trials is of use in this space
+            return self._start(study, suggestion, number)
+        answer = self._advisor.choose(suggestion, self._warner(study))
+        if answer is None:
+            return "independent", {}, None
+        choice, kernel = answer
+        path: Path = "model" if kernel == self._advisor.kernel else "fallback"
+        return path, choice.configuration, choice
+
+    def _used_text(self, path: Path) -> bool:
+        return path == "model" and self._advisor.kernel != "numeric"
+
+    def _is_taken(
+        self, study: Study, trial: FrozenTrial, space: SearchSpace, configuration: Configuration
+    ) -> bool:
+        """Whether a trial that was begun before this one, and is running, tries the same."""
+        running = [
+            t
+            for t in compat.all_trials(study)
+            if t.state == TrialState.RUNNING and t.number < trial.number
+        ]
+        others = (space.restrict(plan.intended(t, space.distributions)) for t in running)
+        key = space.key(configuration)
+        return any(other is not None and space.key(other) == key for other in others)
 
     def _seed_of(self, number: int) -> int:
         return int(self._rng(number, "suggestion").integers(2**31))
-
-    def _has_started(self, study: Study) -> bool:
-        finished = (TrialState.COMPLETE, TrialState.PRUNED)
-        n = sum(trial.state in finished for trial in compat.all_trials(study))
-        return n >= max(1, self._n_startup_trials)
 
     def _rng(self, *purpose: int | str) -> np.random.Generator:
         """Random numbers of the seed and a purpose, the same in every process."""
@@ -348,3 +477,17 @@ class LLMBOSampler(BaseSampler):
         if key not in self._warned:
             self._warned.add(key)
             _logger.warning(message)
+
+
+def _given(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters of a trial that are chosen already: enqueued, or suggested before."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _check_objectives(study: Study) -> None:
+    n = len(study.directions)
+    if n > MAX_OBJECTIVES:
+        raise ValueError(
+            f"LLMBOSampler takes at most {MAX_OBJECTIVES} objectives, the study has {n}: the "
+            "hypervolume of more is too slow to compute. Combine some, or use NSGAIISampler."
+        )

@@ -1,11 +1,13 @@
 """Search spaces: Optuna distributions, values, and the unit cube.
 
 A *configuration* maps parameter names to values as Optuna's `trial.params` gives them. It is the
-truth; the unit cube and the text are derived from it.
+truth; the unit cube and the text are derived from it. A parameter that only some trials have may
+be missing in a configuration; in the cube its coordinate is nan then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +29,10 @@ Configuration = Mapping[str, Any]
 Key = tuple[float, ...]
 
 _KEY_DIGITS = 9
+_ABSENT_KEY = -9.0
+"""In keys, where nan would differ from itself."""
+_FARTHEST = 1.0
+"""How far outside the unit interval a value outside the range may be: one more range."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,10 @@ class Axis:
         return self._typed(self.numbers(np.array([u]))[0])
 
     def to_unit(self, value: Any) -> float:
-        """The place of `value` in [0, 1]; values outside the range count as its nearest end."""
+        """The place of `value`: in [0, 1], or up to one range outside if it is out of range.
+
+        So a range that has changed keeps what was learned of the values that it has lost.
+        """
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             index = int(np.flatnonzero(self._order == int(d.to_internal_repr(value)))[0])
@@ -116,14 +125,21 @@ class Axis:
         return float(self._place(np.array([value], dtype=np.float64))[0])
 
     def place(self, number: float) -> float:
-        """The place in [0, 1] of a number that need not be admissible; nan without an order."""
+        """The place in [0, 1] next to a number's; nan without an order."""
         d = self.distribution
         if not isinstance(d, CategoricalDistribution):
-            return self.to_unit(number)
+            return min(max(self.to_unit(number), 0.0), 1.0)
         if self.is_nominal:
             return math.nan
         choices = np.array(d.choices, dtype=np.float64)[self._order]
         return float(np.interp(number, choices, self.places()))
+
+    def has_place(self, value: Any) -> bool:
+        """Whether a value is one of the choices, or any number."""
+        d = self.distribution
+        return (
+            self.contains(value) if isinstance(d, CategoricalDistribution) else _is_number(value)
+        )
 
     def contains(self, value: Any) -> bool:
         """Whether a value is one of the choices, or a number within the range."""
@@ -148,14 +164,15 @@ class Axis:
         """Places of numbers in [0, 1]; not for categorical or single-valued distributions."""
         d = self.distribution
         low, high = d.low, d.high  # type: ignore[attr-defined]
-        values = np.clip(values, low, high)
         if _is_log(d):
             log_low, log_high = self._log_bounds
-            return (np.log(values) - log_low) / (log_high - log_low)
-        step = _step(d)
-        if step is None:
-            return (values - low) / (high - low)
-        return (np.round((values - low) / step) + 0.5) / self.n_values
+            logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+            places = (logs - log_low) / (log_high - log_low)
+        elif (step := _step(d)) is None:
+            places = (values - low) / (high - low)
+        else:
+            places = (np.round((values - low) / step) + 0.5) / self.n_values
+        return np.clip(places, -_FARTHEST, 1 + _FARTHEST)
 
     def _admit(self, values: np.ndarray) -> np.ndarray:
         d = self.distribution
@@ -189,15 +206,24 @@ class Axis:
 class SearchSpace:
     """The parameters that are chosen together, by name.
 
-    A *cube* is an array of points with one coordinate a parameter, (m, n names) in [0, 1].
+    A *cube* is an array of points with one coordinate a parameter, (m, n names) in [0, 1], nan
+    where a point lacks the parameter.
     """
 
     distributions: Mapping[str, BaseDistribution]
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Parameters that not every configuration has; those of a group are there together."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The parameter names, sorted, so that nothing depends on the order of suggestion."""
         return tuple(sorted(self.distributions))
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """The names of the parameters that every configuration has, sorted."""
+        optional = {name for group in self.groups for name in group}
+        return tuple(name for name in self.names if name not in optional)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
@@ -210,37 +236,47 @@ class SearchSpace:
 
     @property
     def n_configurations(self) -> float:
-        """How many configurations there are; infinite if a parameter is continuous."""
+        """How many configurations there are, if all have all parameters; infinite if one of these
+        is continuous."""
         return math.prod(axis.n_values for axis in self.axes)
 
     def restrict(self, params: Mapping[str, Any]) -> Configuration | None:
-        """The part of a trial's parameters that lies in this space; None if one is missing."""
-        if not all(name in params for name in self.names):
+        """The part of a trial's parameters that lies in this space.
+
+        None if a shared parameter is missing or there is none at all, or if a value has no place:
+        a choice that is gone.
+        """
+        if not all(name in params for name in self.shared):
             return None
-        return {name: params[name] for name in self.names}
+        pairs = zip(self.names, self.axes, strict=True)
+        known = {name: (params[name], axis) for name, axis in pairs if name in params}
+        if not known or not all(axis.has_place(value) for value, axis in known.values()):
+            return None
+        return {name: value for name, (value, _) in known.items()}
 
     def contains(self, configuration: Configuration) -> bool:
         """Whether all values of a configuration are within their ranges."""
-        pairs = zip(self.names, self.axes, strict=True)
-        return all(axis.contains(configuration[name]) for name, axis in pairs)
+        return all(self.axis(name).contains(value) for name, value in configuration.items())
 
     def checked(self, params: Mapping[str, Any]) -> Configuration:
         """A user's parameters as a configuration of this space.
 
         Raises:
-            InputError: if one is missing or out of its range.
+            InputError: if one that all configurations have is missing, or one is out of its range.
         """
-        missing = [name for name in self.names if name not in params]
+        missing = [name for name in self.shared if name not in params]
         if missing:
-            raise InputError(f"expected values for {list(self.names)}; {missing} are missing.")
-        for name, axis in zip(self.names, self.axes, strict=True):
-            if not axis.contains(params[name]):
-                raise InputError(f"{name}={params[name]!r} is not in {axis.distribution}.")
-        return {name: params[name] for name in self.names}
+            raise InputError(f"expected values for {list(self.shared)}; {missing} are missing.")
+        known = {name: params[name] for name in self.names if name in params}
+        for name, value in known.items():
+            if not self.axis(name).contains(value):
+                raise InputError(f"{name}={value!r} is not in {self.distributions[name]}.")
+        return known
 
     def keys(self, cube: np.ndarray) -> list[Key]:
         """What points of one configuration share, and others do not; fit for a set."""
-        return [tuple(row) for row in np.round(cube, _KEY_DIGITS).tolist()]
+        rounded = np.nan_to_num(np.round(cube, _KEY_DIGITS), nan=_ABSENT_KEY)
+        return [tuple(row) for row in rounded.tolist()]
 
     def key(self, configuration: Configuration) -> Key:
         """The key of a configuration."""
@@ -248,13 +284,14 @@ class SearchSpace:
 
     def snap(self, cube: np.ndarray) -> np.ndarray:
         """Points moved to the places of admissible values, (m, n names)."""
-        columns = [axis.snap(units) for axis, units in zip(self.axes, cube.T, strict=True)]
-        return np.column_stack(columns)
+        pairs = zip(self.axes, cube.T, strict=True)
+        return np.column_stack([_where_present(axis.snap, units) for axis, units in pairs])
 
     def numbers(self, cube: np.ndarray) -> dict[str, np.ndarray]:
-        """The values at points, a column (m,) float64 for each name; nan for nominal choices."""
+        """The values at points, a column (m,) float64 for each name; nan for nominal choices and
+        for what a point lacks."""
         columns = zip(self.names, self.axes, cube.T, strict=True)
-        return {name: axis.numbers(units) for name, axis, units in columns}
+        return {name: _where_present(axis.numbers, units) for name, axis, units in columns}
 
     def from_unit(self, cube: np.ndarray) -> list[Configuration]:
         """Configurations at points of a cube."""
@@ -262,6 +299,7 @@ class SearchSpace:
             {
                 name: axis.from_unit(float(u))
                 for name, axis, u in zip(self.names, self.axes, point, strict=True)
+                if not np.isnan(u)
             }
             for point in cube
         ]
@@ -269,30 +307,43 @@ class SearchSpace:
     def to_unit(self, configurations: Sequence[Configuration]) -> np.ndarray:
         """The inverse of `from_unit`: the places of m configurations, (m, n names)."""
         columns = [
-            [axis.to_unit(configuration[name]) for configuration in configurations]
+            [axis.to_unit(c[name]) if name in c else math.nan for c in configurations]
             for name, axis in zip(self.names, self.axes, strict=True)
         ]
-        return np.asarray(columns, dtype=np.float64).T.reshape(-1, len(self.axes))
+        return np.asarray(columns, dtype=np.float64).T.reshape(len(configurations), len(self.axes))
 
     def features(self, cube: np.ndarray) -> np.ndarray:
-        """Features for a kernel: (m, sum of the axes' widths) in [0, 1].
+        """Features for a kernel: (m, sum of the axes' widths + groups), [0, 1] inside the ranges.
 
         Three or more choices without an order become one column each, scaled so that any two
-        different choices are at distance one.
+        different choices are at distance one. A parameter that a point lacks is in the middle
+        of its range, or equally far from all choices; a column a group says whether it is there.
         """
         columns = []
         for axis, units in zip(self.axes, cube.T, strict=True):
+            present = ~np.isnan(units)
             if axis.width > 1:
-                index = (units * axis.width).astype(int)
-                columns.append(np.eye(axis.width)[index] / math.sqrt(2))
+                index = (np.where(present, units, 0.0) * axis.width).astype(int)
+                columns.append(np.eye(axis.width)[index] * present[:, None] / math.sqrt(2))
             else:
-                columns.append(units[:, None])
+                columns.append(np.where(present, units, 0.5)[:, None])
+        for group in self.groups:
+            present = ~np.isnan(cube[:, self.names.index(group[0])])
+            columns.append(present[:, None].astype(np.float64))
         return np.hstack(columns).reshape(len(cube), -1)
 
     def grid(self) -> np.ndarray:
-        """The places of all configurations of a finite space, (m, n names)."""
+        """The places of all configurations of a finite space without groups, (m, n names)."""
         mesh = np.meshgrid(*(axis.places() for axis in self.axes), indexing="ij")
         return np.stack(mesh, axis=-1).reshape(-1, len(self.axes))
+
+
+def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarray) -> np.ndarray:
+    """A function of places, nan where there is none."""
+    present = ~np.isnan(units)
+    values = np.full(len(units), np.nan)
+    values[present] = function(units[present])
+    return values
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

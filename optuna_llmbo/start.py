@@ -31,8 +31,8 @@ def start(
     *,
     index: int,
     rng: np.random.Generator,
-) -> Configuration:
-    """The next start-up configuration.
+) -> tuple[Configuration, bool]:
+    """The next start-up configuration, and whether it is advised.
 
     First what was best in other studies, two of each; then the configurations that the packs
     recommend, or the middle of all ranges if there are none: people put ranges around what they
@@ -49,8 +49,8 @@ def start(
     """
     for configuration in _advised(space, knowledge, sources):
         if space.key(configuration) not in history.seen:
-            return configuration
-    return startup_configuration(space, history.seen, warp, index=index, rng=rng)
+            return configuration, True
+    return startup_configuration(space, history.seen, warp, index=index, rng=rng), False
 
 
 def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:

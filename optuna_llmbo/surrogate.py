@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 import warnings
 
 from botorch.exceptions import BotorchError
 from botorch.exceptions import OptimizationWarning
 from botorch.fit import fit_gpytorch_mll
+from botorch.models import ModelListGP
 from botorch.models import SingleTaskGP
+from botorch.models.model import Model
+from botorch.models.transforms.input import FilterFeatures
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
@@ -81,6 +85,41 @@ class Surrogate:
     def noise(self) -> float:
         """Inferred variance of the noise, in units of the standardized target's variance."""
         return float(self.model.likelihood.noise.detach().mean())
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """One surrogate an objective, over the same views."""
+
+    parts: tuple[Surrogate, ...]
+
+    @cached_property
+    def model(self) -> Model:
+        """A BoTorch model of all objectives, over the parts' features side by side."""
+        if len(self.parts) == 1:
+            return self.parts[0].model
+        start = 0
+        for part in self.parts:
+            columns = torch.arange(start, start + part.observed.shape[-1])
+            part.model.input_transform = FilterFeatures(columns, transform_on_train=False)
+            start += len(columns)
+        return ModelListGP(*(part.model for part in self.parts))
+
+    def features(self, views: Views) -> Tensor:
+        """The model's input for some configurations, (m, d) float64."""
+        return torch.cat([part.features(views) for part in self.parts], dim=1)
+
+
+def fit_surrogates(
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Design
+) -> Surrogates:
+    """`fit_surrogate` for each column of the targets, (n, k)."""
+    return Surrogates(
+        tuple(
+            fit_surrogate(observed, column, kernel, reference, design)
+            for column in targets.unbind(dim=1)
+        )
+    )
 
 
 def fit_surrogate(

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.history import best_first
 from optuna_llmbo.history import read_history
 from optuna_llmbo.history import sign_of
 from optuna_llmbo.space import SearchSpace
@@ -23,7 +24,7 @@ class SourceStudy:
     """Another study's trials, as they were when it was handed over."""
 
     name: str
-    direction: StudyDirection
+    directions: tuple[StudyDirection, ...]
     trials: tuple[FrozenTrial, ...]
 
     @classmethod
@@ -31,20 +32,15 @@ class SourceStudy:
         """Read a study once; later trials of it are not seen.
 
         Raises:
-            InputError: if it is no study, or one with several objectives.
+            InputError: if it is no study.
         """
         if not isinstance(study, Study):
             raise InputError(
                 "source_studies must be a sequence of optuna studies; "
                 f"got {type(study).__name__}. Load one with optuna.load_study."
             )
-        if len(study.directions) > 1:
-            raise InputError(
-                f"the source study {study.study_name!r} has {len(study.directions)} objectives; "
-                "expected one."
-            )
         trials = tuple(study.get_trials(deepcopy=True))
-        return cls(study.study_name, study.direction, trials)
+        return cls(study.study_name, tuple(study.directions), trials)
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,20 @@ class Source:
     cube: np.ndarray
     """(n, n names) points in [0, 1]."""
     targets: np.ndarray
-    """(n,) float64, larger is better, in the other study's units."""
+    """(n, k) float64, larger is better, in the other study's units."""
 
 
-def read_source(study: SourceStudy, space: SearchSpace) -> Source:
-    """Complete trials that have all of the space's parameters, with values inside their ranges."""
+def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> Source:
+    """Complete trials that have the space's shared parameters, with values inside their ranges.
+
+    Raises:
+        InputError: if that study has another number of objectives.
+    """
+    if len(study.directions) != n_objectives:
+        raise InputError(
+            f"the source study {study.name!r} has {len(study.directions)} objectives, this study "
+            f"{n_objectives}: expected the same number."
+        )
     usable = [
         trial
         for trial in study.trials
@@ -66,21 +71,22 @@ def read_source(study: SourceStudy, space: SearchSpace) -> Source:
         and (configuration := space.restrict(trial.params)) is not None
         and space.contains(configuration)
     ]
-    history = read_history(usable, study.direction, space, current=-1)
+    history = read_history(usable, study.directions, space, current=-1)
     return Source(space.to_unit(history.configurations), history.targets)
 
 
 def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
     """A parameter's value in the best trial of the first study that has it; None if none has."""
     for study in studies:
-        sign = sign_of(study.direction)
+        signs = [sign_of(direction) for direction in study.directions]
         having = [t for t in study.trials if t.state == TrialState.COMPLETE and name in t.params]
         if having:
-            return max(having, key=lambda t: sign * (t.value or 0.0)).params[name]
+            targets = np.array([t.values for t in having]) * signs
+            return having[best_first(targets)[0]].params[name]
     return None
 
 
 def best_configurations(sources: Sequence[Source], n: int) -> list[np.ndarray]:
     """The n best points of each source, the best of all sources first."""
-    ranked = [source.cube[np.argsort(-source.targets, kind="stable")[:n]] for source in sources]
+    ranked = [source.cube[best_first(source.targets)[:n]] for source in sources]
     return [cube[i] for i in range(n) for cube in ranked if i < len(cube)]

@@ -9,8 +9,10 @@ import pytest
 
 from optuna_llmbo.candidates import candidate_pool
 from optuna_llmbo.candidates import neighbours
+from optuna_llmbo.candidates import Region
 from optuna_llmbo.candidates import startup_configuration
 from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.structure import read_structure
 
 
 MIXED: dict[str, BaseDistribution] = {
@@ -29,6 +31,10 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def region(space: SearchSpace) -> Region:
+    return Region(read_structure((), space.distributions))
+
+
 def as_it_is(cube: np.ndarray) -> np.ndarray:
     return cube
 
@@ -36,7 +42,7 @@ def as_it_is(cube: np.ndarray) -> np.ndarray:
 def test_continuous_pool_is_distinct_and_in_range() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.9, "rate": 1e-5, "c": "a"}])
-    pool = candidate_pool(space, set(), best, n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
     assert len(set(space.keys(pool))) == len(pool) > 256
     for c in space.from_unit(pool):
         assert -1 <= c["x"] <= 1 and 1e-5 <= c["rate"] <= 1e-1 and c["c"] in ("a", "b")
@@ -46,8 +52,8 @@ def test_continuous_pool_is_distinct_and_in_range() -> None:
 def test_pool_looks_around_the_best() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.5, "rate": 1e-3, "c": "a"}])
-    pool = candidate_pool(space, set(), best, n=256, rng=rng())
-    far = candidate_pool(space, set(), best[:0], n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
+    far = candidate_pool(region(space), set(), best[:0], n=256, rng=rng())
     near, by_chance = (int((np.abs(c - best).max(axis=1) < 0.05).sum()) for c in (pool, far))
     assert near > 10 > by_chance
 
@@ -58,7 +64,7 @@ def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() ->
         [{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}]
     )
     scales = np.full((4000, 1), 1e-3)
-    around = neighbours(space, centres, scales, rng())
+    around = neighbours(region(space), centres, scales, rng())
     np.testing.assert_array_equal(space.snap(around), around)
     numbers = [i for i, axis in enumerate(space.axes) if not axis.is_nominal]
     distances = np.abs(around[:, None] - centres[None])[:, :, numbers].max(axis=2)
@@ -80,17 +86,19 @@ def test_finite_grid_is_whole_and_never_resampled() -> None:
     space = SearchSpace(GRID)
     seen: set[tuple[float, ...]] = set()
     for left in range(6, 0, -1):
-        pool = candidate_pool(space, seen, NONE, n=256, rng=rng())
+        pool = candidate_pool(region(space), seen, NONE, n=256, rng=rng())
         assert len(pool) == left
         seen.add(space.keys(pool)[0])
-    assert len(candidate_pool(space, seen, NONE, n=256, rng=rng())) == 6  # all seen: all again
+    assert (
+        len(candidate_pool(region(space), seen, NONE, n=256, rng=rng())) == 6
+    )  # all seen: all again
 
 
 def test_pool_leaves_out_what_is_seen() -> None:
     space = SearchSpace({"n": IntDistribution(1, 2**17)})  # too many to enumerate
     best = space.to_unit([{"n": 70_000}])
-    seen = set(space.keys(candidate_pool(space, set(), best, n=64, rng=rng()))[::2])
-    pool = candidate_pool(space, seen, best, n=64, rng=rng())
+    seen = set(space.keys(candidate_pool(region(space), set(), best, n=64, rng=rng()))[::2])
+    pool = candidate_pool(region(space), seen, best, n=64, rng=rng())
     assert len(pool) and not seen & set(space.keys(pool))
 
 

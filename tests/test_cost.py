@@ -9,12 +9,14 @@ from scipy.stats import spearmanr
 import torch
 
 from optuna_llmbo.acquisition import AcquisitionName
+from optuna_llmbo.candidates import Region
 from optuna_llmbo.cost import fit_log_seconds
 from optuna_llmbo.design import Design
 from optuna_llmbo.history import History
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.prior import Prior
 from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.structure import read_structure
 from optuna_llmbo.suggest import Suggestion
 
 
@@ -85,7 +87,7 @@ def two_peaks(
     configurations = tuple({"x": float(place)} for place in x)
     history = History(
         configurations=configurations,
-        targets=values,
+        targets=values[:, None],
         gaps=np.zeros(len(x)),
         seconds=seconds,
         constraints={},
@@ -94,7 +96,7 @@ def two_peaks(
         seen=frozenset(map(SPACE.key, configurations)),
     )
     suggestion = Suggestion(
-        space=SPACE,
+        region=Region(read_structure((), SPACE.distributions)),
         history=history,
         sources=(),
         knowledge=Knowledge(),
@@ -105,7 +107,7 @@ def two_peaks(
         cost_aware=cost_aware,
         seed=0,
     )
-    return float(suggestion.choose("numeric", None)["x"])
+    return float(suggestion.choose("numeric", None).configuration["x"])
 
 
 @pytest.mark.parametrize("acquisition", ["log_ei", "log_nei"])

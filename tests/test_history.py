@@ -25,7 +25,7 @@ MINIMIZE = StudyDirection.MINIMIZE
 def history(trials: list[FrozenTrial], direction: StudyDirection = MINIMIZE) -> History:
     study = optuna.create_study()
     study.add_trials(trials)
-    return read_history(study.trials, direction, SPACE, current=len(trials))
+    return read_history(study.trials, [direction], SPACE, current=len(trials))
 
 
 def trial(x: float, state: TrialState = TrialState.COMPLETE, **kwargs: object) -> FrozenTrial:
@@ -34,9 +34,9 @@ def trial(x: float, state: TrialState = TrialState.COMPLETE, **kwargs: object) -
 
 def test_targets_are_maximized() -> None:
     trials = [trial(0.1, value=3.0), trial(0.2, value=math.inf)]
-    np.testing.assert_array_equal(history(trials).targets, [-3.0, -math.inf])
+    np.testing.assert_array_equal(history(trials).targets, [[-3.0], [-math.inf]])
     maximized = history(trials, StudyDirection.MAXIMIZE)
-    np.testing.assert_array_equal(maximized.targets, [3.0, math.inf])
+    np.testing.assert_array_equal(maximized.targets, [[3.0], [math.inf]])
 
 
 def test_states() -> None:
@@ -56,10 +56,18 @@ def test_states() -> None:
     assert got.seen == {(0.1,), (0.2,), (0.3,), (0.4,), (0.5,), (0.6,)}
 
 
+def test_a_worker_that_died_says_nothing_of_the_configuration() -> None:
+    """Its trial is tried again, under another number."""
+    trials = [trial(0.1, TrialState.FAIL), trial(0.2, TrialState.FAIL), trial(0.1, value=1.0)]
+    trials[2].system_attrs["retry_history"] = [0]
+    got = history(trials)
+    assert got.infeasible == ({"x": 0.2},) and got.configurations == ({"x": 0.1},)
+
+
 def test_current_trial_is_left_out() -> None:
     study = optuna.create_study()
     study.ask({"x": X})
-    got = read_history(study.trials, MINIMIZE, SPACE, current=0)
+    got = read_history(study.trials, [MINIMIZE], SPACE, current=0)
     assert got.pending == () and got.seen == frozenset()
 
 
@@ -73,7 +81,7 @@ def test_pruned_curves_go_on_as_complete_ones_did() -> None:
     alone = trial(0.5, TrialState.PRUNED, intermediate_values={30: 4.0})
     got = history([*complete, pruned, alone])
     # the median of (1 - 2, 1.5 - 1.7, 2 - 2.5) is -0.5; nobody else reported at 30
-    assert got.targets.tolist() == pytest.approx([-1.0, -1.5, -2.0, -3.5, -4.0])
+    assert got.targets[:, 0].tolist() == pytest.approx([-1.0, -1.5, -2.0, -3.5, -4.0])
 
 
 def test_constraints_by_name() -> None:
@@ -83,7 +91,7 @@ def test_constraints_by_name() -> None:
         if constraint is not None:
             asked.set_constraint("memory", constraint)
         study.tell(asked, x)
-    got = read_history(study.trials, MINIMIZE, SPACE, current=2)
+    got = read_history(study.trials, [MINIMIZE], SPACE, current=2)
     np.testing.assert_array_equal(got.constraints["memory"], [2.0, math.nan])
 
 
@@ -153,8 +161,8 @@ def test_seconds_of_complete_trials() -> None:
     for each, seconds in zip(trials, (1.5, 60.0, 7200.0, 1.0), strict=True):
         assert each.datetime_complete is not None
         each.datetime_start = each.datetime_complete - timedelta(seconds=seconds)
-    got = read_history(trials, MINIMIZE, SPACE, current=99)
+    got = read_history(trials, [MINIMIZE], SPACE, current=99)
     np.testing.assert_array_equal(got.seconds, [1.5, math.nan, 7200.0, 1.0])
     trials[3].datetime_start = None
-    got = read_history(trials, MINIMIZE, SPACE, current=99)
+    got = read_history(trials, [MINIMIZE], SPACE, current=99)
     np.testing.assert_array_equal(got.seconds, [1.5, math.nan, 7200.0, math.nan])

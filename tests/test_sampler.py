@@ -21,6 +21,7 @@ import torch
 from optuna_llmbo import advisor as advisor_module
 from optuna_llmbo import llm as llms
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo import suggest as suggest_module
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
@@ -233,6 +234,8 @@ def test_a_surrogate_that_fails_never_ends_the_study(
     assert warnings_logged == [  # one a kernel, not one a trial
         "kernel='sum' failed and was left out: for this test",
         "kernel='numeric' failed and was left out: for this test",
+        "the model could not choose a trial's parameters, which are sampled independently of each "
+        "other; warn_independent_sampling=False silences this.",
     ]
 
 
@@ -317,19 +320,25 @@ def test_hyperband(make: MakeSampler) -> None:
     assert len(study.trials) == 12
 
 
-def test_independent_parameters_are_warned_about_once(
-    make: MakeSampler, warnings_logged: list[str]
+def test_what_the_model_cannot_choose_is_warned_about_once(
+    make: MakeSampler, warnings_logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*args: object) -> None:
+        raise SurrogateFitError("no")
+
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)
         return x + (trial.suggest_float("odd", 0, 1) if trial.number % 2 else 0.0)
 
+    monkeypatch.setattr(suggest_module, "fit_surrogates", fail)
     for warn in (True, False):
         warnings_logged.clear()
         sampler = make(kernel="numeric", warn_independent_sampling=warn)
-        optuna.create_study(sampler=sampler).optimize(objective, n_trials=9)
-        assert len(warnings_logged) == (1 if warn else 0)
-        assert all("'odd'" in message for message in warnings_logged)
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(objective, n_trials=12)
+        alone = [message for message in warnings_logged if "independently" in message]
+        assert len(alone) == (1 if warn else 0)
+        assert {t.user_attrs["llmbo:path"] for t in study.trials[5:]} == {"independent"}
 
 
 def test_the_independent_sampler_is_used_and_told(make: MakeSampler) -> None:
@@ -442,12 +451,6 @@ def test_naming_a_language_model_is_what_makes_it_read(tiny_llm: Path) -> None:
     assert kernel_of() == "numeric"
     assert kernel_of(llm=tiny_llm) == "sum"
     assert kernel_of(llm=tiny_llm, kernel="text") == "text"
-
-
-def test_several_objectives_are_refused(make: MakeSampler) -> None:
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=make())
-    with pytest.raises(ValueError, match="multi-objective"):
-        study.optimize(lambda trial: (bowl(trial), 0.0), n_trials=1)
 
 
 # Predictions and recommendations, without a language model but where it is said.

@@ -62,9 +62,55 @@ def test_log_scale_and_order() -> None:
     )
 
 
-def test_values_outside_the_range_count_as_its_end() -> None:
-    assert Axis(FloatDistribution(0.0, 1.0)).to_unit(7.0) == 1.0
-    assert Axis(FloatDistribution(0.1, 1.0, log=True)).to_unit(-1.0) == 0.0
+def test_values_outside_the_range_lie_outside_at_most_one_range_off() -> None:
+    assert Axis(FloatDistribution(0.0, 2.0)).to_unit(3.0) == 1.5
+    assert Axis(FloatDistribution(0.0, 1.0)).to_unit(7.0) == 2.0
+    assert Axis(FloatDistribution(0.1, 1.0, log=True)).to_unit(-1.0) == -1.0
+    assert Axis(IntDistribution(1, 4)).to_unit(6) == pytest.approx(5.5 / 4)
+
+
+def test_a_number_is_placed_next_to_its_place_inside() -> None:
+    assert Axis(FloatDistribution(0.0, 1.0)).place(7.0) == 1.0
+    assert Axis(FloatDistribution(0.1, 1.0, log=True)).place(-1.0) == 0.0
+
+
+BRANCHES = SearchSpace(
+    {
+        "c": CategoricalDistribution(("a", "b", "z")),
+        "rate": FloatDistribution(1e-4, 1.0, log=True),
+        "n": IntDistribution(1, 4),
+    },
+    groups=(("n", "rate"),),
+)
+
+
+def test_what_a_configuration_lacks_is_nan_in_the_cube() -> None:
+    configurations = [{"c": "a", "n": 2, "rate": 1e-2}, {"c": "b"}]
+    cube = BRANCHES.to_unit(configurations)
+    assert BRANCHES.names == ("c", "n", "rate") and BRANCHES.shared == ("c",)
+    np.testing.assert_array_equal(np.isnan(cube), [[False] * 3, [False, True, True]])
+    np.testing.assert_array_equal(BRANCHES.snap(cube), cube)
+    back = BRANCHES.from_unit(cube)
+    assert back[1] == configurations[1] and back[0] == pytest.approx(configurations[0])
+    assert math.isnan(BRANCHES.numbers(cube)["rate"][1])
+    keys = BRANCHES.keys(np.vstack([cube, cube]))
+    assert keys[:2] == keys[2:] and keys[0] != keys[1]  # nan is itself here
+
+
+def test_features_of_what_is_missing() -> None:
+    cube = BRANCHES.to_unit([{"c": "a", "n": 2, "rate": 1e-2}, {"c": "b"}])
+    features = BRANCHES.features(cube)
+    assert features.shape == (2, 3 + 1 + 1 + 1)  # choices, n, rate, whether the group is there
+    np.testing.assert_allclose(features[:, 3:], [[0.375, 0.5, 1.0], [0.5, 0.5, 0.0]])
+
+
+def test_restrict_needs_the_shared_parameters_only() -> None:
+    assert BRANCHES.restrict({"c": "a", "other": 1}) == {"c": "a"}
+    assert BRANCHES.restrict({"n": 1, "rate": 0.1}) is None
+    assert BRANCHES.restrict({"c": "gone"}) is None
+    assert BRANCHES.restrict({"c": "a", "n": "x"}) is None
+    lone = SearchSpace({"n": IntDistribution(1, 4)}, groups=(("n",),))
+    assert lone.restrict({"other": 1}) is None
 
 
 def test_nearest() -> None:

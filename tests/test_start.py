@@ -34,7 +34,7 @@ def source(seed: int) -> tuple[Source, list[Configuration]]:
     """A source, and its configurations from the best to the worst."""
     cube = SPACE.snap(np.random.default_rng(seed).random((5, 4)))
     targets = np.random.default_rng(seed + 1).permutation(5).astype(float)
-    return Source(cube, targets), SPACE.from_unit(cube[np.argsort(-targets)])
+    return Source(cube, targets[:, None]), SPACE.from_unit(cube[np.argsort(-targets)])
 
 
 def started(
@@ -49,9 +49,10 @@ def started(
     for index in range(n):
         nothing = np.zeros(0)
         keys = frozenset(map(SPACE.key, tried))
-        history = History((), nothing, nothing, nothing, {}, (), (), keys)
+        history = History((), nothing[:, None], nothing, nothing, {}, (), (), keys)
         rng = np.random.default_rng(seed)
-        tried.append(start(SPACE, knowledge, sources, history, lambda x: x, index=index, rng=rng))
+        chosen, _ = start(SPACE, knowledge, sources, history, lambda x: x, index=index, rng=rng)
+        tried.append(chosen)
     return tried[len(seen or []) :]
 
 
@@ -84,7 +85,7 @@ def test_what_was_tried_is_not_tried_again() -> None:
 
 
 def test_a_source_with_nothing_usable_is_passed_over() -> None:
-    empty = Source(np.zeros((0, 4)), np.zeros(0))
+    empty = Source(np.zeros((0, 4)), np.zeros((0, 1)))
     assert keys(started(3, Knowledge(), [empty])) == keys(started(3, Knowledge(), []))
 
 
@@ -112,14 +113,14 @@ def test_a_source_speaks_of_nominal_choices_too() -> None:
     )
     best = {"c": "b", "x": 0.25}
     nothing = np.zeros(0)
-    history = History((), nothing, nothing, nothing, {}, (), (), frozenset())
+    history = History((), nothing[:, None], nothing, nothing, {}, (), (), frozenset())
     got = start(
         space,
         Knowledge(),
-        [Source(space.to_unit([best]), np.ones(1))],
+        [Source(space.to_unit([best]), np.ones((1, 1)))],
         history,
         lambda x: x,
         index=0,
         rng=np.random.default_rng(0),
     )
-    assert got == best
+    assert got == (best, True)

@@ -15,6 +15,7 @@ import torch
 
 from optuna_llmbo import llm as llms
 from optuna_llmbo import observations
+from optuna_llmbo.candidates import Region
 from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Encoder
 from optuna_llmbo.encoder import Reading
@@ -24,6 +25,7 @@ from optuna_llmbo.prior import Prior
 from optuna_llmbo.prompt import Prompt
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.structure import read_structure
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.suggest import Reader
 from optuna_llmbo.suggest import Suggestion
@@ -40,7 +42,7 @@ MIXED: dict[str, BaseDistribution] = {
 
 
 def bowl(cube: np.ndarray) -> np.ndarray:
-    values: np.ndarray = -((cube - 0.4) ** 2).sum(axis=1)
+    values: np.ndarray = -((cube - 0.4) ** 2).sum(axis=1, keepdims=True)
     return values
 
 
@@ -71,7 +73,8 @@ def suggestion(
         "cost_aware": False,
         **changes,
     }
-    return Suggestion(space=space, history=History(**known), seed=seed, **options)  # type: ignore[arg-type]
+    region = Region(read_structure((), space.distributions))
+    return Suggestion(region=region, history=History(**known), seed=seed, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -113,21 +116,21 @@ def test_local_search_finds_better_than_the_pool() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_choice_is_new_and_in_the_space(space: SearchSpace, seed: int) -> None:
     asked = suggestion(space, seed=seed)
-    chosen = asked.choose("numeric", None)
+    chosen = asked.choose("numeric", None).configuration
     assert set(chosen) == set(space.names) and space.contains(chosen)
     assert space.key(chosen) not in asked.history.seen
 
 
 def test_the_seed_decides() -> None:
-    chosen = [suggestion(seed=seed).choose("numeric", None) for seed in (3, 3, 4)]
+    chosen = [suggestion(seed=seed).choose("numeric", None).configuration for seed in (3, 3, 4)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_running_trials_are_kept_away_from() -> None:
-    free = suggestion().choose("numeric", None)
+    free = suggestion().choose("numeric", None).configuration
     key = PLANE.key(free)
     busy = suggestion(pending=(free,), seen=suggestion().history.seen | {key})
-    chosen = busy.choose("numeric", None)
+    chosen = busy.choose("numeric", None).configuration
     apart = np.abs(PLANE.to_unit([chosen]) - PLANE.to_unit([free])).max()
     assert apart > 0.02
 
@@ -146,13 +149,13 @@ def test_all_there_is_to_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         constraints={"memory": x - 0.3, "odd": np.full(n, np.nan)},
         infeasible=({"x": 0.9, "y": 0.9}, {"x": 0.95, "y": 0.8}),
         pending=({"x": 0.2, "y": 0.4},),
-        sources=(Source(rng.random((8, 2)), rng.normal(size=8)),),
+        sources=(Source(rng.random((8, 2)), rng.normal(size=(8, 1))),),
         prior=Prior(PLANE, {"y": (0.3, 0.5)}),
         design=Design(prior_strength=1.0),
         cost_aware=True,
     )
     chosen = asked.choose("numeric", None)
-    assert chosen["x"] < 0.4 and chosen == asked.choose("numeric", None)
+    assert chosen.configuration["x"] < 0.4 and chosen == asked.choose("numeric", None)
 
 
 def test_predictions_do_not_depend_on_the_company() -> None:
@@ -167,7 +170,7 @@ def test_predictions_do_not_depend_on_the_company() -> None:
 
 def test_the_interval_is_the_central_95_percent() -> None:
     targets = 30 + 4 * np.random.default_rng(2).random(12)  # no outliers: the scale is straight
-    asked = suggestion(targets=targets)
+    asked = suggestion(targets=targets[:, None])
     cube = np.random.default_rng(1).random((5, 2))
     surrogate = asked._fit("numeric", None, cube)
     with torch.no_grad():

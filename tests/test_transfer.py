@@ -62,8 +62,8 @@ def study_of(trials: list[FrozenTrial], direction: str = "minimize") -> optuna.S
 def test_larger_is_better_whatever_the_direction(direction: str, sign: int) -> None:
     both = {"x": X, "c": C}
     study = study_of([trial(both, value=v, x=v, c="b") for v in (3.0, 1.0)], direction)
-    source = read_source(SourceStudy.of(study), SPACE)
-    np.testing.assert_array_equal(source.targets, [3.0 * sign, 1.0 * sign])
+    source = read_source(SourceStudy.of(study), SPACE, 1)
+    np.testing.assert_array_equal(source.targets, [[3.0 * sign], [1.0 * sign]])
     expected = SPACE.to_unit([{"x": 3.0, "c": "b"}, {"x": 1.0, "c": "b"}])
     np.testing.assert_allclose(source.cube, expected)
 
@@ -80,11 +80,11 @@ def test_only_complete_trials_within_the_ranges_are_taken() -> None:
         trial({"x": X}, value=4.0, x=4.0),  # c is missing
         trial(more, value=6.0, x=6.0, c="b", depth=0.5),
     ]
-    source = read_source(SourceStudy.of(study_of(trials)), SPACE)
-    np.testing.assert_array_equal(source.targets, [-1.0, -6.0])
+    source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
+    np.testing.assert_array_equal(source.targets, [[-1.0], [-6.0]])
     trials = [trial(wide, value=x, x=x, c="a") for x in (-1.0, 0.0, 10.0, 10.5)]
-    source = read_source(SourceStudy.of(study_of(trials)), SPACE)
-    np.testing.assert_array_equal(source.targets, [0.0, -10.0])
+    source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
+    np.testing.assert_array_equal(source.targets, [[0.0], [-10.0]])
 
 
 @pytest.mark.parametrize("other", [CategoricalDistribution(("a", "z")), X], ids=str)
@@ -93,19 +93,19 @@ def test_values_of_another_kind_are_left_out(other: BaseDistribution) -> None:
     value = "z" if other is not X else 3.0
     foreign = trial({"x": X, "c": other}, value=2.0, x=1.0, c=value)
     for trials, n in (([known], 1), ([foreign], 0)):
-        source = read_source(SourceStudy.of(study_of(trials)), SPACE)
-        assert source.cube.shape == (n, 2) and source.targets.shape == (n,)
+        source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
+        assert source.cube.shape == (n, 2) and source.targets.shape == (n, 1)
 
 
 def test_a_study_of_pruned_trials_alone_teaches_nothing() -> None:
     trials = [trial({"x": X, "c": C}, TrialState.PRUNED, x=x, c="a") for x in (1.0, 2.0)]
-    source = read_source(SourceStudy.of(study_of(trials)), SPACE)
+    source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
     assert source.cube.shape == (0, 2)
 
 
 def test_best_configurations_in_turns() -> None:
-    first = Source(np.array([[0.1], [0.2], [0.3]]), np.array([1.0, 3.0, 2.0]))
-    second = Source(np.array([[0.7]]), np.array([9.0]))
+    first = Source(np.array([[0.1], [0.2], [0.3]]), np.array([[1.0], [3.0], [2.0]]))
+    second = Source(np.array([[0.7]]), np.array([[9.0]]))
     got = best_configurations([first, second], 2)
     assert [float(point[0]) for point in got] == [0.2, 0.7, 0.3]
     assert best_configurations([], 2) == []
@@ -116,7 +116,7 @@ def test_a_study_is_read_once() -> None:
     source = SourceStudy.of(study)
     study.add_trial(trial({"x": X, "c": C}, x=2.0, c="a"))
     assert len(source.trials) == 1
-    assert source.name == study.study_name and source.direction == StudyDirection.MINIMIZE
+    assert source.name == study.study_name and source.directions == (StudyDirection.MINIMIZE,)
 
 
 def test_a_study_from_a_storage(tmp_path: Path) -> None:
@@ -124,15 +124,17 @@ def test_a_study_from_a_storage(tmp_path: Path) -> None:
     study = optuna.create_study(storage=storage, direction="maximize")
     study.add_trials([trial({"x": X, "c": C}, value=v, x=v, c="a") for v in (3.0, 4.0)])
     loaded = optuna.load_study(study_name=study.study_name, storage=storage)
-    np.testing.assert_array_equal(read_source(SourceStudy.of(loaded), SPACE).targets, [3.0, 4.0])
+    np.testing.assert_array_equal(
+        read_source(SourceStudy.of(loaded), SPACE, 1).targets, [[3.0], [4.0]]
+    )
 
 
 def test_what_is_no_study_is_refused() -> None:
     with pytest.raises(InputError, match="sequence of optuna studies; got str"):
         SourceStudy.of("my-study")  # type: ignore[arg-type]
     several = optuna.create_study(directions=["minimize"] * 2, study_name="pareto")
-    with pytest.raises(InputError, match="'pareto' has 2 objectives; expected one"):
-        SourceStudy.of(several)
+    with pytest.raises(InputError, match="'pareto' has 2 objectives, this study 1: expected the"):
+        read_source(SourceStudy.of(several), SPACE, 1)
 
 
 # What another study is worth: predictions of this one after a few own observations.
@@ -184,14 +186,16 @@ def learned(source: Objective | None, n: int, seed: int) -> tuple[float, float, 
     rng = np.random.default_rng(seed)
     own, elsewhere, other = rng.random((n, 3)), rng.random((60, 3)), rng.random((N_SOURCE, 3))
     trials = study_on(own, ours(own)).trials
-    history = read_history(trials, StudyDirection.MAXIMIZE, CUBE, current=-1)
-    sources = [read_source(study_on(other, source(other, seed)), CUBE)] if source else []
+    history = read_history(trials, [StudyDirection.MAXIMIZE], CUBE, current=-1)
+    sources = [read_source(study_on(other, source(other, seed)), CUBE, 1)] if source else []
     data = gather(CUBE, history, sources, "winsorize", seed=0)
     views = Views(torch.from_numpy(data.cube), source=torch.from_numpy(data.sources))
-    surrogate = fit_surrogate(views, torch.from_numpy(data.targets), "numeric", views, Design())
+    surrogate = fit_surrogate(
+        views, torch.from_numpy(data.targets[:, 0]), "numeric", views, Design()
+    )
     with torch.no_grad():
         features = surrogate.features(Views(torch.from_numpy(elsewhere)))
-        mean = data.scale.inverse(surrogate.model.posterior(features).mean[:, 0].numpy())
+        mean = data.scales[0].inverse(surrogate.model.posterior(features).mean[:, 0].numpy())
     truth = ours(elsewhere)
     error = float(np.sqrt(np.mean((mean - truth) ** 2)) / truth.std())
     parts = surrogate.model.covar_module.modules()

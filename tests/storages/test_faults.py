@@ -218,7 +218,8 @@ def _retried(stage: str, *, keep: bool) -> list[dict[str, Any]]:
 
     Args:
         stage: that the trial had come to.
-        keep: whether its attributes are copied to the retry, as Optuna does.
+        keep: whether its attributes are copied to the retry, as Optuna does; if not, only those
+            that say of which trial it is one.
     """
 
     def stop() -> None:
@@ -237,7 +238,10 @@ def _retried(stage: str, *, keep: bool) -> list[dict[str, Any]]:
         RetryHeartbeatStaleTrialCallback()(study, failed)
     else:
         again = create_trial(
-            state=TrialState.WAITING, params=failed.params, distributions=failed.distributions
+            state=TrialState.WAITING,
+            params=failed.params,
+            distributions=failed.distributions,
+            system_attrs={"failed_trial": failed.number, "retry_history": [failed.number]},
         )
         study.add_trial(again)
     retry = study.ask()
