@@ -128,7 +128,7 @@ class Axis:
         """The place in [0, 1] next to a number's; nan without an order."""
         d = self.distribution
         if not isinstance(d, CategoricalDistribution):
-            return min(max(self.to_unit(number), 0.0), 1.0)
+            return self.to_unit(min(max(number, d.low), d.high))  # type: ignore[attr-defined]
         if self.is_nominal:
             return math.nan
         choices = np.array(d.choices, dtype=np.float64)[self._order]

@@ -72,6 +72,7 @@ def test_values_outside_the_range_lie_outside_at_most_one_range_off() -> None:
 def test_a_number_is_placed_next_to_its_place_inside() -> None:
     assert Axis(FloatDistribution(0.0, 1.0)).place(7.0) == 1.0
     assert Axis(FloatDistribution(0.1, 1.0, log=True)).place(-1.0) == 0.0
+    assert Axis(IntDistribution(1, 4)).place(9) == Axis(IntDistribution(1, 4)).to_unit(4)
 
 
 BRANCHES = SearchSpace(
