@@ -31,7 +31,7 @@ def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situat
     return Situation(
         model=surrogate.model,
         observed=surrogate.observed,
-        best=float(y.max()),
+        targets=y[:, None],
         pending=pending,
         constraints=fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0)),
     )
@@ -44,7 +44,7 @@ def test_log_ei_is_log_expected_improvement() -> None:
         posterior = here.model.posterior(CANDIDATES)
     for i in (0, 17, 40):
         mean, deviation = float(posterior.mean[i, 0]), math.sqrt(float(posterior.variance[i, 0]))
-        z = (mpmath.mpf(mean) - here.best) / deviation
+        z = (mpmath.mpf(mean) - float(here.targets.max())) / deviation
         ei = deviation * (mpmath.npdf(z) + z * mpmath.ncdf(z))
         assert float(scores[i]) == pytest.approx(float(mpmath.log(ei)), rel=1e-4)
 

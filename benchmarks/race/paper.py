@@ -37,7 +37,7 @@ from torch import nn
 from torch import Tensor
 
 from optuna_llmbo import llm as llms
-from optuna_llmbo.candidates import is_enumerable
+from optuna_llmbo.candidates import MAX_ENUMERATED
 from optuna_llmbo.encoder import Assignment
 from optuna_llmbo.encoder import Encoder
 from optuna_llmbo.encoder import Reading
@@ -127,7 +127,7 @@ class PaperSampler(BaseSampler):
         """Choose the next configuration of the grid."""
         self._raise_error_if_multi_objective(study)
         trials = study.get_trials(deepcopy=False)
-        history = read_history(trials, study.direction, self._space, current=trial.number)
+        history = read_history(trials, study.directions, self._space, current=trial.number)
         is_untried = [key not in history.seen for key in self._space.keys(self._grid)]
         untried = self._grid[is_untried] if any(is_untried) else self._grid
         rng = np.random.default_rng([self._seed, trial.number])
@@ -136,7 +136,9 @@ class PaperSampler(BaseSampler):
         candidates = self._space.from_unit(untried)
         with isolated_torch(int(rng.integers(2**31))):
             observed, others = self._read(history.configurations), self._read(candidates)
-            scores = score(observed, torch.from_numpy(history.targets), others, self._n_steps)
+            scores = score(
+                observed, torch.from_numpy(history.targets[:, 0]), others, self._n_steps
+            )
         return dict(candidates[int(scores.numpy().argmax())])
 
     def sample_independent(
@@ -168,7 +170,7 @@ class PaperSampler(BaseSampler):
 
 def grid(space: SearchSpace, most: int, rng: np.random.Generator) -> np.ndarray:
     """The places of all configurations, or of a random subset of at most `most`: (m, n names)."""
-    if not is_enumerable(space):
+    if space.n_configurations > MAX_ENUMERATED:
         drawn = space.snap(rng.random((2 * most, len(space.names))))
         first = {key: i for i, key in reversed(list(enumerate(space.keys(drawn))))}
         return drawn[sorted(first.values())[:most]]
