@@ -272,12 +272,14 @@ class LLMBOSampler(BaseSampler):
             distributions = {**latest_distributions(known), **search_space}
             structure = read_structure(known, distributions, always=search_space)
             choose = self._choose
-        elsewhere = {
-            name: known[-1].params[name]
+        # A parameter that all trials have and that is not asked for is fixed somewhere else.
+        latest = known[-1].params if known else {}
+        fixed = {
+            name: latest[name]
             for name in structure.space.shared
-            if name not in search_space
+            if name in latest and name not in search_space
         }
-        region = Region(structure, {**elsewhere, **_given(trial)})
+        region = Region(structure, {**fixed, **_given(trial)})
         chosen = self._settle(study, trial, region, choose)
         return {name: chosen[name] for name in search_space if name in chosen}
 
