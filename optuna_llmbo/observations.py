@@ -116,7 +116,7 @@ def thin(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
 def _setting_the_scale(cube: np.ndarray) -> np.ndarray:
     """Which observations the scale is made of, (n,) bool: where a range has moved away, those in
     the range of today, if there are a few. The others count as its ends at most."""
-    inside: np.ndarray = ~((cube < 0) | (cube > 1)).any(axis=1)
+    inside: np.ndarray = np.asarray(~((cube < 0) | (cube > 1)).any(axis=1))
     return inside if inside.sum() >= _LEAST_INSIDE else np.ones_like(inside)
 
 
