@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas
+import pyarrow
+import pyarrow.parquet
 
 from optuna_llmbo.errors import InputError
 
@@ -36,3 +41,17 @@ def read(
             f"{os.fspath(path)!r} is no table of {of}: it lacks {', '.join(missing)}."
         )
     return table
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """A table's rows as they are stored; none if there is no table yet."""
+    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+
+def write(rows: Sequence[Mapping[str, Any]], path: Path, schema: pyarrow.Schema) -> None:
+    """Write a table, replacing the file when it is complete."""
+    scratch = path.with_name(path.name + ".writing")
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    pyarrow.parquet.write_table(table, scratch, compression="zstd")
+    scratch.replace(path)

@@ -372,7 +372,7 @@ class LLMBOSampler(BaseSampler):
         was_there = any(param_name in t.params for t in known)
         if has_started and was_there:
             if not plan.is_empty(trial):  # the model has not failed for this trial yet
-                chosen = self._complete(study, trial, known, {param_name: param_distribution})
+                chosen = self._complete(study, trial, known, param_name, param_distribution)
                 if param_name in chosen:
                     return chosen[param_name]
             self._warn_independent(study)
@@ -388,14 +388,15 @@ class LLMBOSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
         known: Sequence[FrozenTrial],
-        asked: Mapping[str, BaseDistribution],
+        name: str,
+        distribution: BaseDistribution,
     ) -> Configuration:
         """A parameter and what may follow it, given what the trial has suggested."""
-        if all(distribution.single() for distribution in asked.values()):
+        if distribution.single():
             return {}
-        distributions = {**latest_distributions(known), **trial.distributions, **asked}
-        distributions = {name: d for name, d in distributions.items() if not d.single()}
-        region = Region(read_structure(known, distributions), _given(trial), tuple(asked))
+        latest = {**latest_distributions(known), **trial.distributions, name: distribution}
+        distributions = {other: d for other, d in latest.items() if not d.single()}
+        region = Region(read_structure(known, distributions), _given(trial), (name,))
         return self._settle(study, trial, region, self._choose)
 
     def _record_alone(self, study: Study, trial: FrozenTrial, path: Path) -> None:

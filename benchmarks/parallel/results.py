@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas
 import pyarrow
-import pyarrow.parquet
 
 from benchmarks import parquet
 
@@ -54,19 +53,10 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     )
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The table's rows as they are stored; none if there is no table yet."""
-    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
-
-
 def add(path: Path, row: Mapping[str, Any]) -> None:
     """Add a study to a table, in place of an earlier run of it."""
-    rows = [other for other in rows_of(path) if key_of(other) != key_of(row)]
-    table = pyarrow.Table.from_pylist([*rows, dict(row)], schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".writing")
-    pyarrow.parquet.write_table(table, scratch, compression="zstd")
-    scratch.replace(path)
+    rows = [other for other in parquet.rows_of(path) if key_of(other) != key_of(row)]
+    parquet.write([*rows, row], path, SCHEMA)
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:

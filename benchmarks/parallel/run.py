@@ -24,6 +24,7 @@ import sys
 from typing import Any
 
 from benchmarks import console
+from benchmarks import parquet
 from benchmarks import postgres
 from benchmarks.parallel import results
 from benchmarks.parallel import study
@@ -119,7 +120,7 @@ def main() -> None:
             budget=arguments.budget,
             training=arguments.training,
         )
-        todo = plans if arguments.again else missing(plans, results.rows_of(arguments.table))
+        todo = plans if arguments.again else missing(plans, parquet.rows_of(arguments.table))
         print(f"{len(plans)} studies, {len(todo)} to run", file=sys.stderr)
         n_failed = run(todo, arguments.table) if todo else 0
     except InputError as error:

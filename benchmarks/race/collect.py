@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas
 import pyarrow
-import pyarrow.parquet
 
 from benchmarks import parquet
 from benchmarks.race import journal
@@ -72,20 +71,6 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     return parquet.read(path, SCHEMA.names, of="a race", made_by="benchmarks.race.collect")
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The table's rows as they are stored; none if there is no table yet."""
-    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
-
-
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write a table, replacing the file when it is complete."""
-    scratch = path.with_name(path.name + ".writing")
-    scratch.parent.mkdir(parents=True, exist_ok=True)
-    table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
-    pyarrow.parquet.write_table(table, scratch, compression="zstd")
-    scratch.replace(path)
-
-
 def main() -> None:
     """Merge the journals into the table."""
     parser = argparse.ArgumentParser(
@@ -94,10 +79,10 @@ def main() -> None:
     parser.add_argument("--journals", type=Path, nargs="+", default=[journal.RESULTS])
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
-    there = rows_of(arguments.table)
+    there = parquet.rows_of(arguments.table)
     found = [from_journal(r) for folder in arguments.journals for r in journal.read(folder)]
     rows = merge(there, found)
-    write(rows, arguments.table)
+    parquet.write(rows, arguments.table, SCHEMA)
     failed = sum(row["error"] is not None for row in rows)
     print(f"{arguments.table}: {len(rows)} studies, {failed} of them failed")
 

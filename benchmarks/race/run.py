@@ -25,6 +25,7 @@ import time
 from typing import Any
 
 from benchmarks import console
+from benchmarks import parquet
 from benchmarks import workers
 from benchmarks.provenance import commit
 from benchmarks.race import collect
@@ -193,7 +194,7 @@ def main() -> None:
         )
     except InputError as error:
         parser.error(str(error))
-    there = [*collect.rows_of(arguments.out / collect.TABLE_NAME), *journal.read(arguments.out)]
+    there = [*parquet.rows_of(arguments.out / collect.TABLE_NAME), *journal.read(arguments.out)]
     todo = plans if arguments.again else journal.missing(plans, there)
     print(f"{len(plans)} studies, {len(todo)} to run", file=sys.stderr)
     if todo and not arguments.dry_run:

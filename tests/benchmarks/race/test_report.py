@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 
+from benchmarks import parquet
 from benchmarks.race import collect
 from benchmarks.race import figures
 from benchmarks.race import report
@@ -152,7 +153,7 @@ def test_from_file_to_figures(
 ) -> None:
     rows = [r for r in make_rows() if r["task"] == "bbob-sphere-2d"]
     rows = [r | {"values": [v + 79.48 for v in r["values"]]} for r in rows]
-    collect.write(rows, tmp_path / "race.parquet")
+    parquet.write(rows, tmp_path / "race.parquet", collect.SCHEMA)
     options = ["--methods", "ours,random", "--table", str(tmp_path / "race.parquet")]
     options += ["--figures", str(tmp_path), "--at", "10,30"]
     monkeypatch.setattr(sys, "argv", ["report", *options])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import parquet
 from benchmarks.race import collect
 from benchmarks.race import journal
 from benchmarks.race import run
@@ -93,7 +94,7 @@ def test_what_was_collected_is_not_run_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--methods", "tpe", "--tasks", "lora-10", "--seeds", "1", "--budget", "3")
-    collect.write([collect.from_journal(record())], tmp_path / collect.TABLE_NAME)
+    parquet.write([collect.from_journal(record())], tmp_path / collect.TABLE_NAME, collect.SCHEMA)
     call(monkeypatch, tmp_path, *options, "--dry-run")
     assert "1 studies, 0 to run" in capsys.readouterr().err
 
