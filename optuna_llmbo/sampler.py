@@ -6,12 +6,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
-import time
 from typing import Any
-import zlib
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -26,46 +23,25 @@ from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import ACQUISITIONS
 from optuna_llmbo.advisor import Advisor
 from optuna_llmbo.advisor import Recommendation
+from optuna_llmbo.axis import Axis
 from optuna_llmbo.body import Pooling
 from optuna_llmbo.body import POOLINGS
-from optuna_llmbo.candidates import Region
 from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.design import Design
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
-from optuna_llmbo.history import sign_of
 from optuna_llmbo.knowledge import load_knowledge
+from optuna_llmbo.planner import Planner
 from optuna_llmbo.prior import check_ranges
 from optuna_llmbo.prior import Range
-from optuna_llmbo.provenance import Path
-from optuna_llmbo.space import Axis
-from optuna_llmbo.space import Configuration
-from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.start import advised_value
-from optuna_llmbo.start import start
 from optuna_llmbo.structure import informative
-from optuna_llmbo.structure import latest_distributions
-from optuna_llmbo.structure import read_structure
 from optuna_llmbo.structure import shared_distributions
-from optuna_llmbo.suggest import Choice
 from optuna_llmbo.suggest import Prediction
-from optuna_llmbo.suggest import Suggestion
-from optuna_llmbo.transfer import best_value
 from optuna_llmbo.transfer import SourceStudy
 
 
-# Under "optuna." so that Optuna's handler and verbosity apply.
-_logger = optuna.logging.get_logger(f"optuna.{__name__}")
-
-
 MAX_OBJECTIVES = 4
-
-_ATTEMPTS = 3
-"""How often to choose anew what another worker has just chosen."""
-
-_Chosen = tuple[Path, Configuration, Choice | None]
-_Choose = Callable[[Study, Suggestion, int], _Chosen]
 
 
 class LLMBOSampler(BaseSampler):
@@ -191,7 +167,7 @@ class LLMBOSampler(BaseSampler):
         source = None if kernel == "numeric" else llms.resolve(llm)
         if source is not None:
             llms.check_available(source)  # now, not after the start-up trials
-        self._advisor = Advisor(
+        advisor = Advisor(
             kernel=kernel,
             source=source,
             device=device,
@@ -206,13 +182,12 @@ class LLMBOSampler(BaseSampler):
             cost_aware=cost_aware,
             design=design if design is not None else Design(),
         )
-        self._n_startup_trials = n_startup_trials
+        if seed is None:
+            seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
+        self._planner = Planner(advisor, n_startup_trials, provenance, seed)
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
-        self._provenance = provenance
         self._warn_independent_sampling = warn_independent_sampling
-        self._seed = seed if seed is not None else int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
-        self._warned: set[tuple[int, str]] = set()
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler. Ours derives from the trial's number and needs none."""
@@ -223,7 +198,7 @@ class LLMBOSampler(BaseSampler):
         """Clear what a retried trial has inherited, and tell the independent sampler."""
         plan.forget(study, trial)
         provenance.forget(study, trial)
-        if self._provenance and trial.system_attrs.get("fixed_params"):
+        if self._planner.provenance and trial.system_attrs.get("fixed_params"):
             provenance.record(study, trial, "enqueued", seconds=0.0)
         if self._independent_sampler is not None:
             self._independent_sampler.before_trial(study, trial)
@@ -265,48 +240,8 @@ class LLMBOSampler(BaseSampler):
         if not search_space:
             return {}
         known = informative(compat.all_trials(study))
-        if len(known) < max(1, self._n_startup_trials):
-            structure = read_structure(known, search_space, always=search_space)
-            choose = self._start
-        else:
-            distributions = {**latest_distributions(known), **search_space}
-            structure = read_structure(known, distributions, always=search_space)
-            choose = self._choose
-        # A parameter that all trials have and that is not asked for is fixed somewhere else.
-        latest = known[-1].params if known else {}
-        fixed = {
-            name: latest[name]
-            for name in structure.space.shared
-            if name in latest and name not in search_space
-        }
-        region = Region(structure, {**fixed, **_given(trial)})
-        chosen = self._settle(study, trial, region, choose)
+        chosen = self._planner.plan_shared(study, trial, known, search_space)
         return {name: chosen[name] for name in search_space if name in chosen}
-
-    def _settle(
-        self, study: Study, trial: FrozenTrial, region: Region, choose: _Choose
-    ) -> Configuration:
-        """Choose and publish, and again if another worker has published the same just before."""
-        began = time.perf_counter()
-        for _ in range(_ATTEMPTS):
-            suggestion = self._advisor.suggestion(
-                study, region, current=trial.number, seed=self._seed_of(trial.number)
-            )
-            path, configuration, choice = choose(study, suggestion, trial.number)
-            plan.publish(study, trial, configuration, region.space.distributions)
-            if not configuration or not self._is_taken(study, trial, region.space, configuration):
-                break
-        if self._provenance:
-            provenance.record(
-                study,
-                trial,
-                path,
-                seconds=time.perf_counter() - began,
-                choice=choice,
-                signs=[sign_of(direction) for direction in study.directions],
-                text=self._advisor.text_of(suggestion) if self._used_text(path) else None,
-            )
-        return configuration
 
     def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
         """What the model expects of a configuration, in the objective's units.
@@ -322,8 +257,7 @@ class LLMBOSampler(BaseSampler):
             ValueError: if the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        seed = self._seed_of(len(compat.all_trials(study)))
-        return self._advisor.predict(study, params, seed=seed, warn=self._warner(study))
+        return self._advisor.predict(study, params, **self._asking(study))
 
     def recommend(self, study: Study) -> Recommendation:
         """The complete trial whose configuration the model expects the best value of.
@@ -337,8 +271,11 @@ class LLMBOSampler(BaseSampler):
             ValueError: if the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        seed = self._seed_of(len(compat.all_trials(study)))
-        return self._advisor.recommend(study, seed=seed, warn=self._warner(study))
+        return self._advisor.recommend(study, **self._asking(study))
+
+    def _asking(self, study: Study) -> dict[str, Any]:
+        seed = self._planner.seed_of(len(compat.all_trials(study)))
+        return {"seed": seed, "warn": self._planner.warner(study)}
 
     def sample_independent(
         self,
@@ -362,129 +299,40 @@ class LLMBOSampler(BaseSampler):
         planned = plan.intended(trial, {**trial.distributions, param_name: param_distribution})
         if param_name in planned and axis.contains(planned[param_name]):
             return planned[param_name]
-        if trial.number == 0 and self._advisor.design.recommended_first:
-            advice = self._first_value(trial, param_name, axis)
+        if trial.number == 0:
+            middle = self._independent_sampler is None
+            advice = self._planner.first_value(trial, param_name, axis, or_middle=middle)
             if advice is not None:
-                self._record_alone(study, trial, "default")
+                self._planner.record_alone(study, trial, "default")
                 return advice
         known = informative(compat.all_trials(study))
-        has_started = len(known) >= max(1, self._n_startup_trials)
+        has_started = self._planner.has_started(known)
         was_there = any(param_name in t.params for t in known)
         if has_started and was_there:
             if not plan.is_empty(trial):  # the model has not failed for this trial yet
-                chosen = self._complete(study, trial, known, param_name, param_distribution)
+                chosen = self._planner.plan_rest(
+                    study, trial, known, param_name, param_distribution
+                )
                 if param_name in chosen:
                     return chosen[param_name]
             self._warn_independent(study)
-        self._record_alone(study, trial, "independent" if has_started else "start-up")
+        self._planner.record_alone(study, trial, "independent" if has_started else "start-up")
         if self._independent_sampler is not None:
             return self._independent_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
-        return axis.from_unit(self._rng(trial.number, param_name).random())
+        return axis.from_unit(self._planner.rng(trial.number, param_name).random())
 
-    def _complete(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        known: Sequence[FrozenTrial],
-        name: str,
-        distribution: BaseDistribution,
-    ) -> Configuration:
-        """A parameter and what may follow it, given what the trial has suggested."""
-        if distribution.single():
-            return {}
-        latest = {**latest_distributions(known), **trial.distributions, name: distribution}
-        distributions = {other: d for other, d in latest.items() if not d.single()}
-        region = Region(read_structure(known, distributions), _given(trial), (name,))
-        return self._settle(study, trial, region, self._choose)
-
-    def _record_alone(self, study: Study, trial: FrozenTrial, path: Path) -> None:
-        """Of a trial that begins with a parameter alone; else what chose the others stands."""
-        if self._provenance and not provenance.is_recorded(trial):
-            provenance.record(study, trial, path, seconds=0.0)
+    @property
+    def _advisor(self) -> Advisor:
+        return self._planner.advisor
 
     def _warn_independent(self, study: Study) -> None:
         if self._warn_independent_sampling:
-            self._warn_once(
-                study,
+            self._planner.warner(study)(
                 "the model could not choose a trial's parameters, which are sampled independently "
-                "of each other; warn_independent_sampling=False silences this.",
+                "of each other; warn_independent_sampling=False silences this."
             )
-
-    def _first_value(self, trial: FrozenTrial, name: str, axis: Axis) -> Any | None:
-        """What was best in another study; what the packs recommend, as far as the names so far
-        tell; else the middle, unless an independent sampler is to choose."""
-        best = best_value(self._advisor.source_studies, name)
-        if best is not None and axis.contains(best):
-            return best
-        knowledge = self._advisor.knowledge.relevant([*trial.params, name])
-        advice = advised_value(knowledge, 0, axis, name)
-        # Out of range, it is most likely advice for another kind of study.
-        if advice is not None and advice == knowledge.recommended_value(0, name):
-            return advice
-        return axis.from_unit(0.5) if self._independent_sampler is None else None
-
-    def _start(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
-        design = self._advisor.design
-        configuration, is_advised = start(
-            suggestion.space,
-            suggestion.knowledge if design.recommended_first else None,
-            suggestion.sources,
-            suggestion.history,
-            suggestion.prior.warp if design.prior_start else lambda points: points,
-            index=number,
-            rng=self._rng("start-up"),
-        )
-        return "default" if is_advised else "start-up", configuration, None
-
-    def _choose(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
-        if not suggestion.history.n_observed:  # none of the trials is of use in this space
-            return self._start(study, suggestion, number)
-        answer = self._advisor.choose(suggestion, self._warner(study))
-        if answer is None:
-            return "independent", {}, None
-        choice, kernel = answer
-        path: Path = "model" if kernel == self._advisor.kernel else "fallback"
-        return path, choice.configuration, choice
-
-    def _used_text(self, path: Path) -> bool:
-        return path == "model" and self._advisor.kernel != "numeric"
-
-    def _is_taken(
-        self, study: Study, trial: FrozenTrial, space: SearchSpace, configuration: Configuration
-    ) -> bool:
-        """Whether a trial that was begun before this one, and is running, tries the same."""
-        running = [
-            t
-            for t in compat.all_trials(study)
-            if t.state == TrialState.RUNNING and t.number < trial.number
-        ]
-        others = (space.restrict(plan.intended(t, space.distributions)) for t in running)
-        key = space.key(configuration)
-        return any(other is not None and space.key(other) == key for other in others)
-
-    def _seed_of(self, number: int) -> int:
-        return int(self._rng(number, "suggestion").integers(2**31))
-
-    def _rng(self, *purpose: int | str) -> np.random.Generator:
-        """Random numbers of the seed and a purpose, the same in every process."""
-        words = [zlib.crc32(str(word).encode()) for word in purpose]
-        return np.random.default_rng([self._seed, *words])
-
-    def _warner(self, study: Study) -> Callable[[str], None]:
-        return lambda message: self._warn_once(study, message)
-
-    def _warn_once(self, study: Study, message: str) -> None:
-        key = (compat.study_id(study), message.split(":")[0])
-        if key not in self._warned:
-            self._warned.add(key)
-            _logger.warning(message)
-
-
-def _given(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters of a trial that are chosen already: enqueued, or suggested before."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _check_objectives(study: Study) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from optuna_llmbo.axis import Axis
 from optuna_llmbo.candidates import startup_configuration
 from optuna_llmbo.history import History
 from optuna_llmbo.knowledge import Knowledge
-from optuna_llmbo.space import Axis
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import SearchSpace
 from optuna_llmbo.transfer import best_configurations

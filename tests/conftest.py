@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from optuna_llmbo import embedding_cache
+from optuna_llmbo.errors import warn_once
 from tests.tiny import make_tiny_llm
 
 
@@ -53,7 +54,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def warnings_logged() -> Iterator[list[str]]:
-    """What goes to Optuna's logger at the level of a warning, while the test runs."""
+    """What goes to Optuna's logger at the level of a warning, while the test runs: all of it, also
+    what another test has been told in this process."""
+    warn_once.cache_clear()
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ from optuna.samplers import PartialFixedSampler
 import pytest
 
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo.planner import Planner
 
 
 def paths(study: optuna.Study) -> list[str]:
@@ -38,9 +39,9 @@ def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
 
 def test_a_branch_costs_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = []
-    settle = LLMBOSampler._settle
+    settle = Planner._settle
     monkeypatch.setattr(
-        LLMBOSampler, "_settle", lambda *args: fits.append(args[2].number) or settle(*args)
+        Planner, "_settle", lambda *args: fits.append(args[2].number) or settle(*args)
     )
     study = optuna.create_study(sampler=LLMBOSampler(seed=0))
     study.optimize(three_ways, n_trials=25)

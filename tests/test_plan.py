@@ -16,7 +16,6 @@ import pytest
 from optuna_llmbo import compat
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo import plan
-from optuna_llmbo import sampler as sampler_module
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -89,15 +88,18 @@ def test_the_next_worker_stays_away_from_what_is_only_planned() -> None:
 
 
 @pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize("begun", ["earlier", "later"])
+@pytest.mark.parametrize("finishes", [False, True])
 def test_two_workers_that_choose_at_the_same_moment(
-    monkeypatch: pytest.MonkeyPatch, started: bool
+    monkeypatch: pytest.MonkeyPatch, started: bool, begun: str, finishes: bool
 ) -> None:
     """The other one publishes the same while this one chooses: this one chooses anew."""
     space = {name: IntDistribution(0, 3) for name in "ab"}
     study = optuna.create_study(sampler=LLMBOSampler(seed=0, n_startup_trials=4))
     for i in range(6 if started else 1):
         study.tell(study.ask(space), float(i))
-    other, own = study.ask(), study.ask()
+    two = [study.ask(), study.ask()]
+    other, own = two if begun == "earlier" else reversed(two)
     publish = plan.publish
     published: list[dict[str, Any]] = []
 
@@ -105,11 +107,29 @@ def test_two_workers_that_choose_at_the_same_moment(
         if not published:
             publish(study, frozen(study, other.number), *rest)
         published.append(dict(rest[0]))
+        if finishes and len(published) == 1:
+            for name, value in published[0].items():
+                study._storage.set_trial_param(other._trial_id, name, value, space[name])
+            study.tell(other, 1.0)
         publish(study, trial, *rest)
 
-    monkeypatch.setattr(sampler_module.plan, "publish", publish_both)
+    monkeypatch.setattr(plan, "publish", publish_both)
     values = {name: own.suggest_int(name, 0, 3) for name in "ab"}
     assert len(published) == 2 and published[0] != published[1] == values
+
+
+def test_what_was_known_to_be_tried_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space that is exhausted is no reason to choose anew."""
+    study = optuna.create_study(sampler=LLMBOSampler(seed=0, n_startup_trials=2))
+    space = {"a": IntDistribution(0, 2)}
+    for i in range(3):
+        study.tell(study.ask(space), float(i))
+    study.ask(space)
+    published = []
+    publish = plan.publish
+    monkeypatch.setattr(plan, "publish", lambda *args: published.append(args) or publish(*args))
+    study.ask(space)
+    assert len(published) == 1
 
 
 def test_a_retried_trial_is_chosen_as_any_other() -> None:

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
-from optuna_llmbo.space import Axis
+from optuna_llmbo.axis import Axis
 from optuna_llmbo.space import SearchSpace
 
 

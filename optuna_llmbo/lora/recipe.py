@@ -14,8 +14,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from optuna_llmbo.axis import Axis
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space import Axis
 
 
 VARIANTS = ("lora", "rslora", "dora")

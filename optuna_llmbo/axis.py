@@ -1,0 +1,199 @@
+"""One hyperparameter's values and their places in the unit interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+import math
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+
+_FARTHEST = 1.0
+"""How far outside the unit interval a value outside the range may be: one more range."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter: between its values and the unit interval.
+
+    Numbers keep their order, on a log scale where the distribution says so. Categorical choices
+    that are all numbers are ordinal: their place in sorted order counts, not their size. Other
+    choices have no order.
+    """
+
+    distribution: BaseDistribution
+
+    @cached_property
+    def n_values(self) -> float:
+        """How many values there are; infinite for a float without a step."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return len(d.choices)
+        if d.single():
+            return 1
+        step = _step(d)
+        return math.inf if step is None else round((d.high - d.low) / step) + 1  # type: ignore[attr-defined]
+
+    @cached_property
+    def is_nominal(self) -> bool:
+        """Whether the values have no order: choices that are not all numbers."""
+        d = self.distribution
+        return isinstance(d, CategoricalDistribution) and not all(map(_is_number, d.choices))
+
+    @property
+    def width(self) -> int:
+        """Columns in the unit cube: one, or one a choice for three or more nominal choices."""
+        return int(self.n_values) if self.is_nominal and self.n_values > 2 else 1
+
+    def places(self) -> np.ndarray:
+        """The places of all values of a finite axis, in order, in [0, 1]."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution) or d.single() or not _is_log(d):
+            return (np.arange(int(self.n_values)) + 0.5) / self.n_values
+        return self._place(d.low + np.arange(int(self.n_values)) * (_step(d) or 1))  # type: ignore[attr-defined]
+
+    def numbers(self, units: np.ndarray) -> np.ndarray:
+        """The values at points of [0, 1] as float64, nan for choices without an order.
+
+        Every value of a finite axis owns an equal share of the interval (on a log scale, the
+        share that rounds to it).
+        """
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            if self.is_nominal:
+                return np.full(len(units), np.nan)
+            return np.array(d.choices, dtype=np.float64)[self._order][self._index(units)]
+        if d.single():
+            return np.full(len(units), float(d.low))  # type: ignore[attr-defined]
+        if _is_log(d):
+            low, high = self._log_bounds
+            return self._admit(np.exp(low + units * (high - low)))
+        step = _step(d)
+        low, high = d.low, d.high  # type: ignore[attr-defined]
+        offset = units * (high - low) if step is None else self._index(units) * step
+        return self._admit(low + offset)
+
+    def snap(self, units: np.ndarray) -> np.ndarray:
+        """The places of the values at points of [0, 1]."""
+        if math.isinf(self.n_values):
+            return np.clip(units, 0.0, 1.0)
+        if _is_log(self.distribution) and not self.distribution.single():
+            return self._place(self.numbers(units))
+        return (self._index(units) + 0.5) / self.n_values
+
+    def from_unit(self, u: float) -> Any:
+        """The value at `u` in [0, 1]."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return d.choices[self._order[int(self._index(np.array([u]))[0])]]
+        return self._typed(self.numbers(np.array([u]))[0])
+
+    def to_unit(self, value: Any) -> float:
+        """The place of `value`: in [0, 1], or up to one range outside if it is out of range.
+
+        So a range that has changed keeps what was learned of the values that it has lost.
+        """
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            index = int(np.flatnonzero(self._order == int(d.to_internal_repr(value)))[0])
+            return (index + 0.5) / len(d.choices)
+        if d.single():
+            return 0.5
+        return float(self._place(np.array([value], dtype=np.float64))[0])
+
+    def place(self, number: float) -> float:
+        """The place in [0, 1] next to a number's; nan without an order."""
+        d = self.distribution
+        if not isinstance(d, CategoricalDistribution):
+            return self.to_unit(min(max(number, d.low), d.high))  # type: ignore[attr-defined]
+        if self.is_nominal:
+            return math.nan
+        choices = np.array(d.choices, dtype=np.float64)[self._order]
+        return float(np.interp(number, choices, self.places()))
+
+    def has_place(self, value: Any) -> bool:
+        """Whether a value is one of the choices, or any number."""
+        d = self.distribution
+        return (
+            self.contains(value) if isinstance(d, CategoricalDistribution) else _is_number(value)
+        )
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value is one of the choices, or a number within the range."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return any(type(c) is type(value) and (c == value or c is value) for c in d.choices)
+        return _is_number(value) and d.low <= value <= d.high  # type: ignore[attr-defined]
+
+    def nearest(self, value: Any) -> Any | None:
+        """The admissible value closest to `value`, or None where closeness means nothing."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            if any(type(c) is type(value) and c == value for c in d.choices):
+                return value
+            numbers = [c for c in d.choices if _is_number(c)] if _is_number(value) else []
+            return min(numbers, key=lambda c: abs(c - value), default=None)
+        if not _is_number(value):
+            return None
+        return self._typed(self._admit(np.array([value], dtype=np.float64))[0])
+
+    def _place(self, values: np.ndarray) -> np.ndarray:
+        """Places of numbers in [0, 1]; not for categorical or single-valued distributions."""
+        d = self.distribution
+        low, high = d.low, d.high  # type: ignore[attr-defined]
+        if _is_log(d):
+            log_low, log_high = self._log_bounds
+            logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+            places = (logs - log_low) / (log_high - log_low)
+        elif (step := _step(d)) is None:
+            places = (values - low) / (high - low)
+        else:
+            places = (np.round((values - low) / step) + 0.5) / self.n_values
+        return np.clip(places, -_FARTHEST, 1 + _FARTHEST)
+
+    def _admit(self, values: np.ndarray) -> np.ndarray:
+        d = self.distribution
+        step = _step(d)
+        low, high = d.low, d.high  # type: ignore[attr-defined]
+        if step is not None:
+            values = low + np.round((values - low) / step) * step
+        return np.clip(values, low, high)
+
+    def _typed(self, value: float) -> int | float:
+        return int(value) if isinstance(self.distribution, IntDistribution) else float(value)
+
+    def _index(self, units: np.ndarray) -> np.ndarray:
+        n = int(self.n_values)
+        return np.clip((units * n).astype(int), 0, n - 1)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        choices = self.distribution.choices  # type: ignore[attr-defined]
+        indices = list(range(len(choices)))
+        return np.array(indices if self.is_nominal else sorted(indices, key=lambda i: choices[i]))
+
+    @property
+    def _log_bounds(self) -> tuple[float, float]:
+        d = self.distribution
+        margin = 0.5 if isinstance(d, IntDistribution) else 0.0
+        return math.log(d.low - margin), math.log(d.high + margin)  # type: ignore[attr-defined]
+
+
+def _step(distribution: BaseDistribution) -> float | int | None:
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return distribution.step
+    raise TypeError(f"unknown distribution {distribution!r}")
+
+
+def _is_log(distribution: BaseDistribution) -> bool:
+    return bool(getattr(distribution, "log", False))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
