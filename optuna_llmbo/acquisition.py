@@ -28,6 +28,7 @@ from linear_operator.utils.warnings import NumericalWarning
 import torch
 from torch import Tensor
 
+from optuna_llmbo.joint_posterior import JointPosteriors
 from optuna_llmbo.torch_state import one_thread
 
 
@@ -131,7 +132,7 @@ def _common(situation: Situation, k: int, seed: int) -> dict[str, Any]:
         situation.model.models if isinstance(situation.model, ModelListGP) else [situation.model]
     )
     return {
-        "model": ModelListGP(*targets, *situation.constraints) if constraints else situation.model,
+        "model": JointPosteriors([*targets, *situation.constraints]),
         "X_baseline": situation.observed,
         "sampler": SobolQMCNormalSampler(torch.Size([_N_SAMPLES[k]]), seed=seed),
         "X_pending": situation.pending if len(situation.pending) else None,

@@ -57,7 +57,8 @@ ARROWS = {
     "surrogate": {"covariance", "design", "encoder", "errors", "text_view", "torch_state"},
     "feasibility": {"covariance", "surrogate"},
     "cost": {"covariance", "surrogate", "torch_state"},
-    "acquisition": {"torch_state"},
+    "joint_posterior": set(),
+    "acquisition": {"joint_posterior", "torch_state"},
     "suggest": {
         "acquisition",
         "candidates",
@@ -141,8 +142,8 @@ KNOWN_BY = {
     "datasets": {"lora"},
     "rich": {"cli", "live"},
     "typer": {"cli"},
-    "gpytorch": {"covariance", "surrogate", "text_view"},
-    "botorch": {"surrogate", "text_view", "feasibility", "acquisition"},
+    "gpytorch": {"covariance", "surrogate", "text_view", "joint_posterior"},
+    "botorch": {"surrogate", "text_view", "feasibility", "joint_posterior", "acquisition"},
 }
 
 
