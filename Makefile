@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+OLDEST_OPTUNA := .venv/oldest-optuna
 
 DEMO_STORAGE ?= sqlite:///demo.db
 
@@ -12,7 +13,7 @@ SMALL ?= --seeds 3 --budget 20 --jobs 2
 SMALL_METHODS := ours-numeric,gp,tpe,random
 SMALL_RESULTS := benchmarks/results/race/small
 
-.PHONY: demo test lint types dashboard race race-small clean
+.PHONY: demo test test-oldest-optuna lint types dashboard race race-small clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -37,8 +38,19 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy optuna_llmbo
 
-test: lint types
+test: lint types test-oldest-optuna
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The sampler on the oldest Optuna that pyproject.toml allows, beside the one that is installed.
+test-oldest-optuna: $(OLDEST_OPTUNA)
+	PYTHONPATH=$(OLDEST_OPTUNA) $(BIN)/python -m pytest -n 2 tests/test_optuna_suite.py::TestNumeric \
+		tests/test_history.py tests/test_plan.py tests/test_provenance.py \
+		tests/test_sampler.py::test_constraints
+
+$(OLDEST_OPTUNA): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
+		optuna==$$(sed -n 's/.*"optuna>=\([0-9.]*\)".*/\1.0/p' pyproject.toml)
+	touch $@
 
 comma := ,
 
