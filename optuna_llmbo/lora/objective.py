@@ -68,11 +68,14 @@ class LoRAObjective:
         extra_metrics: by name, what else to measure of a trained model: functions of the model,
             its tokenizer and the validation examples. Recorded, not searched on.
         space: distributions by parameter name; or a function from the trial to a dict of
-            hyperparameters; or None for `default_space`. Names are those of `LoRARecipe`, or
-            r, lora_r, alpha, alpha_ratio (alpha / rank), dropout, lr. What is not named keeps
-            its default.
-        variant: "lora", "rslora" or "dora".
-        epochs: passes over the proxy.
+            hyperparameters; or None for `default_space`. Names are those of `LoRARecipe`,
+            whose fields can all be searched, or their aliases (`hyperparameters.ALIASES`), or
+            alpha_ratio (alpha / rank). What is not named keeps its default.
+        variant: "lora", "rslora", "dora", "pissa", "olora" or "lora+", unless the space has it.
+        epochs: passes over the proxy, unless the space has them.
+        defaults: other hyperparameters of the default configuration, by name, such as
+            {"target_modules": "attention", "schedule": "cosine"}. What the space does not name is
+            taken from here in every trial.
         max_length: examples with more tokens are left out, before anything is split or sampled.
         prompt_column: default: prompt, instruction or question.
         response_column: default: response, output or answer.
@@ -98,6 +101,7 @@ class LoRAObjective:
         space: Space | None = None,
         variant: str = "lora",
         epochs: int = 1,
+        defaults: Mapping[str, Any] | None = None,
         max_length: int = 512,
         prompt_column: str | None = None,
         response_column: str | None = None,
@@ -116,8 +120,7 @@ class LoRAObjective:
             metric=metric,
             extra_metrics=dict(extra_metrics or {}),
             space=space,
-            variant=variant,
-            epochs=epochs,
+            defaults={"variant": variant, "epochs": epochs, **(defaults or {})},
             max_length=max_length,
             prompt_column=prompt_column,
             response_column=response_column,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 import math
 import os
@@ -20,6 +21,8 @@ from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.recipe import DEFAULT
+from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
 from optuna_llmbo.lora.tokens import Example
 
@@ -43,8 +46,7 @@ class Options:
     metric: str
     extra_metrics: Mapping[str, Metric]
     space: spaces.Space | None
-    variant: str
-    epochs: int
+    defaults: Mapping[str, Any]
     max_length: int
     prompt_column: str | None
     response_column: str | None
@@ -92,14 +94,15 @@ def prepare(options: Options) -> Prepared:
     train, validation = usable
     chosen = data.subset(len(train), options.proxy, options.seed)
     proxy = tuple(train[i] for i in chosen)
-    space = spaces.check(options.space, n_examples=len(proxy), variant=options.variant)
+    defaults = LoRARecipe.from_params(options.defaults)
+    space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     base_loss = validation_loss(loaded.model, validation, batch_size=options.micro_batch_size)
     if not math.isfinite(base_loss):
         raise InputError(
             f"the validation loss of {loaded.source} is {base_loss} before any training, in "
             f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
         )
-    record = _fingerprint(options, loaded, proxy, validation)
+    record = _fingerprint(options, loaded, proxy, validation) | _differing(defaults)
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
@@ -120,7 +123,7 @@ def _check_options(options: Options) -> None:
                 f"extra_metrics[{name!r}]={metric!r}: expected a function of the model, its "
                 "tokenizer and the validation examples."
             )
-    for name, most in (("epochs", None), ("micro_batch_size", None), ("reports", 100)):
+    for name, most in (("micro_batch_size", None), ("reports", 100)):
         _check_count(name, getattr(options, name), most)
     _check_count("max_length", options.max_length, None)
     data.check_proxy(options.proxy)
@@ -202,9 +205,18 @@ def _fingerprint(
         "validation_hash": tokens.digest(validation),
         "proxy": options.proxy,
         "metric": options.metric,
-        "variant": options.variant,
-        "epochs": options.epochs,
         "max_length": options.max_length,
         "seed": options.seed,
         "dtype": str(loaded.dtype),
     }
+
+
+def _differing(defaults: LoRARecipe) -> dict[str, Any]:
+    """Variant and epochs, and what else is not as usual of what a space may leave to the default.
+
+    What most studies share is left out, so that their fingerprints stay what they were.
+    """
+    usual, ours = asdict(DEFAULT), asdict(defaults)
+    own = {name: value for name, value in ours.items() if value != usual[name]}
+    about = {"variant": own.pop("variant", "lora"), "epochs": own.pop("epochs", 1)}
+    return about | ({"defaults": own} if own else {})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
-import difflib
-import math
-import numbers
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -16,57 +14,12 @@ from optuna.distributions import IntDistribution
 
 from optuna_llmbo.axis import Axis
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.hyperparameters import checked
+from optuna_llmbo.lora.hyperparameters import roles_of
 
 
-VARIANTS = ("lora", "rslora", "dora")
-
-_ALIASES = {
-    "rank": "rank",
-    "r": "rank",
-    "lora_r": "rank",
-    "alpha": "lora_alpha",
-    "lora_alpha": "lora_alpha",
-    "alpha_ratio": "alpha_ratio",
-    "dropout": "lora_dropout",
-    "lora_dropout": "lora_dropout",
-    "batch_size": "batch_size",
-    "lr": "learning_rate",
-    "learning_rate": "learning_rate",
-}
-_WHOLE = ("rank", "batch_size")
 _MAX_BATCH = 256
 _MIN_STEPS = 4  # optimizer steps that every run of the default space makes
-
-
-def checked(role: str, value: Any) -> Any:
-    """`value` as a plain int or float, if the field `role` can have it.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    whole = role in _WHOLE
-    kind: Any = numbers.Integral if whole else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-        expected = "an integer" if whole else "a finite number"
-        raise InputError(f"{role}={value!r}: expected {expected}.")
-    number = int(value) if whole else float(value)
-    if whole and number < 1:
-        raise InputError(f"{role}={number!r}: it must be at least 1.")
-    if role == "lora_dropout" and not 0 <= number < 1:
-        raise InputError(f"{role}={number!r}: it must be at least 0 and below 1.")
-    if role in ("lora_alpha", "alpha_ratio", "learning_rate") and number <= 0:
-        raise InputError(f"{role}={number!r}: it must be above 0.")
-    return number
-
-
-def check_variant(variant: str) -> None:
-    """Check that `variant` is one of `VARIANTS`.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}.")
 
 
 @dataclass(frozen=True)
@@ -88,12 +41,39 @@ class LoRARecipe:
     learning_rate: float
     """Peak rate of AdamW, > 0."""
     variant: str = "lora"
-    """One of `VARIANTS`."""
+    """"lora"; "rslora", the update is alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732);
+    "dora" (Liu et al. 2024, arXiv:2402.09353); "pissa" (Meng, Wang & Zhang 2024,
+    arXiv:2404.02948) and "olora" (Buyukakyuz 2024, arXiv:2406.01775), which start at a part of the
+    weights themselves; "lora+", LoRA with two rates: read by `from_params`, its `lr_ratio` is 16
+    where none is given."""
+    lr_ratio: float = 1.0
+    """Learning rate of B over that of A, > 0 (LoRA+: Hayou, Ghosh & Yu 2024, arXiv:2402.12354)."""
+    target_modules: str = "all-linear"
+    """Which linear layers get an adapter: "all-linear" but the vocabulary projection,
+    "attention", "mlp", or names with commas between them."""
+    bias: str = "none"
+    """Which biases are trained too: "none", "all", or "lora_only", those of the target modules."""
+    init: str = "default"
+    """How A starts (B at zero): "default" is Kaiming's uniform; "gaussian"; "orthogonal" both."""
+    warmup_ratio: float = 0.1
+    """Share of the steps in which the rate rises, in [0, 1)."""
+    schedule: str = "linear"
+    """How the rate falls after that: "linear" or "cosine" to zero, or "constant": not at all."""
+    weight_decay: float = 0.0
+    """Of AdamW, decoupled, >= 0; not on biases."""
+    epochs: int = 1
+    """Passes over the training data of a trial, >= 1."""
+    optimizer: str = "adamw"
+    """"adamw"; "adafactor" with the given rate; "adamw-8bit" of bitsandbytes, on CUDA."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "lora_alpha", "lora_dropout", "batch_size", "learning_rate"):
-            object.__setattr__(self, name, checked(name, getattr(self, name)))
-        check_variant(self.variant)
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, checked(field.name, getattr(self, field.name)))
+        if self.init != "default" and self.variant in ("pissa", "olora"):
+            raise InputError(
+                f"init={self.init!r}: the variant {self.variant!r} is an initialization of its "
+                "own; leave init at 'default'."
+            )
 
     @property
     def alpha_ratio(self) -> float:
@@ -107,7 +87,7 @@ class LoRARecipe:
         """Read the parameters of a trial.
 
         Args:
-            params: values by name; see `role_of` for the names. `alpha_ratio` is alpha / rank.
+            params: values by name; see `hyperparameters.ALIASES`. `alpha_ratio` is alpha / rank.
             defaults: what is not named comes from here. Where neither alpha nor its ratio is
                 named, the ratio is kept and not alpha, so that the rank alone does not rescale
                 the update. Default: `DEFAULT`.
@@ -116,18 +96,20 @@ class LoRARecipe:
             InputError: if a name is unknown or given twice, or a value is not admissible.
         """
         defaults = DEFAULT if defaults is None else defaults
-        roles = roles_of(params)
-        values = {role: params[name] for role, name in roles.items()}
-        rank = checked("rank", values.get("rank", defaults.rank))
-        ratio = checked("alpha_ratio", values.get("alpha_ratio", defaults.alpha_ratio))
-        return cls(
-            rank=rank,
-            lora_alpha=values.get("lora_alpha", ratio * rank),
-            lora_dropout=values.get("lora_dropout", defaults.lora_dropout),
-            batch_size=values.get("batch_size", defaults.batch_size),
-            learning_rate=values.get("learning_rate", defaults.learning_rate),
-            variant=defaults.variant,
-        )
+        values = {role: params[name] for role, name in roles_of(params).items()}
+        if "lora_alpha" not in values:
+            rank = checked("rank", values.get("rank", defaults.rank))
+            ratio = checked("alpha_ratio", values.pop("alpha_ratio", defaults.alpha_ratio))
+            values["lora_alpha"] = ratio * rank
+        if defaults.lr_ratio == _usual_lr_ratio(defaults.variant):
+            variant = values.get("variant", defaults.variant)
+            values.setdefault("lr_ratio", _usual_lr_ratio(variant))
+        return dataclasses.replace(defaults, **values)
+
+
+def _usual_lr_ratio(variant: str) -> float:
+    """16 for LoRA+, as recommended (Hayou, Ghosh & Yu 2024, arXiv:2402.12354)."""
+    return 16.0 if variant == "lora+" else 1.0
 
 
 # Where people start, and hence the control: a rate of 2e-4 and a batch of 16 are QLoRA's for 7B
@@ -165,30 +147,34 @@ def default_space(n_examples: int) -> dict[str, BaseDistribution]:
     }
 
 
-def default_params(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def default_params(
+    space: Mapping[str, BaseDistribution], defaults: LoRARecipe | None = None
+) -> dict[str, Any]:
     """The default configuration in a space's own names, for `study.enqueue_trial`.
 
     Where the default lies outside a distribution, the nearest admissible value is taken (a batch
-    of 16 in a space that ends at 12 becomes 12). If the space has alpha instead of its ratio,
-    alpha follows the rank so that the ratio stays the default's.
+    of 16 in a space that ends at 12 becomes 12), of words the first. If the space has alpha
+    instead of its ratio, alpha follows the rank so that the ratio stays the default's.
+
+    Args:
+        space: distributions by parameter name.
+        defaults: the default configuration; default: `DEFAULT`.
 
     Raises:
         InputError: if a name is unknown, or given twice.
     """
+    defaults = DEFAULT if defaults is None else defaults
     roles = roles_of(space)
-    rank: Any = DEFAULT.rank
+    rank: Any = defaults.rank
     if "rank" in roles:
-        rank = Axis(space[roles["rank"]]).nearest(DEFAULT.rank)
-    targets = {
+        rank = Axis(space[roles["rank"]]).nearest(defaults.rank)
+    targets = dataclasses.asdict(defaults) | {
         "rank": rank,
-        "lora_alpha": DEFAULT.alpha_ratio * rank,
-        "alpha_ratio": DEFAULT.alpha_ratio,
-        "lora_dropout": DEFAULT.lora_dropout,
-        "batch_size": DEFAULT.batch_size,
-        "learning_rate": DEFAULT.learning_rate,
+        "lora_alpha": defaults.alpha_ratio * rank,
+        "alpha_ratio": defaults.alpha_ratio,
     }
     names = {name: role for role, name in roles.items()}
-    return {name: Axis(space[name]).nearest(targets[names[name]]) for name in space}
+    return {name: _nearest(space[name], targets[names[name]]) for name in space}
 
 
 def check_space(space: Mapping[str, BaseDistribution], n_examples: int) -> None:
@@ -215,36 +201,11 @@ def check_space(space: Mapping[str, BaseDistribution], n_examples: int) -> None:
                 )
 
 
-def roles_of(params: Mapping[str, Any]) -> dict[str, str]:
-    """Which parameter plays which role: `{"rank": "lora_r", ...}`.
-
-    Raises:
-        InputError: if a name is unknown, or two names play one role (alpha and alpha_ratio do).
-    """
-    roles: dict[str, str] = {}
-    for name in params:
-        role = role_of(name)
-        rivals = ("lora_alpha", "alpha_ratio") if "alpha" in role else (role,)
-        taken = next((roles[rival] for rival in rivals if rival in roles), None)
-        if taken is not None:
-            raise InputError(f"{taken!r} and {name!r} set the same thing: give one of them.")
-        roles[role] = name
-    return roles
-
-
-def role_of(name: str) -> str:
-    """The field of `LoRARecipe` (or "alpha_ratio") that a parameter name stands for.
-
-    Raises:
-        InputError: if the name is unknown, with the nearest known one.
-    """
-    if name in _ALIASES:
-        return _ALIASES[name]
-    close = difflib.get_close_matches(str(name), _ALIASES, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(
-        f"unknown hyperparameter {name!r}.{hint} Known: {', '.join(sorted(_ALIASES))}."
-    )
+def _nearest(distribution: BaseDistribution, target: Any) -> Any:
+    nearest = Axis(distribution).nearest(target)
+    if nearest is None and isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return nearest
 
 
 def _extremes(name: str, distribution: Any) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import torch
 
 from optuna_llmbo.lora import train as training
+from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.prepare import Options
@@ -77,12 +78,11 @@ class Run:
     def _train(self) -> float:
         model, options = self.prepared.model, self.options
         loss, reported = math.nan, 0
-        with training.adapter(model, self.recipe, options.seed):
+        with adapter(model, self.recipe, options.seed):
             for step in training.training_steps(
                 model,
                 self.prepared.train,
                 self.recipe,
-                epochs=options.epochs,
                 micro_batch_size=options.micro_batch_size,
                 seed=options.seed,
             ):
@@ -129,8 +129,9 @@ class Run:
 
     def _record(self, seconds: float, memory: int) -> None:
         examples = len(self.prepared.train)
-        planned = training.step_count(examples, self.recipe.batch_size, self.options.epochs)
-        left_over = self.options.epochs * examples - planned * self.recipe.batch_size
+        recipe = self.recipe
+        planned = training.step_count(examples, recipe.batch_size, recipe.epochs)
+        left_over = recipe.epochs * examples - planned * recipe.batch_size
         values = {
             "seconds": round(seconds, 3),
             "steps": self.steps,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from optuna.distributions import IntDistribution
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import recipe as recipes
+from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.space import suggest
 
@@ -33,7 +33,8 @@ class CheckedSpace:
     function: SpaceFunction | None
     default_params: Mapping[str, Any] | None
     """The default configuration; None if a function's parameters cannot express it."""
-    variant: str
+    defaults: LoRARecipe
+    """What the space does not name comes from here."""
     n_examples: int
     """Training examples of a trial; no batch is larger."""
 
@@ -53,8 +54,7 @@ class CheckedSpace:
         Raises:
             InputError: if a name or a value cannot be trained.
         """
-        defaults = dataclasses.replace(recipes.DEFAULT, variant=self.variant)
-        recipe = LoRARecipe.from_params(params, defaults)
+        recipe = LoRARecipe.from_params(params, self.defaults)
         if recipe.batch_size > self.n_examples:
             raise InputError(
                 f"a batch of {recipe.batch_size} is larger than the {self.n_examples} examples "
@@ -68,7 +68,7 @@ class CheckedSpace:
         return None if self.default_params is None else self.recipe(self.default_params)
 
 
-def check(space: Space | None, *, n_examples: int, variant: str) -> CheckedSpace:
+def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> CheckedSpace:
     """Check a space before the first trial.
 
     Of a function only the parameters that it asks for on the way to the default configuration
@@ -78,37 +78,38 @@ def check(space: Space | None, *, n_examples: int, variant: str) -> CheckedSpace
         space: distributions by name, a function from the trial to a dict of values by name, or
             None for `default_space`.
         n_examples: training examples of a trial.
-        variant: of the adapter.
+        defaults: the default configuration; what the space does not name comes from it.
 
     Raises:
         InputError: if the space admits a value that cannot be trained.
     """
-    recipes.check_variant(variant)
     if space is None:
         space = recipes.default_space(n_examples)
     if callable(space):
-        return _check_function(space, n_examples, variant)
+        return _check_function(space, n_examples, defaults)
     if not isinstance(space, Mapping):
         raise InputError(
             f"space={space!r}: expected a dict of optuna.distributions, a function of the "
             "trial, or None."
         )
     recipes.check_space(space, n_examples)
-    default = recipes.default_params(space)
-    checked = CheckedSpace(dict(space), None, default, variant, n_examples)
+    default = recipes.default_params(space, defaults)
+    checked = CheckedSpace(dict(space), None, default, defaults, n_examples)
     checked.recipe(default)
     return checked
 
 
-def _check_function(function: SpaceFunction, n_examples: int, variant: str) -> CheckedSpace:
-    probe = DefaultTrial()
+def _check_function(
+    function: SpaceFunction, n_examples: int, defaults: LoRARecipe
+) -> CheckedSpace:
+    probe = DefaultTrial(defaults)
     params = function(probe)  # type: ignore[arg-type]
     if not isinstance(params, Mapping):
         raise InputError(f"the function given as space returned {params!r}, expected a dict.")
     known = {n: d for n, d in probe.distributions.items() if n not in probe.unknown}
     recipes.check_space(known, n_examples)
     default = None if probe.unknown else dict(probe.params)
-    checked = CheckedSpace(dict(probe.distributions), function, default, variant, n_examples)
+    checked = CheckedSpace(dict(probe.distributions), function, default, defaults, n_examples)
     checked.recipe(params)
     return checked
 
@@ -118,7 +119,8 @@ class DefaultTrial:
 
     number = 0
 
-    def __init__(self) -> None:
+    def __init__(self, defaults: LoRARecipe) -> None:
+        self.defaults = defaults
         self.distributions: dict[str, BaseDistribution] = {}
         self.params: dict[str, Any] = {}
         self.unknown: set[str] = set()
@@ -142,13 +144,13 @@ class DefaultTrial:
     def _answer(self, name: str, distribution: BaseDistribution) -> Any:
         self.distributions[name] = distribution
         try:
-            recipes.role_of(name)
+            role_of(name)
         except InputError:
             self.unknown.add(name)
             return self.params.setdefault(name, _first(distribution))
         known = {n: d for n, d in self.distributions.items() if n not in self.unknown}
         recipes.check_space({name: distribution}, n_examples=2**63)
-        self.params[name] = recipes.default_params(known)[name]
+        self.params[name] = recipes.default_params(known, self.defaults)[name]
         return self.params[name]
 
 

@@ -61,11 +61,21 @@ def test_defaults_fill_what_is_not_named() -> None:
         ({"batch_size": 2.5}, "batch_size=2.5: expected an integer"),
         ({"lr": 0.0}, "learning_rate=0.0: it must be above 0"),
         ({"lr": None}, "learning_rate=None: expected a finite number"),
+        ({"warmup": 1.0}, "warmup_ratio=1.0: it must be at least 0 and below 1"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1: it must be at least 0"),
+        ({"epochs": 1.5}, "epochs=1.5: expected an integer"),
+        ({"lr_ratio": 0}, "lr_ratio=0.0: it must be above 0"),
+        ({"optim": "sgd"}, "optimizer='sgd': expected one of adamw, adafactor, adamw-8bit"),
+        ({"schedule": "step"}, "schedule='step': expected one of linear, cosine, constant"),
+        ({"bias": True}, "bias=True: expected one of none, all, lora_only"),
+        ({"target_modules": "q_proj,"}, "target_modules='q_proj,': expected one of all-linear"),
+        ({"target_modules": 3}, "target_modules=3: expected one of all-linear, attention, mlp"),
+        ({"variant": "pissa", "init": "gaussian"}, "'pissa' is an initialization of its own"),
         ({"lr": 1e-3, "learning_rate": 1e-3}, "'lr' and 'learning_rate' set the same thing"),
         ({"alpha": 8, "alpha_ratio": 2}, "'alpha' and 'alpha_ratio' set the same thing"),
         ({"alpha_ratio": 8, "lora_alpha": 2}, "'alpha_ratio' and 'lora_alpha' set the same"),
         ({"learnig_rate": 1e-3}, "unknown .* 'learnig_rate'. Did you mean 'learning_rate'.* rank"),
-        ({"warmup": 1}, "unknown hyperparameter 'warmup'. Known: alpha, alpha_ratio, batch_size"),
+        ({"beta1": 1}, "unknown hyperparameter 'beta1'. Known: alpha, alpha_ratio, batch_size"),
     ],
 )
 def test_bad_params(params: dict[str, Any], message: str) -> None:
@@ -73,9 +83,34 @@ def test_bad_params(params: dict[str, Any], message: str) -> None:
         LoRARecipe.from_params(params)
 
 
+def test_lora_plus_has_a_ratio_of_its_own() -> None:
+    def ratio(params: dict[str, Any], **defaults: Any) -> float:
+        start = dataclasses.replace(DEFAULT, **defaults)
+        return LoRARecipe.from_params(params, start).lr_ratio
+
+    assert ratio({"variant": "lora+"}) == 16
+    assert ratio({"variant": "lora+", "lr_ratio": 4}) == ratio({"lr_ratio": 4}) == 4
+    assert ratio({}) == ratio({"variant": "lora"}, variant="lora+", lr_ratio=16) == 1
+    assert ratio({"variant": "lora+"}, lr_ratio=2) == 2  # a default of the user's own
+
+
+def test_a_sequence_of_modules() -> None:
+    made = LoRARecipe.from_params({"target_modules": ["q_proj", "v_proj"]})
+    assert made == LoRARecipe.from_params({"target_modules": "q_proj, v_proj"})
+
+
+def test_the_default_of_words_that_lack_it() -> None:
+    space: dict[str, BaseDistribution] = {
+        "variant": CategoricalDistribution(["dora", "pissa"]),
+        "schedule": CategoricalDistribution(["cosine", "linear"]),
+        "epochs": IntDistribution(2, 4),
+    }
+    assert recipe.default_params(space) == {"variant": "dora", "schedule": "linear", "epochs": 2}
+
+
 def test_bad_variant() -> None:
-    with pytest.raises(InputError, match="variant='pissa': expected one of lora, rslora, dora"):
-        dataclasses.replace(DEFAULT, variant="pissa")
+    with pytest.raises(InputError, match="variant='loha': expected one of lora, rslora, dora"):
+        dataclasses.replace(DEFAULT, variant="loha")
 
 
 @pytest.mark.parametrize(("n_examples", "largest"), [(8, 2), (50, 12), (5000, 256)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import optuna
@@ -37,7 +38,9 @@ def test_suggest_uses_the_distributions() -> None:
         "alpha_ratio": FloatDistribution(0.5, 4.0, log=True),
         "batch_size": CategoricalDistribution([1, 2]),
     }
-    checked = spaces.check(space, n_examples=4, variant="rslora")
+    checked = spaces.check(
+        space, n_examples=4, defaults=dataclasses.replace(DEFAULT, variant="rslora")
+    )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         trial = study.ask()
@@ -54,7 +57,7 @@ def test_suggest_uses_the_distributions() -> None:
 
 
 def test_function_is_walked_to_the_default() -> None:
-    checked = spaces.check(branches, n_examples=40, variant="lora")
+    checked = spaces.check(branches, n_examples=40, defaults=DEFAULT)
     assert checked.default_params == {"rank": 16, "lora_dropout": 0.0}
     assert checked.distributions["rank"] == IntDistribution(1, 64, log=True)
     recipe = checked.suggest(FixedTrial({"rank": 4, "lora_dropout": 0.1, "lr": 1e-4}))
@@ -62,7 +65,7 @@ def test_function_is_walked_to_the_default() -> None:
 
 
 def test_function_with_parameters_of_its_own_has_no_default() -> None:
-    checked = spaces.check(powers, n_examples=40, variant="lora")
+    checked = spaces.check(powers, n_examples=40, defaults=DEFAULT)
     assert checked.default_params is None
     assert checked.default_recipe is None
     assert checked.suggest(FixedTrial({"log_rank": 5})).rank == 32
@@ -72,7 +75,7 @@ def test_what_a_function_proposes_is_checked_in_each_trial() -> None:
     checked = spaces.check(
         lambda trial: {"batch_size": 4 * trial.suggest_int("quarter", 1, 20)},
         n_examples=40,
-        variant="lora",
+        defaults=DEFAULT,
     )
     with pytest.raises(InputError, match="a batch of 80 is larger than the 40 examples"):
         checked.suggest(FixedTrial({"quarter": 20}))
@@ -92,9 +95,9 @@ def test_what_a_function_proposes_is_checked_in_each_trial() -> None:
 )
 def test_bad_spaces(space: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        spaces.check(space, n_examples=40, variant="lora")
+        spaces.check(space, n_examples=40, defaults=DEFAULT)
 
 
 def test_the_default_batch_must_fit_where_the_space_does_not_name_it() -> None:
     with pytest.raises(InputError, match="a batch of 16 is larger than the 10 examples"):
-        spaces.check({"rank": IntDistribution(1, 4)}, n_examples=10, variant="lora")
+        spaces.check({"rank": IntDistribution(1, 4)}, n_examples=10, defaults=DEFAULT)

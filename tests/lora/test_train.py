@@ -10,6 +10,7 @@ import torch
 
 from optuna_llmbo import llm
 from optuna_llmbo.lora import train
+from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
@@ -46,7 +47,7 @@ def adapter_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def run(model: Any, examples: list[Example], recipe: LoRARecipe, **options: Any) -> Any:
     """Steps, final weights and final loss of a whole run."""
-    with train.adapter(model, recipe, seed=options.get("seed", 0)):
+    with adapter(model, recipe, seed=options.get("seed", 0)):
         steps = list(train.training_steps(model, examples, recipe, **options))
         return steps, adapter_weights(model), validation_loss(model, examples)
 
@@ -58,7 +59,7 @@ def test_adapters_are_what_the_recipe_says(
     tiny: llm.LanguageModel, variant: str, scaling: float
 ) -> None:
     recipe = dataclasses.replace(RECIPE, lora_alpha=0.5, lora_dropout=0.25, variant=variant)
-    with train.adapter(tiny.model, recipe, seed=0):
+    with adapter(tiny.model, recipe, seed=0):
         layers = [m for m in tiny.model.modules() if hasattr(m, "lora_A")]
         assert len(layers) == LINEAR_LAYERS
         for layer in layers:
@@ -71,14 +72,14 @@ def test_adapters_are_what_the_recipe_says(
 
 def test_adapters_of_a_bfloat16_model_are_float32(tiny_llm: str) -> None:
     half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16).model
-    with train.adapter(half, RECIPE, seed=0):
+    with adapter(half, RECIPE, seed=0):
         assert {w.dtype for w in adapter_weights(half).values()} == {torch.float32}
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
 def test_a_new_adapter_changes_nothing(tiny: llm.LanguageModel, examples: list[Example]) -> None:
     base = validation_loss(tiny.model, examples)
-    with train.adapter(tiny.model, RECIPE, seed=0):
+    with adapter(tiny.model, RECIPE, seed=0):
         assert validation_loss(tiny.model, examples) == pytest.approx(base, rel=1e-6)
 
 
@@ -87,7 +88,7 @@ def test_the_seed_decides_the_adapter(tiny: llm.LanguageModel) -> None:
     for seed in (0, 0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(len(weights))  # the caller's state does not matter
-            with train.adapter(tiny.model, RECIPE, seed=seed):
+            with adapter(tiny.model, RECIPE, seed=seed):
                 new = adapter_weights(tiny.model).values()
                 weights.append(torch.cat([weight.flatten() for weight in new]))
     assert torch.equal(weights[0], weights[1])
@@ -98,7 +99,7 @@ def test_the_seed_decides_the_adapter(tiny: llm.LanguageModel) -> None:
 def test_the_base_is_restored_after_an_error(
     tiny: llm.LanguageModel, examples: list[Example], error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), train.adapter(tiny.model, RECIPE, seed=0):
+    with pytest.raises(error), adapter(tiny.model, RECIPE, seed=0):
         next(train.training_steps(tiny.model, examples, RECIPE))
         raise error
 
@@ -117,7 +118,7 @@ def test_the_base_is_restored_after_half_an_injection(
         real(self, *args, **kwargs)
 
     monkeypatch.setattr(LoraModel, "_create_and_replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), train.adapter(tiny.model, RECIPE, seed=0):
+    with pytest.raises(KeyboardInterrupt), adapter(tiny.model, RECIPE, seed=0):
         pytest.fail("the adapter was not interrupted")
 
 
@@ -126,7 +127,7 @@ def test_gradients_do_not_depend_on_the_micro_batches(
 ) -> None:
     gradients, losses = [], []
     for size in (1, 4, 8, 100):
-        with train.adapter(tiny.model, RECIPE, seed=0):
+        with adapter(tiny.model, RECIPE, seed=0):
             for name, parameter in tiny.model.named_parameters():
                 if "lora_B" in name:  # zero at first, which would hide the gradient of A
                     torch.nn.init.constant_(parameter, 0.01)
@@ -144,7 +145,7 @@ def test_gradients_do_not_depend_on_the_micro_batches(
 def test_gradients_are_of_the_mean_over_tokens(
     tiny: llm.LanguageModel, examples: list[Example]
 ) -> None:
-    with train.adapter(tiny.model, RECIPE, seed=0):
+    with adapter(tiny.model, RECIPE, seed=0):
         loss = train.accumulate_gradients(tiny.model, examples[:10], 3)
         assert loss == pytest.approx(validation_loss(tiny.model, examples[:10]), rel=1e-5)
 
@@ -160,13 +161,13 @@ def test_runs_are_reproducible(tiny: llm.LanguageModel, examples: list[Example])
 
 def test_dropout_differs_between_steps(tiny: llm.LanguageModel, examples: list[Example]) -> None:
     frozen = dataclasses.replace(
-        RECIPE, lora_dropout=0.5, batch_size=len(examples), learning_rate=1e-12
+        RECIPE, lora_dropout=0.5, batch_size=len(examples), learning_rate=1e-12, epochs=3
     )
-    with train.adapter(tiny.model, frozen, seed=0):
+    with adapter(tiny.model, frozen, seed=0):
         for name, parameter in tiny.model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.3)
-        steps = train.training_steps(tiny.model, examples, frozen, epochs=3)
+        steps = train.training_steps(tiny.model, examples, frozen)
         losses = [step.loss for step in steps]
     assert len(set(losses)) == 3
     assert np.std(losses) > 1e-4
@@ -174,21 +175,21 @@ def test_dropout_differs_between_steps(tiny: llm.LanguageModel, examples: list[E
 
 def test_training_lowers_the_loss(tiny: llm.LanguageModel, examples: list[Example]) -> None:
     base = validation_loss(tiny.model, examples)
-    assert run(tiny.model, examples, RECIPE, epochs=5)[2] < base - 1.0
+    assert run(tiny.model, examples, dataclasses.replace(RECIPE, epochs=5))[2] < base - 1.0
 
 
 def test_training_in_bfloat16(tiny_llm: str, examples: list[Example]) -> None:
     half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16).model
     before = {name: value.clone() for name, value in half.state_dict().items()}
     base = validation_loss(half, examples)
-    assert run(half, examples, RECIPE, epochs=5)[2] < base - 1.0
+    assert run(half, examples, dataclasses.replace(RECIPE, epochs=5))[2] < base - 1.0
     assert all(torch.equal(value, before[name]) for name, value in half.state_dict().items())
 
 
-@pytest.mark.parametrize("variant", ["rslora", "dora"])
+@pytest.mark.parametrize("variant", ["rslora", "dora", "pissa", "olora", "lora+"])
 def test_variants_train(tiny: llm.LanguageModel, examples: list[Example], variant: str) -> None:
     plain = run(tiny.model, examples, RECIPE)
-    other = run(tiny.model, examples, dataclasses.replace(RECIPE, variant=variant))
+    other = run(tiny.model, examples, LoRARecipe.from_params({"variant": variant}, RECIPE))
     assert other[0][-1].loss < other[0][0].loss
     assert other[2] != plain[2]
 
@@ -214,8 +215,8 @@ def test_each_step_has_exactly_one_batch(
 
     real = train.accumulate_gradients
     monkeypatch.setattr(train, "accumulate_gradients", record)
-    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
-    made, _, _ = run(tiny.model, examples[:n], recipe, epochs=epochs)
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size, epochs=epochs)
+    made, _, _ = run(tiny.model, examples[:n], recipe)
     assert [(step.number, step.total) for step in made] == [(i + 1, steps) for i in range(steps)]
     assert [len(batch) for batch in batches] == [batch_size] * steps
     assert [step.tokens for step in made] == [sum(map(len, batch)) for batch in batches]
@@ -225,18 +226,10 @@ def test_each_step_has_exactly_one_batch(
         assert trained[:n] != trained[n : 2 * n]
 
 
-def test_rate_factor() -> None:
-    assert [train.rate_factor(i, 4) for i in range(1, 5)] == [1.0, 0.75, 0.5, 0.25]
-    factors = [train.rate_factor(i, 40) for i in range(1, 41)]
-    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 36 / 37])
-    assert factors[-1] == pytest.approx(1 / 37)
-    assert train.rate_factor(1, 1) == 1.0
-
-
 def test_the_rate_is_used(tiny: llm.LanguageModel, examples: list[Example]) -> None:
     """The first step of AdamW moves each weight with a gradient by the rate."""
     recipe = dataclasses.replace(RECIPE, learning_rate=1e-3, batch_size=24)
-    with train.adapter(tiny.model, recipe, seed=0):
+    with adapter(tiny.model, recipe, seed=0):
         before = adapter_weights(tiny.model)
         list(train.training_steps(tiny.model, examples, recipe))
         after = adapter_weights(tiny.model)
@@ -258,7 +251,7 @@ def test_gradients_are_clipped_after_the_backward_pass(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", record)
     recipe = dataclasses.replace(RECIPE, lora_alpha=4000.0)
-    with train.adapter(tiny.model, recipe, seed=0):
+    with adapter(tiny.model, recipe, seed=0):
         list(train.training_steps(tiny.model, examples, recipe))
     assert max(norms) == pytest.approx(1.0, rel=1e-4)
 

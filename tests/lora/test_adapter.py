@@ -1,0 +1,123 @@
+"""Which layers get an adapter, how it starts; that the base is as before is tested in test_train."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optuna_llmbo import llm
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.recipe import DEFAULT
+from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.train import training_steps
+from tests.tiny import make_tiny_family
+
+
+RECIPE = dataclasses.replace(DEFAULT, rank=4, lora_alpha=8.0, lora_dropout=0.0, batch_size=6)
+
+
+def adapted(model: Any, **changes: Any) -> set[str]:
+    """The layers that get an adapter, without the number of the model's layer."""
+    with adapter(model, dataclasses.replace(RECIPE, **changes), seed=0):
+        names = {n for n, m in model.named_modules() if hasattr(m, "lora_A")}
+    return {".".join(name.split(".")[-2:]) for name in names}
+
+
+ATTENTION = {f"self_attn.{letter}_proj" for letter in "qkvo"}
+MLP = {f"mlp.{word}_proj" for word in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("all-linear", ATTENTION | MLP),
+        ("attention", ATTENTION),
+        ("mlp", MLP),
+        ("q_proj,down_proj", {"self_attn.q_proj", "mlp.down_proj"}),
+    ],
+)
+def test_target_modules(tiny: llm.LanguageModel, named: str, expected: set[str]) -> None:
+    assert adapted(tiny.model, target_modules=named) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "mlp"),
+    [
+        ("gpt2", {"attn.c_attn", "attn.c_proj"}, {"mlp.c_fc", "mlp.c_proj"}),
+        ("phi", {f"self_attn.{n}" for n in ("q_proj", "k_proj", "v_proj", "dense")},
+            {"mlp.fc1", "mlp.fc2"}),
+        ("bloom", {"self_attention.query_key_value", "self_attention.dense"},
+            {"mlp.dense_h_to_4h", "mlp.dense_4h_to_h"}),
+    ],
+)  # fmt: skip
+def test_parts_of_other_families(
+    family: str, attention: set[str], mlp: set[str], tmp_path: Path
+) -> None:
+    model = llm.load(llm.resolve(make_tiny_family(tmp_path / family, family))).model
+    assert adapted(model, target_modules="attention") == attention
+    assert adapted(model, target_modules="mlp") == mlp
+
+
+def test_unknown_modules(tiny: llm.LanguageModel) -> None:
+    with pytest.raises(InputError, match="no linear layer qproj; there are down_proj, gate_proj"):
+        adapted(tiny.model, target_modules="qproj,v_proj")
+
+
+@pytest.mark.parametrize("variant", ["pissa", "olora"])
+def test_a_start_at_the_weights_themselves(
+    tiny: llm.LanguageModel, examples: list[Example], variant: str
+) -> None:
+    """Adapter and what is left of the weights make up the base model."""
+    base = validation_loss(tiny.model, examples)
+    weight = tiny.model.model.layers[0].mlp.up_proj.weight
+    before = weight.detach().clone()
+    with adapter(tiny.model, dataclasses.replace(RECIPE, variant=variant), seed=0):
+        layer = tiny.model.model.layers[0].mlp.up_proj
+        left, (a, b) = layer.base_layer.weight, (
+            layer.lora_A["default"].weight, layer.lora_B["default"].weight)  # fmt: skip
+        assert not torch.allclose(left, before, atol=1e-3)
+        torch.testing.assert_close(left + layer.scaling["default"] * b @ a, before)
+        assert validation_loss(tiny.model, examples) == pytest.approx(base, rel=1e-5)
+    assert torch.equal(tiny.model.model.layers[0].mlp.up_proj.weight, before)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "orthogonal"])
+def test_initialization(tiny: llm.LanguageModel, init: str) -> None:
+    def a(**changes: Any) -> torch.Tensor:
+        with adapter(tiny.model, dataclasses.replace(RECIPE, **changes), seed=0):
+            weight: torch.Tensor = tiny.model.model.layers[0].mlp.up_proj.lora_A["default"].weight
+            return weight.detach().clone()
+
+    assert not torch.equal(a(init=init), a())
+    assert torch.equal(a(init=init), a(init=init))
+
+
+def test_biases_are_trained_and_restored(examples: list[Example], tmp_path: Path) -> None:
+    model = llm.load(llm.resolve(make_tiny_family(tmp_path / "gpt2", "gpt2"))).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = dataclasses.replace(RECIPE, bias="all", learning_rate=1e-2)
+    with adapter(model, recipe, seed=0):
+        list(training_steps(model, examples, recipe))
+        biases = {n: p for n, p in model.named_parameters() if n.endswith("bias")}
+        changed = {n for n, p in biases.items() if n in before and not torch.equal(p, before[n])}
+        assert {"transformer.ln_f.bias", "transformer.h.0.ln_1.bias"} <= changed
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_no_biases_to_train(tiny: llm.LanguageModel) -> None:
+    with pytest.raises(InputError, match="bias='all': the model has no biases to train"):
+        adapted(tiny.model, bias="all")
+
+
+def test_each_field_can_be_searched_by_name() -> None:
+    fields = {field.name for field in dataclasses.fields(LoRARecipe)}
+    values = dataclasses.asdict(DEFAULT)
+    assert LoRARecipe.from_params(values) == DEFAULT and set(values) == fields
