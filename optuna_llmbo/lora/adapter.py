@@ -18,11 +18,6 @@ from optuna_llmbo.lora.seeds import seeded
 _PARTS = {"attention": ("attn", "attention"), "mlp": ("mlp", "ffn", "feed_forward", "ff", "fc")}
 """How modules are called that hold the layers of a part."""
 
-_INITS: dict[str, bool | str] = {
-    "default": True,
-    "gaussian": "gaussian",
-    "orthogonal": "orthogonal",
-}
 _SVD_ITERATIONS = 4
 """Of PiSSA's fast decomposition, which its authors find to start as well as the exact one."""
 
@@ -85,7 +80,7 @@ def peft_config(model: Any, recipe: LoRARecipe) -> Any:
         lora_dropout=recipe.lora_dropout,
         target_modules=target_modules(model, recipe.target_modules),
         bias=recipe.bias,
-        init_lora_weights=init or _INITS[recipe.init],
+        init_lora_weights=init or (True if recipe.init == "default" else recipe.init),
         use_rslora=recipe.variant == "rslora",
         use_dora=recipe.variant == "dora",
         task_type="CAUSAL_LM",

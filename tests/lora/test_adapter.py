@@ -1,4 +1,4 @@
-"""Which layers get an adapter, how it starts; that the base is as before is tested in test_train."""
+"""Which layers get an adapter and how it starts; what is left behind: see test_train."""
 
 from __future__ import annotations
 
