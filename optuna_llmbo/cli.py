@@ -17,16 +17,19 @@ import shutil
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 import typer
 
+from optuna_llmbo import compat
 from optuna_llmbo import embedding_cache
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
 
 
 if TYPE_CHECKING:
+    from optuna_llmbo.live import LiveView
     from optuna_llmbo.lora.objective import LoRAObjective
 
 
@@ -38,6 +41,10 @@ app = typer.Typer(
 )
 _out = Console()
 _errors = Console(stderr=True)
+
+_MAX_CRASHES = 3
+"""Trials that crash one after another end the search: it is not their hyperparameters."""
+_MAX_RETRIES = 3
 
 _PACKAGES = (
     "optuna-llmbo",
@@ -88,11 +95,15 @@ def tune(
     prompt_column: str | None = typer.Option(None, help="Column with the prompts."),
     response_column: str | None = typer.Option(None, help="Column with the responses."),
     proxy: float = typer.Option(0.1, help="Share of the training examples a trial trains on."),
-    variant: str = typer.Option("lora", help="lora, rslora or dora."),
+    variant: str = typer.Option("lora", help="lora, rslora, dora, pissa, olora or lora+."),
     epochs: int = typer.Option(1, help="Passes over the proxy."),
     max_length: int = typer.Option(512, help="Longer examples are left out (tokens)."),
     reports: int = typer.Option(4, help="Evaluations a trial, for the pruner."),
     micro_batch_size: int = typer.Option(8, help="Most examples in memory at once."),
+    folder: str | None = typer.Option(
+        None, help="Where trials keep their state, to go on after a crash, and the best adapters."
+    ),
+    keep: int = typer.Option(1, min=0, help="How many adapters to keep in --folder."),
     trials: int = typer.Option(30, min=1, help="Finished trials the study is to have."),
     storage: str = typer.Option("sqlite:///lora.db", help="Where Optuna keeps the study."),
     study: str = typer.Option("lora", help="The study's name; an existing one is resumed."),
@@ -103,6 +114,9 @@ def tune(
         None, help="A language model that is to read the hyperparameters; default: none."
     ),
     device: str | None = typer.Option(None, help="Such as cuda or cpu."),
+    heartbeat: int = typer.Option(
+        30, min=1, help="A trial that was silent for twice as many seconds is tried again."
+    ),
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""
     with _bad_input_exits_with_2():
@@ -121,11 +135,13 @@ def tune(
             response_column=response_column,
             reports=reports,
             micro_batch_size=micro_batch_size,
+            folder=folder,
+            keep=keep,
             seed=seed,
             device=device,
         )
         task = f"LoRA fine-tuning of {model} on {train}; minimize the validation loss."
-        the_study = _open_study(storage, study)
+        the_study = _open_study(storage, study, heartbeat)
         n_before = len(the_study.trials)
         the_study.sampler = _sampler(sampler, seed=seed, n_before=n_before, llm=llm, task=task)
         the_study.pruner = _pruner(pruner, reports)
@@ -203,10 +219,33 @@ def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> boo
     with LiveView(_out, study, n_trials) as view:
         objective.progress = view.on_step
         try:
-            study.optimize(objective, n_trials=n_missing, callbacks=[view.on_trial])
+            _optimize(study, objective, n_missing, view)
         except KeyboardInterrupt:
             return False
     return True
+
+
+def _optimize(
+    study: optuna.Study, objective: LoRAObjective, n_trials: int, view: LiveView
+) -> None:
+    """Run trials; one that crashes fails, and the next ones run, unless all do."""
+    from optuna_llmbo.lora.run import TrialCrashed
+
+    crashed: list[FrozenTrial] = []
+
+    def watch(study: optuna.Study, trial: FrozenTrial) -> None:
+        if "traceback" not in trial.user_attrs:
+            crashed.clear()
+            return
+        crashed.append(trial)
+        _errors.print(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
+        if len(crashed) == _MAX_CRASHES:
+            _errors.print(f"[bold red]error:[/] {_MAX_CRASHES} trials crashed one after another.")
+            raise typer.Exit(1)
+
+    study.optimize(
+        objective, n_trials=n_trials, callbacks=[view.on_trial, watch], catch=(TrialCrashed,)
+    )
 
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
@@ -222,11 +261,17 @@ def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
         study.enqueue_trial(params)
 
 
-def _open_study(storage: str, name: str) -> optuna.Study:
+def _open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
+    """A new study or the one there is; a trial whose process has died is tried again."""
     try:
-        return optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+        study = optuna.create_study(
+            storage=compat.storage_with_heartbeat(storage, heartbeat, max_retry=_MAX_RETRIES),
+            study_name=name,
+            direction="minimize",
+            load_if_exists=True,
         )
+        optuna.storages.fail_stale_trials(study)
+        return study
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
         raise InputError(
             f"cannot open the storage {storage!r}: {type(error).__name__}: "

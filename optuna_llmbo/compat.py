@@ -6,7 +6,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+import warnings
 
+import optuna
 from optuna.samplers._base import _process_constraints_after_trial
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -23,6 +25,28 @@ def all_trials(study: Study) -> list[FrozenTrial]:
     The public `Study.get_trials` shows a sampler under Hyperband its own bracket only.
     """
     return study._get_trials(deepcopy=False, use_cache=False)
+
+
+def storage_with_heartbeat(
+    url: str, seconds: int, *, max_retry: int
+) -> optuna.storages.RDBStorage:
+    """A database whose trials are tried again once their process was silent for twice as long."""
+    retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None)
+    name = "heartbeat_stale_trial_callback"
+    if retry is None:  # before Optuna 5
+        retry, name = optuna.storages.RetryFailedTrialCallback, "failed_trial_callback"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        callback: dict[str, Any] = {name: retry(max_retry=max_retry)}
+        return optuna.storages.RDBStorage(url, heartbeat_interval=seconds, **callback)
+
+
+def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
+    """The numbers of the trials that a running trial is the retry of, the latest last."""
+    if not isinstance(trial, optuna.Trial):
+        return []
+    attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
+    return list(attributes.get("retry_history", ()))
 
 
 def study_id(study: Study) -> int:

@@ -14,13 +14,11 @@ from optuna.trial import TrialState
 
 from optuna_llmbo import compat
 from optuna_llmbo import plan
+from optuna_llmbo.marks import INFEASIBLE
+from optuna_llmbo.marks import INTERRUPTED
 from optuna_llmbo.space import Configuration
 from optuna_llmbo.space import Key
 from optuna_llmbo.space import SearchSpace
-
-
-INTERRUPTED = "interrupted"
-"""User attribute of a trial that the user stopped: it says nothing about its configuration."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _final_values(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> np.nda
     if trial.state == TrialState.COMPLETE:
         return np.array(trial.values, dtype=np.float64)
     step = trial.last_step
-    if trial.state != TrialState.PRUNED or step is None:
+    if trial.state != TrialState.PRUNED or step is None or trial.user_attrs.get(INFEASIBLE):
         return None
     value = trial.intermediate_values[step]
     rests = [

@@ -143,7 +143,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "missing column": ({"prompt_column": "text"}, "there is no column 'text'"),
     "proxy": ({"proxy": 0}, "expected a fraction above 0 and up to 1"),
     "proxy too small": ({"proxy": 0.02}, "too few for the default search space"),
-    "variant": ({"variant": "pissa"}, "expected one of lora, rslora, dora"),
+    "variant": ({"variant": "loha"}, "expected one of lora, rslora, dora"),
     "too long": ({"max_length": 3}, "are longer than max_length=3"),
     "storage": ({"storage": "nonsense://x"}, "cannot open the storage 'nonsense://x'"),
     "validation": ({"validation": 60}, "cannot split 60 of 60"),

@@ -27,8 +27,9 @@ ARROWS = {
     "covariance": set(),
     "llm": {"errors"},
     "knowledge": {"errors"},
+    "marks": set(),
     "plan": {"compat", "space"},
-    "history": {"compat", "plan", "space"},
+    "history": {"compat", "marks", "plan", "space"},
     "structure": {"space"},
     "candidates": {"space", "structure"},
     "transfer": {"errors", "history", "space"},
@@ -131,9 +132,9 @@ ARROWS = {
         "suggest",
         "transfer",
     },
-    "lora": {"axis", "errors", "llm", "space"},
+    "lora": {"axis", "compat", "errors", "llm", "marks", "space"},
     "live": {"lora", "prompt"},
-    "cli": {"embedding_cache", "errors", "live", "llm", "lora", "sampler"},
+    "cli": {"compat", "embedding_cache", "errors", "live", "llm", "lora", "sampler"},
 }
 # third-party package -> the modules that may import it
 KNOWN_BY = {

@@ -14,11 +14,13 @@ import torch
 
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.data import Source
 from optuna_llmbo.lora.prepare import Metric
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.run import best_trials
 from optuna_llmbo.lora.run import Progress
 from optuna_llmbo.lora.run import record_gains
 from optuna_llmbo.lora.run import Run
@@ -54,8 +56,8 @@ class LoRAObjective:
     process's largest resident size so far), `base_loss`, `gain_over_base`, `is_default`, and once
     a trial with the default configuration is complete `default_loss` and `gain_over_default`, and
     `metrics` where `extra_metrics` asks for some. A
-    trial that diverges or runs out of GPU memory is pruned with `pruned_reason`; one stopped from
-    the keyboard has `interrupted`.
+    trial that diverges, explodes or lacks memory is pruned with `pruned_reason` and `infeasible`;
+    one stopped from the keyboard has `interrupted`, one that crashed its `traceback`.
 
     Args:
         model: a hub id, a folder, a GGUF file or "embedded"; None: as `llm.resolve` decides.
@@ -80,8 +82,14 @@ class LoRAObjective:
         prompt_column: default: prompt, instruction or question.
         response_column: default: response, output or answer.
         reports: how often a trial evaluates and reports, 1 to 100.
-        micro_batch_size: most examples in memory at once. It changes no gradient but by rounding
-            and by which inputs the dropout happens to drop.
+        micro_batch_size: most examples in memory at once; halved for all trials where that is too
+            much. It changes no gradient but by rounding and by which inputs the dropout happens
+            to drop.
+        folder: where trials keep their state at each report, so that a trial whose process died
+            goes on where it was when Optuna retries it (heartbeats and
+            `RetryHeartbeatStaleTrialCallback`), and where the best adapters are kept. Default
+            None: nowhere.
+        keep: how many adapters to keep in `folder`, those of the best complete trials.
         seed: of the split, the proxy, the adapter's initial weights, the order and the dropout.
         device: default: CUDA where there is one, else the CPU.
         dtype: of the base model; default: bfloat16 where the hardware multiplies it, else
@@ -107,6 +115,8 @@ class LoRAObjective:
         response_column: str | None = None,
         reports: int = 4,
         micro_batch_size: int = 8,
+        folder: str | os.PathLike[str] | None = None,
+        keep: int = 1,
         seed: int = 0,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -126,6 +136,8 @@ class LoRAObjective:
             response_column=response_column,
             reports=reports,
             micro_batch_size=micro_batch_size,
+            folder=folder,
+            keep=keep,
             seed=seed,
             device=device,
             dtype=dtype,
@@ -201,7 +213,10 @@ class LoRAObjective:
 
         Raises:
             InputError: for a mistake in the inputs, see `prepare` and `check_study`.
-            optuna.TrialPruned: if the pruner says so, or the run diverges or lacks GPU memory.
+            optuna.TrialPruned: if the pruner says so, or the configuration cannot be run: it
+                diverges, or lacks memory with one example at once.
+            TrialCrashed: for any other error; `study.optimize(..., catch=(TrialCrashed,))` goes
+                on with the next trial.
         """
         with self._lock:
             prepared = self.prepare()
@@ -210,6 +225,9 @@ class LoRAObjective:
             run = Run(trial, recipe, prepared, self.options, self.progress)
             loss = run()
             record_gains(trial, loss, prepared.base_loss)
+            if self.options.folder is not None:
+                best = best_trials(trial, loss, self.options.keep)
+                TrialFolders(self.options.folder).keep(best)
             return loss
 
     def _check_study_once(self, trial: optuna.Trial) -> None:

@@ -21,6 +21,7 @@ from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
@@ -52,6 +53,8 @@ class Options:
     response_column: str | None
     reports: int
     micro_batch_size: int
+    folder: str | os.PathLike[str] | None
+    keep: int
     seed: int
     device: str | torch.device | None
     dtype: torch.dtype | None
@@ -72,6 +75,14 @@ class Prepared:
     """Validation loss of the base model, nats per response token."""
     fingerprint: dict[str, Any]
     """All that determines a trial's result besides its hyperparameters."""
+    micro_batch: MicroBatch
+    """Shared by all trials: what fits is found once."""
+
+    def loss_on(self, examples: Sequence[Example]) -> float:
+        """The model's loss as it is now, nats per response token."""
+        return self.micro_batch.fit(
+            lambda size: validation_loss(self.model, examples, batch_size=size)
+        )
 
 
 def prepare(options: Options) -> Prepared:
@@ -96,7 +107,10 @@ def prepare(options: Options) -> Prepared:
     proxy = tuple(train[i] for i in chosen)
     defaults = LoRARecipe.from_params(options.defaults)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
-    base_loss = validation_loss(loaded.model, validation, batch_size=options.micro_batch_size)
+    micro_batch = MicroBatch(options.micro_batch_size)
+    base_loss = micro_batch.fit(
+        lambda size: validation_loss(loaded.model, validation, batch_size=size)
+    )
     if not math.isfinite(base_loss):
         raise InputError(
             f"the validation loss of {loaded.source} is {base_loss} before any training, in "
@@ -111,6 +125,7 @@ def prepare(options: Options) -> Prepared:
         space=space,
         base_loss=base_loss,
         fingerprint=record,
+        micro_batch=micro_batch,
     )
 
 
@@ -123,6 +138,8 @@ def _check_options(options: Options) -> None:
                 f"extra_metrics[{name!r}]={metric!r}: expected a function of the model, its "
                 "tokenizer and the validation examples."
             )
+    if options.keep < 0:
+        raise InputError(f"keep={options.keep!r}: expected how many adapters to keep, 0 or more.")
     for name, most in (("micro_batch_size", None), ("reports", 100)):
         _check_count(name, getattr(options, name), most)
     _check_count("max_length", options.max_length, None)

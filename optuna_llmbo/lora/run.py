@@ -6,21 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import math
 import time
+import traceback
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-import torch
 
+from optuna_llmbo import compat
+from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.evaluate import device_of
-from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
+from optuna_llmbo.marks import INFEASIBLE
+from optuna_llmbo.marks import INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,17 @@ class Progress:
     """Of the optimizer steps, in (0, 1]."""
     loss: float
     """Training loss of the step, nats per response token."""
+
+
+class TrialCrashed(RuntimeError):
+    """An error in a trial that is no result: the trial fails, and the study can go on."""
+
+
+EXPLODED = 3.0
+"""A loss this many times the base model's, over the last few steps, is above that of guessing."""
+_FEW = 4
+_TRACEBACK = 2000
+"""Characters of a traceback, the last ones, that fit every storage's attributes."""
 
 
 class Run:
@@ -53,6 +69,11 @@ class Run:
         self.is_default = recipe == prepared.space.default_recipe
         self.steps = 0
         self.tokens = 0
+        self._losses: list[float] = []
+        self._values: dict[int, float] = {}
+        folder = options.folder
+        self._folders = None if folder is None else TrialFolders(folder)
+        self._attempts = [*compat.retry_history(trial), trial.number]
 
     def __call__(self) -> float:
         """Train, evaluate and report; record what it cost however it ends.
@@ -61,58 +82,90 @@ class Run:
             The validation loss after training.
         """
         started = time.perf_counter()
+        micro_batch, size = self.prepared.micro_batch, self.prepared.micro_batch.size
         device = device_of(self.prepared.model)
         reset_peak_memory(device)
         try:
             return self._train()
         except training.TrainingDiverged as error:
-            raise self._pruned(str(error)) from error
-        except torch.OutOfMemoryError as error:
-            raise self._pruned("out of GPU memory") from error
+            raise self._infeasible(str(error)) from error
         except KeyboardInterrupt:
-            self.trial.set_user_attr("interrupted", True)
+            self.trial.set_user_attr(INTERRUPTED, True)
             raise
+        except (optuna.TrialPruned, InputError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                micro_batch.size = size  # it is this configuration that does not fit
+                raise self._infeasible("out of memory with one example at once") from error
+            self.trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK:])
+            raise TrialCrashed(f"{type(error).__name__}: {error}") from error
         finally:
+            if self._folders is not None:
+                self._folders.forget(self._attempts)
             self._record(time.perf_counter() - started, peak_memory_bytes(device))
 
     def _train(self) -> float:
-        model, options = self.prepared.model, self.options
-        loss, reported = math.nan, 0
-        with adapter(model, self.recipe, options.seed):
-            for step in training.training_steps(
-                model,
-                self.prepared.train,
+        prepared, options = self.prepared, self.options
+        with adapter(prepared.model, self.recipe, options.seed):
+            run = training.Training(
+                prepared.model,
+                prepared.train,
                 self.recipe,
-                micro_batch_size=options.micro_batch_size,
+                micro_batch=prepared.micro_batch,
                 seed=options.seed,
-            ):
+            )
+            self._go_on(run)
+            for step in run:
                 self._count(step)
                 point = step.number * options.reports // step.total
-                if point > reported:
-                    reported = point
-                    loss = self._evaluate_and_report(round(100 * point / options.reports))
+                if point > (step.number - 1) * options.reports // step.total:
+                    self._evaluate_and_report(run, round(100 * point / options.reports))
             self._record_metrics()
-        return loss
+            self._keep_adapter()
+        return self._values[100]
+
+    def _go_on(self, run: training.Training) -> None:
+        """Take up the training of a trial that this one is the retry of."""
+        if self._folders is None:
+            return
+        state = self._folders.load(self._attempts, device=device_of(self.prepared.model))
+        if state is None:
+            return
+        run.load_state_dict(state["training"])
+        self.steps, self.tokens = state["steps"], state["tokens"]
+        self._values = dict(state["values"])
+        for percent, loss in self._values.items():
+            self.trial.report(loss, percent)
 
     def _count(self, step: training.TrainStep) -> None:
         self.steps = step.number
         self.tokens += step.tokens
+        self._losses = [*self._losses, step.loss][-_FEW:]
+        mean = sum(self._losses) / len(self._losses)
+        if len(self._losses) == _FEW and mean > EXPLODED * self.prepared.base_loss:
+            raise training.TrainingDiverged(
+                f"the training loss of the last {_FEW} steps is {mean:.3g}, more than "
+                f"{EXPLODED:g} times the base model's, at step {step.number} of {step.total}"
+            )
         if self.progress is not None:
             fraction = step.number / step.total
             self.progress(Progress(self.trial.number, fraction, step.loss))
 
-    def _evaluate_and_report(self, percent: int) -> float:
-        loss = validation_loss(
-            self.prepared.model,
-            self.prepared.validation,
-            batch_size=self.options.micro_batch_size,
-        )
+    def _evaluate_and_report(self, run: training.Training, percent: int) -> None:
+        loss = self.prepared.loss_on(self.prepared.validation)
         if not math.isfinite(loss):
             raise training.TrainingDiverged(f"the validation loss is {loss} at {percent}%")
+        self._values[percent] = loss
         self.trial.report(loss, percent)
-        if percent < 100 and not self.is_default and self.trial.should_prune():
+        if percent == 100:
+            return
+        if self._folders is not None:
+            state = {"training": run.state_dict(), "values": self._values}
+            counts = {"steps": self.steps, "tokens": self.tokens}
+            self._folders.save(self.trial.number, {**state, **counts})
+        if not self.is_default and self.trial.should_prune():
             raise self._pruned(f"by the pruner at {percent}%")
-        return loss
 
     def _record_metrics(self) -> None:
         prepared, metrics = self.prepared, self.options.extra_metrics
@@ -123,9 +176,21 @@ class Run:
             }
             self.trial.set_user_attr("metrics", values)
 
+    def _keep_adapter(self) -> None:
+        if self._folders is not None and self.options.keep:
+            base = self.prepared.fingerprint["model"]
+            where = self._folders.save_adapter(
+                self.trial.number, self.prepared.model, self.recipe, base
+            )
+            self.trial.set_user_attr("adapter", str(where))
+
     def _pruned(self, reason: str) -> optuna.TrialPruned:
         self.trial.set_user_attr("pruned_reason", reason)
         return optuna.TrialPruned(reason)
+
+    def _infeasible(self, reason: str) -> optuna.TrialPruned:
+        self.trial.set_user_attr(INFEASIBLE, True)
+        return self._pruned(reason)
 
     def _record(self, seconds: float, memory: int) -> None:
         examples = len(self.prepared.train)
@@ -153,6 +218,14 @@ def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
     if default_loss is not None:
         trial.set_user_attr("default_loss", default_loss)
         trial.set_user_attr("gain_over_default", default_loss - loss)
+
+
+def best_trials(trial: optuna.Trial, loss: float, n: int) -> list[int]:
+    """The numbers of the n best complete trials of a study, this one's among them."""
+    study = getattr(trial, "study", None)
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else ()
+    losses = [(t.value, t.number) for t in done if t.value is not None]
+    return [number for _, number in sorted([*losses, (loss, trial.number)])[:n]]
 
 
 def default_trial(study: optuna.Study) -> FrozenTrial | None:

@@ -13,6 +13,7 @@ import torch
 
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import response_nll
+from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.optimizer import Optimizer
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.seeds import seeded
@@ -47,6 +48,84 @@ def step_count(n_examples: int, batch_size: int, epochs: int) -> int:
     return epochs * n_examples // batch_size
 
 
+class Training:
+    """A run of an adapter, one optimizer step per item; it can be saved and taken up again.
+
+    Trains all of `model` that requires a gradient. Gradients are clipped at norm 1. Each step uses
+    exactly `recipe.batch_size` examples, whatever the micro-batches are. Every epoch has its own
+    order.
+
+    Args:
+        model: what `adapter` has put an adapter on.
+        examples: of one epoch.
+        recipe: what to train with.
+        micro_batch: most examples per forward pass; bounds the memory.
+        seed: of the order and of the dropout.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        examples: Sequence[Example],
+        recipe: LoRARecipe,
+        *,
+        micro_batch: MicroBatch | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._model = model
+        self._micro_batch = MicroBatch(8) if micro_batch is None else micro_batch
+        self._seed = seed
+        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._batches = _batches(examples, recipe.batch_size, seed)
+        self.total = step_count(len(examples), recipe.batch_size, recipe.epochs)
+        self._optimizer = Optimizer(model, recipe, self.total)
+        self._done = 0
+
+    def __iter__(self) -> Iterator[TrainStep]:
+        """The steps that are left.
+
+        Raises:
+            TrainingDiverged: if the loss or the gradient is not finite.
+        """
+        while self._done < self.total:
+            yield self._step(self._done + 1, next(self._batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from: steps made, weights, the optimizer's state."""
+        weights = {name: parameter.detach() for name, parameter in self._trained.items()}
+        optimizer = self._optimizer.state_dict()
+        return {"done": self._done, "weights": weights, "optimizer": optimizer}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same run: the result is that of a run in one go."""
+        for _ in range(self._done, state["done"]):
+            next(self._batches)
+        self._done = state["done"]
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(state["weights"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _step(self, number: int, batch: list[Example]) -> TrainStep:
+        device = device_of(self._model)
+
+        def gradients(size: int) -> float:
+            self._optimizer.zero_grad()
+            with seeded(device, self._seed, number):
+                return accumulate_gradients(self._model, batch, size)
+
+        loss = self._micro_batch.fit(gradients)
+        norm = torch.nn.utils.clip_grad_norm_(list(self._trained.values()), MAX_GRADIENT_NORM)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"the training loss is {loss} and its gradient's norm {float(norm)} at step "
+                f"{number} of {self.total}"
+            )
+        self._optimizer.step(number)
+        self._done = number
+        return TrainStep(number, self.total, loss, sum(map(len, batch)))
+
+
 def training_steps(
     model: Any,
     examples: Sequence[Example],
@@ -55,38 +134,13 @@ def training_steps(
     micro_batch_size: int = 8,
     seed: int = 0,
 ) -> Iterator[TrainStep]:
-    """Train all of `model` that requires a gradient, one optimizer step per item.
-
-    Gradients are clipped at norm 1. Each step uses exactly `recipe.batch_size` examples, whatever
-    the micro-batches are. Every epoch has its own order.
-
-    Args:
-        model: what `adapter` has put an adapter on.
-        examples: of one epoch.
-        recipe: what to train with.
-        micro_batch_size: most examples per forward pass; bounds the memory.
-        seed: of the order and of the dropout.
+    """The steps of a whole `Training`.
 
     Raises:
         TrainingDiverged: if the loss or the gradient is not finite.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    total = step_count(len(examples), recipe.batch_size, recipe.epochs)
-    optimizer = Optimizer(model, recipe, total)
-    batches = _batches(examples, recipe.batch_size, seed)
-    for number in range(1, total + 1):
-        batch = next(batches)
-        optimizer.zero_grad()
-        with seeded(device_of(model), seed, number):
-            loss = accumulate_gradients(model, batch, micro_batch_size)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"the training loss is {loss} and its gradient's norm {float(norm)} at step "
-                f"{number} of {total}"
-            )
-        optimizer.step(number)
-        yield TrainStep(number, total, loss, sum(map(len, batch)))
+    micro_batch = MicroBatch(micro_batch_size)
+    return iter(Training(model, examples, recipe, micro_batch=micro_batch, seed=seed))
 
 
 def accumulate_gradients(model: Any, batch: Sequence[Example], micro_batch_size: int) -> float:

@@ -19,9 +19,9 @@ import torch
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import objective as objectives
+from optuna_llmbo.lora import prepare
 from optuna_llmbo.lora import Progress
 from optuna_llmbo.lora import recipe as recipes
-from optuna_llmbo.lora import run
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.conftest import rows
@@ -183,7 +183,7 @@ def test_a_run_that_diverges_is_pruned(
     if where == "training":
         monkeypatch.setattr(train, "accumulate_gradients", lambda *_: float("nan"))
     else:
-        monkeypatch.setattr(run, "validation_loss", lambda *_, **__: float("inf"))
+        monkeypatch.setattr(prepare, "validation_loss", lambda *_, **__: float("inf"))
     study = make_study()
     study.optimize(objective, n_trials=1)
     (trial,) = study.trials
@@ -214,7 +214,7 @@ def test_lack_of_gpu_memory_is_a_result(
     study = make_study()
     study.optimize(objective, n_trials=2)
     assert [t.state for t in study.trials] == [TrialState.PRUNED] * 2
-    assert study.trials[0].user_attrs["pruned_reason"] == "out of GPU memory"
+    assert study.trials[0].user_attrs["pruned_reason"] == "out of memory with one example at once"
 
 
 def test_an_interrupt_is_recorded_and_passed_on(make_objective: Make) -> None:
