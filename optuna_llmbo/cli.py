@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import FrozenTrial
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 import typer
 
@@ -95,6 +96,7 @@ def tune(
     prompt_column: str | None = typer.Option(None, help="Column with the prompts."),
     response_column: str | None = typer.Option(None, help="Column with the responses."),
     proxy: float = typer.Option(0.1, help="Share of the training examples a trial trains on."),
+    space: Path | None = typer.Option(None, help="TOML file with the search space."),
     variant: str = typer.Option("lora", help="lora, rslora, dora, pissa, olora or lora+."),
     epochs: int = typer.Option(1, help="Passes over the proxy."),
     max_length: int = typer.Option(512, help="Longer examples are left out (tokens)."),
@@ -128,6 +130,7 @@ def tune(
             train,
             validation=int(validation) if validation and validation.isdecimal() else validation,
             proxy=proxy,
+            space=space,
             variant=variant,
             epochs=epochs,
             max_length=max_length,
@@ -312,7 +315,7 @@ def _bad_input_exits_with_2() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        _errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from error
 
 

@@ -147,6 +147,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "too long": ({"max_length": 3}, "are longer than max_length=3"),
     "storage": ({"storage": "nonsense://x"}, "cannot open the storage 'nonsense://x'"),
     "validation": ({"validation": 60}, "cannot split 60 of 60"),
+    "space": ({"space": "./nowhere.toml"}, "search space 'nowhere.toml' cannot be read"),
 }
 
 
@@ -159,6 +160,17 @@ def test_bad_input_exits_with_2_before_the_first_trial(
     assert message in result.stderr
     if "storage" not in options and (tmp_path / "study.db").exists():
         assert load(tmp_path).trials == []
+
+
+def test_a_search_space_of_a_file(tune: Tune, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text('[rank]\ntype = "int"\nlow = 2\nhigh = 3\n')
+    assert tune(space=space, trials=2).exit_code == 0
+    assert [set(trial.params) for trial in load(tmp_path).trials] == [{"rank"}] * 2
+    space.write_text('[rank]\ntype = "int"\nlow = 2\n')
+    result = tune(space=space)
+    assert result.exit_code == 2
+    assert "space.toml: [rank] has no 'high': add it." in result.stderr
 
 
 def test_validation_that_is_trained_on(tune: Tune, data: Path) -> None:

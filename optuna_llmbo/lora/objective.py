@@ -70,7 +70,8 @@ class LoRAObjective:
         extra_metrics: by name, what else to measure of a trained model: functions of the model,
             its tokenizer and the validation examples. Recorded, not searched on.
         space: distributions by parameter name; or a function from the trial to a dict of
-            hyperparameters; or None for `default_space`. Names are those of `LoRARecipe`,
+            hyperparameters; or the path of a TOML file that holds distributions (schema in
+            `space_file`); or None for `default_space`. Names are those of `LoRARecipe`,
             whose fields can all be searched, or their aliases (`hyperparameters.ALIASES`), or
             alpha_ratio (alpha / rank). What is not named keeps its default.
         variant: "lora", "rslora", "dora", "pissa", "olora" or "lora+", unless the space has it.

@@ -1,10 +1,11 @@
-"""The search space of an objective: a dict of distributions or a function of the trial."""
+"""The search space of an objective: a dict of distributions, a function of the trial, a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+import os
 from typing import Any
 
 import optuna
@@ -17,11 +18,12 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.space_file import read_space
 from optuna_llmbo.space import suggest
 
 
 SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
-Space = Mapping[str, BaseDistribution] | SpaceFunction
+Space = Mapping[str, BaseDistribution] | SpaceFunction | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> Chec
     are seen, so that other branches are checked when a trial takes them.
 
     Args:
-        space: distributions by name, a function from the trial to a dict of values by name, or
-            None for `default_space`.
+        space: distributions by name, a function from the trial to a dict of values by name, the
+            path of a TOML file (`space_file`), or None for `default_space`.
         n_examples: training examples of a trial.
         defaults: the default configuration; what the space does not name comes from it.
 
@@ -85,12 +87,14 @@ def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> Chec
     """
     if space is None:
         space = recipes.default_space(n_examples)
+    if isinstance(space, (str, os.PathLike)):
+        space = read_space(space)
     if callable(space):
         return _check_function(space, n_examples, defaults)
     if not isinstance(space, Mapping):
         raise InputError(
             f"space={space!r}: expected a dict of optuna.distributions, a function of the "
-            "trial, or None."
+            "trial, the path of a TOML file, or None."
         )
     recipes.check_space(space, n_examples)
     default = recipes.default_params(space, defaults)

@@ -90,7 +90,8 @@ def test_what_a_function_proposes_is_checked_in_each_trial() -> None:
         (lambda trial: {"ranks": trial.suggest_int("ranks", 1, 4)}, "'ranks'. Did you mean"),
         (lambda trial: None, "returned None, expected a dict"),
         (lambda trial: {"batch_size": 64}, "a batch of 64 is larger than the 40 examples"),
-        ("default", "space='default': expected a dict"),
+        (3, "space=3: expected a dict"),
+        ("default", "search space 'default' cannot be read"),
     ],
 )
 def test_bad_spaces(space: Any, message: str) -> None:
