@@ -1,8 +1,7 @@
-"""Training and validation pairs: read, check, split, sample."""
+"""Training and validation pairs: read, check, split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 import os
@@ -23,6 +22,9 @@ KNOWN_COLUMNS = (("prompt", "response"), ("instruction", "output"), ("question",
 VALIDATION_FRACTION = 0.1
 MAX_VALIDATION = 128
 
+# Independent streams of random numbers of one seed.
+VALIDATION_STREAM, PROXY_STREAM, TEST_STREAM, STRATA_STREAM, CLUSTERS_STREAM = range(5)
+
 _BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 _T = TypeVar("_T")
 
@@ -33,6 +35,8 @@ class Pair:
 
     prompt: str
     response: str
+    stratum: str | int | float | bool | None = None
+    """What the proxy is stratified by, where that is a column of the data."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -41,7 +45,11 @@ class Pair:
 
 
 def load_pairs(
-    source: Source, *, prompt_column: str | None = None, response_column: str | None = None
+    source: Source,
+    *,
+    prompt_column: str | None = None,
+    response_column: str | None = None,
+    stratum_column: str | None = None,
 ) -> list[Pair]:
     """Read all examples of a source.
 
@@ -50,20 +58,28 @@ def load_pairs(
             id on the hub (its split "train"), or "stdlib-docstrings".
         prompt_column: default: the first of `KNOWN_COLUMNS` that is there.
         response_column: as `prompt_column`.
+        stratum_column: what the proxy is to be stratified by, if that is a column.
 
     Raises:
         InputError: if there is no such source or column, no rows, or rows without text.
     """
     if isinstance(source, str) and source == STDLIB_DOCSTRINGS:
+        if stratum_column is not None:
+            raise InputError(
+                f"{STDLIB_DOCSTRINGS} has no column {stratum_column!r}, nor any other."
+            )
         return [Pair(prompt, response) for prompt, response in stdlib_docstrings()]
     dataset = _load_dataset(source)
     columns = _choose_columns(dataset.column_names, prompt_column, response_column)
+    _check_column(dataset.column_names, stratum_column)
     if len(dataset) == 0:
         raise InputError(f"{source_name(source)} has no rows.")
     prompts, responses = (list(dataset[column]) for column in columns)
     _check_texts(columns[0], prompts)
     _check_texts(columns[1], responses)
-    return [Pair(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    strata = [None] * len(prompts) if stratum_column is None else list(dataset[stratum_column])
+    _check_strata(stratum_column, strata)
+    return [Pair(*row) for row in zip(prompts, responses, strata, strict=True)]
 
 
 def source_name(source: Source) -> str:
@@ -74,22 +90,6 @@ def source_name(source: Source) -> str:
     return f"a {type(source).__name__}"
 
 
-def check_disjoint(train: Iterable[Pair], validation: Iterable[Pair]) -> None:
-    """Check that no validation example is trained on.
-
-    Raises:
-        InputError: with the number of shared examples and the first of them.
-    """
-    trained = {pair.key for pair in train}
-    shared = [pair for pair in validation if pair.key in trained]
-    if shared:
-        raise InputError(
-            f"{len(shared)} of the validation examples are also in the training data, so that "
-            f"the loss would reward memorizing. The first: {shared[0].prompt[:80]!r} -> "
-            f"{shared[0].response[:80]!r}. Remove them from one of the two."
-        )
-
-
 def validation_count(validation: int | None, n: int) -> int:
     """How many of `n` examples to split off: 10%, at most 128, or the number asked for.
 
@@ -98,81 +98,70 @@ def validation_count(validation: int | None, n: int) -> int:
     """
     tenth = min(MAX_VALIDATION, max(1, round(VALIDATION_FRACTION * n)))
     count = tenth if validation is None else validation
-    if isinstance(count, bool) or not 1 <= count < n:
-        raise InputError(
-            f"validation={validation!r}: cannot split {count} of {n} usable examples off for "
-            f"validation; expected 1 to {n - 1}."
-        )
+    check_count("validation", validation, count, n)
     return count
 
 
-def split(
-    examples: Sequence[_T], keys: Sequence[Any], count: int, seed: int
-) -> tuple[list[_T], list[_T]]:
-    """Split `count` random examples off for validation.
+def check_count(part: str, asked: Any, count: int, n: int) -> None:
+    """Check that `count` of `n` examples can be split off for a part.
 
-    Copies of a validation example are in neither part, so that none is trained on.
+    Args:
+        part: "validation" or "test".
+        asked: what the caller gave, for the message.
+        count: how many that means.
+        n: how many examples there are.
+
+    Raises:
+        InputError: if that leaves no examples on one of the two sides.
+    """
+    if isinstance(count, bool) or not 1 <= count < n:
+        raise InputError(
+            f"{part}={asked!r}: cannot split {count} of {n} usable examples off for {part}; "
+            f"expected 1 to {n - 1}."
+        )
+
+
+def split(
+    examples: Sequence[_T],
+    keys: Sequence[Any],
+    count: int,
+    seed: int,
+    part: str = "validation",
+) -> tuple[list[_T], list[_T]]:
+    """Split `count` random examples off, for validation or as a test.
+
+    Copies of an example that is split off are in neither part, so that none is trained on.
 
     Args:
         examples: all of them.
         keys: what makes two examples the same, in the order of `examples`.
-        count: number of validation examples, less than the number of examples.
+        count: how many, less than the number of examples.
         seed: of the choice.
+        part: what for, "validation" or "test"; each has random numbers of its own.
 
     Returns:
-        Training and validation examples, each in the order of `examples`.
+        The other examples and those split off, each in the order of `examples`.
 
     Raises:
         InputError: if there are not enough different examples.
     """
     first: dict[Any, int] = {}
-    for i in _permutation(len(examples), seed, stream=0):
+    stream = VALIDATION_STREAM if part == "validation" else TEST_STREAM
+    for i in permutation(len(examples), seed, stream):
         first.setdefault(keys[i], int(i))
     different = list(first.values())
-    validation = sorted(different[:count])
-    held_out = {keys[i] for i in validation}
-    train = [example for example, key in zip(examples, keys, strict=True) if key not in held_out]
-    if len(validation) < count or not train:
+    held_out = sorted(different[:count])
+    gone = {keys[i] for i in held_out}
+    rest = [example for example, key in zip(examples, keys, strict=True) if key not in gone]
+    if len(held_out) < count or not rest:
         raise InputError(
-            f"{len(different)} different examples are too few to split {count} off for validation."
+            f"{len(different)} different examples are too few to split {count} off for {part}."
         )
-    return train, [examples[i] for i in validation]
+    return rest, [examples[i] for i in held_out]
 
 
-def subset(n: int, proxy: float, seed: int) -> list[int]:
-    """A random sample without replacement: the proxy that a trial trains on.
-
-    With one seed, a larger proxy contains a smaller one.
-
-    Args:
-        n: number of training examples.
-        proxy: fraction to take, in (0, 1].
-        seed: of the choice.
-
-    Returns:
-        round(proxy * n) positions, in random order.
-
-    Raises:
-        InputError: if `proxy` is out of range, or takes nothing.
-    """
-    check_proxy(proxy)
-    count = round(proxy * n)
-    if count < 1:
-        raise InputError(f"proxy={proxy} of {n} training examples is less than one example.")
-    return [int(i) for i in _permutation(n, seed, stream=1)[:count]]
-
-
-def check_proxy(proxy: float) -> None:
-    """Check that a proxy is a fraction.
-
-    Raises:
-        InputError: if it is not in (0, 1].
-    """
-    if isinstance(proxy, bool) or not isinstance(proxy, (int, float)) or not 0 < proxy <= 1:
-        raise InputError(f"proxy={proxy!r}: expected a fraction above 0 and up to 1.")
-
-
-def _permutation(n: int, seed: int, stream: int) -> np.ndarray:
+def permutation(n: int, seed: int, stream: int) -> np.ndarray:
+    """(n,) the positions 0 to n - 1 in an order that seed and stream decide."""
     return np.random.default_rng([seed, stream]).permutation(n)
 
 
@@ -211,21 +200,38 @@ def _load_dataset(source: Source) -> Any:
 def _choose_columns(
     columns: Sequence[str], prompt: str | None, response: str | None
 ) -> tuple[str, str]:
-    there = f"The columns are: {', '.join(columns) or 'none'}."
     for named in (prompt, response):
-        if named is not None and named not in columns:
-            raise InputError(f"there is no column {named!r}. {there}")
+        _check_column(columns, named)
     detected = next((pair for pair in KNOWN_COLUMNS if set(pair) <= set(columns)), (None, None))
     prompt, response = prompt or detected[0], response or detected[1]
     if prompt is None or response is None:
         known = " or ".join("/".join(pair) for pair in KNOWN_COLUMNS)
         raise InputError(
             f"cannot tell prompts from responses: name prompt_column and response_column, or use "
-            f"{known}. {there}"
+            f"{known}. {_listed(columns)}"
         )
     if prompt == response:
         raise InputError(f"prompts and responses are both read from the column {prompt!r}.")
     return prompt, response
+
+
+def _check_column(columns: Sequence[str], named: str | None) -> None:
+    if named is not None and named not in columns:
+        raise InputError(f"there is no column {named!r}. {_listed(columns)}")
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return f"The columns are: {', '.join(columns) or 'none'}."
+
+
+def _check_strata(column: str | None, values: Sequence[Any]) -> None:
+    known = (str, int, float, bool, type(None))
+    bad = next((i for i, value in enumerate(values) if not isinstance(value, known)), None)
+    if bad is not None:
+        raise InputError(
+            f"column {column!r} has {values[bad]!r:.80} in row {bad} (counted from 0): to "
+            "stratify by it, its values must be texts, numbers or booleans."
+        )
 
 
 def _check_texts(column: str, texts: Sequence[Any]) -> None:

@@ -38,7 +38,7 @@ class LoRAObjective:
     trial
 
     1. takes its hyperparameters from the study's sampler,
-    2. trains an adapter on the proxy, the same random sample of the training data in every trial,
+    2. trains an adapter on the proxy, the same sample of the training data in every trial,
     3. reports the loss on all validation examples at `reports` evenly spaced points of the
        training. The step reported is the percentage of the training that is done (25, 50, 75,
        100), so that pruners compare runs of different batch sizes at equal amounts of data,
@@ -51,13 +51,14 @@ class LoRAObjective:
     stopped by the pruner.
 
     Each trial records as user attributes: `seconds`, `steps` (of the optimizer), `tokens` (read
-    in training, prompts included), `examples` (size of the proxy), `dropped_examples` (left over
-    after the last whole batch), `peak_memory_bytes` (CUDA: most allocated in the trial; else the
-    process's largest resident size so far), `base_loss`, `gain_over_base`, `is_default`, and once
-    a trial with the default configuration is complete `default_loss` and `gain_over_default`, and
-    `metrics` where `extra_metrics` asks for some. A
-    trial that diverges, explodes or lacks memory is pruned with `pruned_reason` and `infeasible`;
-    one stopped from the keyboard has `interrupted`, one that crashed its `traceback`.
+    in training, prompts included), `examples` (size of the proxy), `fraction` (the proxy's share
+    of the training examples), `dropped_examples` (left over after the last whole batch),
+    `peak_memory_bytes` (CUDA: most allocated in the trial; else the process's largest resident
+    size so far), `base_loss`, `gain_over_base`, `is_default`, and once a trial with the default
+    configuration is complete `default_loss` and `gain_over_default`, and `metrics` where
+    `extra_metrics` asks for some. A trial that diverges, explodes or lacks memory is pruned with
+    `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
+    crashed its `traceback`.
 
     Args:
         model: a hub id, a folder, a GGUF file or "embedded"; None: as `llm.resolve` decides.
@@ -65,7 +66,14 @@ class LoRAObjective:
             "stdlib-docstrings" for the documented functions of Python's standard library.
         validation: data as `train`; or how many examples to split off `train`; or None for 10%
             of them, at most 128.
-        proxy: fraction of the training examples that trials train on, in (0, 1].
+        test: data as `train`; or how many examples to split off `train`, before validation; or
+            None. No trial trains on it or is scored on it: it is kept for a last measurement.
+        proxy: which part of the training examples trials train on: a fraction in (0, 1], or an
+            integer from 2, that number of examples. With one seed a larger proxy contains a
+            smaller one.
+        proxy_by: "random"; or stratified by "length" (in tokens), by "kmeans" (clusters of the
+            base model's embeddings; it reads all training examples once) or by the values of the
+            column of that name. See docs/proxy.md.
         metric: "loss".
         extra_metrics: by name, what else to measure of a trained model: functions of the model,
             its tokenizer and the validation examples. Recorded, not searched on.
@@ -104,7 +112,9 @@ class LoRAObjective:
         train: Source,
         *,
         validation: Source | int | None = None,
+        test: Source | int | None = None,
         proxy: float = 0.1,
+        proxy_by: str = "random",
         metric: str = "loss",
         extra_metrics: Mapping[str, Metric] | None = None,
         space: Space | None = None,
@@ -127,7 +137,9 @@ class LoRAObjective:
             model=model,
             train=train,
             validation=validation,
+            test=test,
             proxy=proxy,
+            proxy_by=proxy_by,
             metric=metric,
             extra_metrics=dict(extra_metrics or {}),
             space=space,

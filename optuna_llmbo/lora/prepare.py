@@ -17,7 +17,9 @@ import torch
 from optuna_llmbo import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
+from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.evaluate import validation_loss
@@ -43,7 +45,9 @@ class Options:
     model: str | os.PathLike[str] | None
     train: data.Source
     validation: data.Source | int | None
+    test: data.Source | int | None
     proxy: float
+    proxy_by: str
     metric: str
     extra_metrics: Mapping[str, Metric]
     space: spaces.Space | None
@@ -69,7 +73,11 @@ class Prepared:
     tokenizer: Any
     train: tuple[Example, ...]
     """The proxy: what every trial trains on."""
+    fraction: float
+    """Share of the training examples that are in the proxy, in (0, 1]."""
     validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    """Held out of every trial; empty if there is no test set."""
     space: CheckedSpace
     base_loss: float
     """Validation loss of the base model, nats per response token."""
@@ -88,8 +96,8 @@ class Prepared:
 def prepare(options: Options) -> Prepared:
     """Load and check everything.
 
-    Examples that are too long are left out first, then validation examples are split off, then
-    the proxy is drawn: `proxy` is a fraction of the examples that can be trained on.
+    Examples that are too long are left out first, then test and validation examples are split
+    off, then the proxy is drawn: `proxy` is a part of the examples that can be trained on.
 
     Raises:
         InputError: for every mistake in the options, the data or the search space.
@@ -97,14 +105,12 @@ def prepare(options: Options) -> Prepared:
     _check_options(options)
     pairs = _load_pairs(options)
     loaded = _load_model(options)
-    usable = [_encode(part, loaded.tokenizer, options.max_length) for part in pairs]
-    if len(usable) == 1:
-        keys = [example.pair.key for example in usable[0]]
-        count = data.validation_count(options.validation, len(keys))
-        usable = list(data.split(usable[0], keys, count, options.seed))
-    train, validation = usable
-    chosen = data.subset(len(train), options.proxy, options.seed)
-    proxy = tuple(train[i] for i in chosen)
+    usable = {
+        name: _encode(part, loaded.tokenizer, options.max_length) for name, part in pairs.items()
+    }
+    parts = splits.hold_out(usable, options.validation, options.test, options.seed)
+    train, validation, test = (parts[name] for name in splits.PARTS)
+    proxy = _choose_proxy(options, loaded.model, train)
     defaults = LoRARecipe.from_params(options.defaults)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
@@ -116,12 +122,14 @@ def prepare(options: Options) -> Prepared:
             f"the validation loss of {loaded.source} is {base_loss} before any training, in "
             f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
         )
-    record = _fingerprint(options, loaded, proxy, validation) | _differing(defaults)
+    record = _fingerprint(options, loaded, proxy, validation, test) | _differing(defaults)
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         train=proxy,
+        fraction=len(proxy) / len(train),
         validation=tuple(validation),
+        test=tuple(test),
         space=space,
         base_loss=base_loss,
         fingerprint=record,
@@ -143,7 +151,7 @@ def _check_options(options: Options) -> None:
     for name, most in (("micro_batch_size", None), ("reports", 100)):
         _check_count(name, getattr(options, name), most)
     _check_count("max_length", options.max_length, None)
-    data.check_proxy(options.proxy)
+    proxies.check_proxy(options.proxy)
     if options.dtype not in (None, torch.float32, torch.bfloat16):
         raise InputError(
             f"dtype={options.dtype}: expected torch.float32 or torch.bfloat16; float16 would need "
@@ -158,18 +166,21 @@ def _check_count(name: str, value: Any, most: int | None) -> None:
         raise InputError(f"{name}={value!r}: expected an integer from 1{end}.")
 
 
-def _load_pairs(options: Options) -> list[list[data.Pair]]:
-    """Training data, and validation data if they have a source of their own."""
+def _load_pairs(options: Options) -> dict[str, list[data.Pair]]:
+    """Training data, and validation and test data if they have a source of their own."""
     columns = {
         "prompt_column": options.prompt_column,
         "response_column": options.response_column,
     }
-    train = data.load_pairs(options.train, **columns)
-    if options.validation is None or isinstance(options.validation, int):
-        return [train]
-    validation = data.load_pairs(options.validation, **columns)
-    data.check_disjoint(train, validation)
-    return [train, validation]
+    stratum_column = proxies.column_of(options.proxy_by)
+    parts = {
+        splits.TRAIN: data.load_pairs(options.train, **columns, stratum_column=stratum_column)
+    }
+    for name, source in ((splits.VALIDATION, options.validation), (splits.TEST, options.test)):
+        if source is not None and not isinstance(source, int):
+            parts[name] = data.load_pairs(source, **columns)
+    splits.check_leaks(parts)
+    return parts
 
 
 def _load_model(options: Options) -> llm.LanguageModel:
@@ -204,15 +215,30 @@ def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list
     return examples
 
 
+def _choose_proxy(options: Options, model: Any, train: Sequence[Example]) -> tuple[Example, ...]:
+    count = proxies.count(options.proxy, len(train))
+    order = proxies.order(
+        train, options.proxy_by, options.seed, model=model, batch_size=options.micro_batch_size
+    )
+    return tuple(train[i] for i in order[:count])
+
+
 def _fingerprint(
     options: Options,
     loaded: llm.LanguageModel,
     train: Sequence[Example],
     validation: Sequence[Example],
+    test: Sequence[Example],
 ) -> dict[str, Any]:
     source = loaded.source
     is_hub = source.kind == "hub"
-    return {
+    # what most studies do without is left out, so that their fingerprints stay what they were
+    more: dict[str, Any] = {}
+    if options.proxy_by != proxies.RANDOM:
+        more["proxy_by"] = options.proxy_by
+    if test:
+        more |= {"test_examples": len(test), "test_hash": tokens.digest(test)}
+    return more | {
         "model": source.location if is_hub else os.path.basename(os.path.abspath(source.location)),
         "weights": loaded.fingerprint[:16],
         "train": data.source_name(options.train),

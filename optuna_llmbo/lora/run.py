@@ -202,6 +202,7 @@ class Run:
             "steps": self.steps,
             "tokens": self.tokens,
             "examples": examples,
+            "fraction": self.prepared.fraction,
             "dropped_examples": left_over,
             "peak_memory_bytes": memory,
             "base_loss": self.prepared.base_loss,

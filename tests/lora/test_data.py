@@ -41,6 +41,14 @@ def test_named_columns_win() -> None:
     assert data.load_pairs(table, response_column="code") == [Pair("a", "c")]
 
 
+def test_a_column_to_stratify_by() -> None:
+    table = _table(prompt=["a", "b"], response=["c", "d"], topic=["x", None])
+    pairs = data.load_pairs(table, stratum_column="topic")
+    assert [pair.stratum for pair in pairs] == ["x", None]
+    assert [pair.key for pair in pairs] == [("a", "c"), ("b", "d")]
+    assert [pair.stratum for pair in data.load_pairs(table)] == [None, None]
+
+
 def _table(**columns: list[Any]) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns)
 
@@ -64,6 +72,17 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
             "row 1, 2, 3, 4, 5 and 2 more",
         ),
         (_table(prompt=["a"], response=[3]), {}, "'response' has no text in row 0"),
+        (
+            _table(prompt=["a"], response=["b"]),
+            {"stratum_column": "topic"},
+            "no column 'topic'. The columns are: prompt, response",
+        ),
+        (
+            _table(prompt=["a"] * 2, response=["b"] * 2, tags=[[], ["x"]]),
+            {"stratum_column": "tags"},
+            r"column 'tags' has \[\] in row 0 .*texts, numbers or booleans",
+        ),
+        ("stdlib-docstrings", {"stratum_column": "topic"}, "has no column 'topic', nor any"),
         (datasets.DatasetDict(), {}, "got a DatasetDict. Of a DatasetDict, pass one split"),
         (None, {}, "expected a datasets.Dataset, a path, .* got a NoneType"),
         ("nowhere.jsonl", {}, "there is no data file 'nowhere.jsonl'"),
@@ -95,14 +114,6 @@ def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
         data.load_pairs("some/data")
 
 
-def test_check_disjoint() -> None:
-    data.check_disjoint(PAIRS[:10], PAIRS[10:])
-    copy = Pair(PAIRS[4].prompt + " \n", " " + PAIRS[4].response)
-    with pytest.raises(InputError, match="1 of the validation examples .*'count on from 4 "):
-        data.check_disjoint(PAIRS[:10], [copy, *PAIRS[10:]])
-    data.check_disjoint(PAIRS[:1], [Pair(PAIRS[0].prompt, "another answer")])
-
-
 @pytest.mark.parametrize(
     ("validation", "n", "count"), [(None, 50, 5), (None, 9000, 128), (7, 8, 7)]
 )
@@ -128,33 +139,22 @@ def test_split_is_seeded_and_complete() -> None:
 def test_split_keeps_copies_out_of_training() -> None:
     copies = [*PAIRS, *PAIRS]
     train, validation = data.split(copies, [pair.key for pair in copies], 5, seed=0)
-    data.check_disjoint(train, validation)
+    assert not set(train) & set(validation)
     assert len(validation) == len(set(validation)) == 5
     assert len(train) == 30
 
 
+def test_a_split_is_the_same_for_good() -> None:
+    # stored studies rest on it
+    _, validation = data.split(range(20), range(20), 5, seed=1)
+    assert validation == [1, 7, 10, 16, 18]
+    _, test = data.split(range(20), range(20), 5, seed=1, part="test")
+    assert test == [3, 5, 10, 16, 18]
+
+
 def test_split_of_copies_only() -> None:
     same = [PAIRS[0]] * 4
-    with pytest.raises(InputError, match="1 different examples are too few to split 2 off"):
+    with pytest.raises(InputError, match="1 different .* too few to split 2 off for validation"):
         data.split(same, [pair.key for pair in same], 2, seed=0)
-
-
-def test_subset_is_an_exact_nested_sample() -> None:
-    small, large = data.subset(200, 0.1, seed=3), data.subset(200, 0.25, seed=3)
-    assert len(small) == 20
-    assert len(set(large)) == len(large) == 50
-    assert large[:20] == small
-    assert small != sorted(small)
-    assert small != data.subset(200, 0.1, seed=4)
-    assert sorted(data.subset(200, 1, seed=3)) == list(range(200))
-
-
-@pytest.mark.parametrize("proxy", [0, -0.1, 1.1, float("nan"), "all", True])
-def test_bad_proxy(proxy: Any) -> None:
-    with pytest.raises(InputError, match="proxy=.*: expected a fraction above 0 and up to 1"):
-        data.subset(100, proxy, seed=0)
-
-
-def test_proxy_of_nothing() -> None:
-    with pytest.raises(InputError, match="proxy=0.01 of 20 training examples is less than one"):
-        data.subset(20, 0.01, seed=0)
+    with pytest.raises(InputError, match="too few to split 2 off for test"):
+        data.split(same, [pair.key for pair in same], 2, seed=0, part="test")

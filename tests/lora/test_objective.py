@@ -36,6 +36,7 @@ ALWAYS = {
     "steps",
     "tokens",
     "examples",
+    "fraction",
     "dropped_examples",
     "peak_memory_bytes",
     "base_loss",
@@ -75,6 +76,7 @@ def test_a_trial_trains_and_records(make_objective: Make) -> None:
     assert trial.user_attrs["gain_over_base"] == objective.base_loss - trial.value
     assert trial.user_attrs["base_loss"] == objective.base_loss
     assert trial.user_attrs["examples"] == 27
+    assert trial.user_attrs["fraction"] == 0.5
     assert trial.user_attrs["steps"] == 27 // trial.params["batch_size"]
     assert trial.user_attrs["dropped_examples"] == 27 % trial.params["batch_size"]
     assert trial.user_attrs["tokens"] > 27 * 15
@@ -413,6 +415,9 @@ def test_long_examples_are_left_out_before_the_rest(
         ({"validation": 60}, "cannot split 60 of 60"),
         ({"proxy": 0.0}, "proxy=0.0: expected a fraction above 0 and up to 1"),
         ({"proxy": 1.5}, "proxy=1.5: expected a fraction"),
+        ({"proxy": 500}, "proxy=500: there are only 54 training examples"),
+        ({"proxy_by": "topic"}, "no column 'topic'. The columns are: prompt, response"),
+        ({"proxy_by": None}, "proxy_by=None: expected 'random', 'length', 'kmeans' or"),
         ({"proxy": 0.1}, "5 training examples are too few for the default search space"),
         ({"metric": "accuracy"}, "metric='accuracy': only 'loss'"),
         ({"space": {"rank": IntDistribution(0, 4)}}, "admits rank=0"),

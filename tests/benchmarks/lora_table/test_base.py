@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.lora_table import base
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora import splits
 
 
 MODULE = '''"""What the module is for."""
@@ -52,7 +53,7 @@ def test_the_base_has_not_read_the_docstrings() -> None:
 def test_shipped_data() -> None:
     train = data.load_pairs(base.FOLDER / "train.parquet")
     validation = data.load_pairs(base.FOLDER / "validation.parquet")
-    data.check_disjoint(train, validation)
+    splits.check_leaks({"training": train, "validation": validation})
     assert len(validation) == base.N_VALIDATION and len(train) > 2000
 
 
