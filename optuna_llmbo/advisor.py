@@ -135,8 +135,10 @@ class Advisor:
         suggestion = self._informed(study, seed)
         return self._predict(study, suggestion, [suggestion.space.checked(params)], warn)[0]
 
-    def recommend(self, study: Study, *, seed: int, warn: Callable[[str], None]) -> Recommendation:
-        """See `LLMBOSampler.recommend`."""
+    def rank(
+        self, study: Study, *, seed: int, warn: Callable[[str], None]
+    ) -> list[Recommendation]:
+        """See `LLMBOSampler.rank`."""
         suggestion = self._informed(study, seed)
         trials = [t for t in compat.all_trials(study) if t.state == TrialState.COMPLETE]
         tried = [(t, c) for t in trials if (c := suggestion.space.restrict(t.params)) is not None]
@@ -144,9 +146,11 @@ class Advisor:
             raise InputError("the study has no complete trial to recommend: run some first.")
         predictions = self._predict(study, suggestion, [c for _, c in tried], warn)
         sign = sign_of(study.direction)
-        best = max(range(len(tried)), key=lambda i: sign * predictions[i].mean)
-        trial = tried[best][0]
-        return Recommendation(trial.number, dict(trial.params), predictions[best])
+        ranked = [
+            Recommendation(trial.number, dict(trial.params), prediction)
+            for (trial, _), prediction in zip(tried, predictions, strict=True)
+        ]
+        return sorted(ranked, key=lambda one: -sign * one.prediction.mean)
 
     def _informed(self, study: Study, seed: int) -> Suggestion:
         """What is known of a study that has something to learn from."""

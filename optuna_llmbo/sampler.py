@@ -270,8 +270,16 @@ class LLMBOSampler(BaseSampler):
             SurrogateFitError: if the model cannot be fitted.
             ValueError: if the study has several objectives.
         """
+        return self.rank(study)[0]
+
+    def rank(self, study: Study) -> list[Recommendation]:
+        """All complete trials, the one first whose configuration the model expects most of.
+
+        Raises:
+            As `recommend`.
+        """
         self._raise_error_if_multi_objective(study)
-        return self._advisor.recommend(study, **self._asking(study))
+        return self._advisor.rank(study, **self._asking(study))
 
     def _asking(self, study: Study) -> dict[str, Any]:
         seed = self._planner.seed_of(len(compat.all_trials(study)))

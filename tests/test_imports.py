@@ -133,6 +133,7 @@ ARROWS = {
         "transfer",
     },
     "lora": {"axis", "compat", "errors", "llm", "marks", "space"},
+    "promote": {"errors", "lora", "sampler"},
     "live": {"lora", "prompt"},
     "cli": {"compat", "embedding_cache", "errors", "live", "llm", "lora", "sampler"},
 }

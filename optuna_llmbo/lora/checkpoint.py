@@ -42,7 +42,7 @@ class TrialFolders:
             InputError: if it cannot be written: the disk is full, or is not ours to write to.
         """
         path = self.of(number) / CHECKPOINT
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(state, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
@@ -75,7 +75,7 @@ class TrialFolders:
             InputError: if it cannot be written.
         """
         folder = self.of(number) / ADAPTER
-        with _writing(folder):
+        with writing(folder):
             save_adapter(model, recipe, base, folder)
         return folder
 
@@ -135,7 +135,8 @@ def _difference(
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what a disk says becomes a clear error: it is full, or not ours to write to."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full

@@ -71,10 +71,12 @@ class Prepared:
     model: Any
     """The frozen base model. A trial changes it in place and changes it back."""
     tokenizer: Any
+    base: str
+    """The model's hub id or path."""
+    pool: tuple[Example, ...]
+    """All training examples; the proxy of k examples is the first k."""
     train: tuple[Example, ...]
     """The proxy: what every trial trains on."""
-    fraction: float
-    """Share of the training examples that are in the proxy, in (0, 1]."""
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     """Held out of every trial; empty if there is no test set."""
@@ -85,6 +87,11 @@ class Prepared:
     """All that determines a trial's result besides its hyperparameters."""
     micro_batch: MicroBatch
     """Shared by all trials: what fits is found once."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training examples that are in the proxy, in (0, 1]."""
+        return len(self.train) / len(self.pool)
 
     def loss_on(self, examples: Sequence[Example]) -> float:
         """The model's loss as it is now, nats per response token."""
@@ -110,7 +117,8 @@ def prepare(options: Options) -> Prepared:
     }
     parts = splits.hold_out(usable, options.validation, options.test, options.seed)
     train, validation, test = (parts[name] for name in splits.PARTS)
-    proxy = _choose_proxy(options, loaded.model, train)
+    pool = _in_order(options, loaded.model, train)
+    proxy = pool[: proxies.count(options.proxy, len(pool))]
     defaults = LoRARecipe.from_params(options.defaults)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
@@ -126,8 +134,9 @@ def prepare(options: Options) -> Prepared:
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
+        base=str(loaded.source.location),
+        pool=pool,
         train=proxy,
-        fraction=len(proxy) / len(train),
         validation=tuple(validation),
         test=tuple(test),
         space=space,
@@ -215,12 +224,11 @@ def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list
     return examples
 
 
-def _choose_proxy(options: Options, model: Any, train: Sequence[Example]) -> tuple[Example, ...]:
-    count = proxies.count(options.proxy, len(train))
+def _in_order(options: Options, model: Any, train: Sequence[Example]) -> tuple[Example, ...]:
     order = proxies.order(
         train, options.proxy_by, options.seed, model=model, batch_size=options.micro_batch_size
     )
-    return tuple(train[i] for i in order[:count])
+    return tuple(train[i] for i in order)
 
 
 def _fingerprint(

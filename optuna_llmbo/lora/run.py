@@ -178,9 +178,9 @@ class Run:
 
     def _keep_adapter(self) -> None:
         if self._folders is not None and self.options.keep:
-            base = self.prepared.fingerprint["model"]
+            prepared = self.prepared
             where = self._folders.save_adapter(
-                self.trial.number, self.prepared.model, self.recipe, base
+                self.trial.number, prepared.model, self.recipe, prepared.base
             )
             self.trial.set_user_attr("adapter", str(where))
 

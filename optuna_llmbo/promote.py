@@ -1,0 +1,272 @@
+"""From a study on a part of the data to an adapter trained on all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+import importlib.metadata
+import json
+import math
+import os
+from pathlib import Path
+import statistics
+from typing import Any
+
+import optuna
+from optuna.trial import FixedTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.checkpoint import save_adapter
+from optuna_llmbo.lora.checkpoint import writing
+from optuna_llmbo.lora.fit import Fit
+from optuna_llmbo.lora.fit import Fits
+from optuna_llmbo.lora.objective import LoRAObjective
+from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.sampler import LLMBOSampler
+
+
+Rank = Callable[[optuna.Study], Sequence[int]]
+"""Numbers of a study's complete trials, the most promising first."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration, trained on all data with each seed."""
+
+    trial: int | None
+    """Its number in the study; None for the default configuration if no trial ran it."""
+    params: Mapping[str, Any]
+    recipe: LoRARecipe
+    fits: tuple[Fit, ...]
+    """One a seed."""
+    test: tuple[float, ...] = ()
+    """Test loss, nats per response token, one a seed; of the winner and of the default only."""
+
+    @property
+    def validation(self) -> tuple[float, ...]:
+        """Validation loss, nats per response token, one a seed."""
+        return tuple(fit.loss for fit in self.fits)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of the best configurations on all data."""
+
+    contenders: tuple[Contender, ...]
+    """The default configuration, if there is one, first; then the others as they were ranked."""
+    winner: Contender
+    """Of the lowest mean validation loss; the default itself if nothing is better."""
+    default: Contender | None
+    adapter: Path
+    """Of the winner, with the seed whose validation loss is the lowest."""
+
+
+def promote(
+    study: optuna.Study,
+    objective: LoRAObjective,
+    *,
+    folder: str | os.PathLike[str],
+    top: int = 3,
+    n_seeds: int = 3,
+    rank: Rank | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Promotion:
+    """Retrain the best configurations of a study on all training data, and save the best of them.
+
+    The default configuration is trained with the same seeds as a control. Who wins is decided on
+    the validation data, on which the search was; the test data are read once, after that, by the
+    winner and the default.
+
+    Args:
+        study: of the objective.
+        objective: with `test=` for a test loss.
+        folder: where the adapter goes (`adapter/`), the numbers (`promotion.json`), and the
+            weights of all fits (`fits/`), so that a call that was interrupted goes on.
+        top: how many configurations of the study.
+        n_seeds: with how many seeds each: 0, 1, ...
+        rank: which trials are best; default: by the posterior mean of `LLMBOSampler`'s model,
+            which a lucky value does not mislead.
+        tell: called before each training with what is trained.
+
+    Raises:
+        InputError: if the study has no complete trial, or is of another objective, or all
+            diverges.
+    """
+    check_at_least("top", top, 1)
+    check_at_least("n_seeds", n_seeds, 1)
+    prepared = objective.prepare()
+    objective.check_study(study)
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        raise InputError(f"the study {study.study_name!r} has no complete trial to promote.")
+    chosen = list((rank or by_posterior_mean)(study))[:top]
+    place = Path(folder).expanduser()
+    fits = Fits(prepared, place / "fits", tell)
+    contenders = [
+        _train(fits, prepared, name, trial, params, recipe, n_seeds)
+        for name, trial, params, recipe in _entries(study, prepared, chosen)
+    ]
+    winner = min(contenders, key=lambda one: statistics.fmean(one.validation))
+    if math.isinf(min(winner.validation)):
+        raise InputError("every configuration diverges on all data: search at a larger proxy.")
+    default = next((c for c in contenders if c.recipe == prepared.space.default_recipe), None)
+    tested = {id(c): _with_test(fits, prepared, c) for c in (winner, default) if c is not None}
+    contenders = [tested.get(id(c), c) for c in contenders]
+    result = Promotion(
+        tuple(contenders),
+        tested[id(winner)],
+        None if default is None else tested[id(default)],
+        place / "adapter",
+    )
+    _save(result, fits, prepared, study, place)
+    return result
+
+
+def by_posterior_mean(study: optuna.Study) -> list[int]:
+    """The complete trials' numbers, by what `LLMBOSampler`'s model expects of them."""
+    return [one.number for one in LLMBOSampler(seed=0, provenance=False).rank(study)]
+
+
+def _entries(
+    study: optuna.Study, prepared: Prepared, chosen: Sequence[int]
+) -> list[tuple[str, int | None, dict[str, Any], LoRARecipe]]:
+    """Name, trial, parameters and recipe of what is trained; the default first, none twice."""
+    entries: list[tuple[str, int | None, dict[str, Any], LoRARecipe]] = []
+    default = prepared.space.default_recipe
+    if default is not None:
+        params = dict(prepared.space.default_params or {})
+        done = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("is_default")]
+        entries.append(("default", done[0].number if done else None, params, default))
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    for number in chosen:
+        params = dict(trials[number].params)
+        recipe = prepared.space.suggest(FixedTrial(params))  # type: ignore[arg-type]
+        if all(recipe != other for *_, other in entries):
+            entries.append((f"trial {number}", number, params, recipe))
+    return entries
+
+
+def _train(
+    fits: Fits,
+    prepared: Prepared,
+    name: str,
+    trial: int | None,
+    params: Mapping[str, Any],
+    recipe: LoRARecipe,
+    n_seeds: int,
+) -> Contender:
+    made = [fits.fit(recipe, prepared.pool, seed=seed, name=name) for seed in range(n_seeds)]
+    return Contender(trial, params, recipe, tuple(made))
+
+
+def _with_test(fits: Fits, prepared: Prepared, one: Contender) -> Contender:
+    if not prepared.test:
+        return one
+    losses = []
+    for seed, fit in enumerate(one.fits):
+        with fits.model(one.recipe, fit, seed=seed):
+            losses.append(prepared.loss_on(prepared.test))
+    return Contender(one.trial, one.params, one.recipe, one.fits, tuple(losses))
+
+
+def _save(
+    result: Promotion, fits: Fits, prepared: Prepared, study: optuna.Study, folder: Path
+) -> None:
+    winner = result.winner
+    seed = min(range(len(winner.fits)), key=lambda i: winner.fits[i].loss)
+    with writing(folder):
+        with fits.model(winner.recipe, winner.fits[seed], seed=seed) as model:
+            save_adapter(model, winner.recipe, prepared.base, result.adapter)
+        (result.adapter / "README.md").write_text(card(result, prepared, study, seed))
+        text = json.dumps(facts(result, prepared, study, seed), indent=2)
+        (folder / "promotion.json").write_text(text + "\n")
+
+
+def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> dict[str, Any]:
+    """All of a promotion in plain values, for `promotion.json`."""
+    return {
+        "study": study.study_name,
+        "trials": len(study.get_trials(deepcopy=False)),
+        "objective": prepared.fingerprint,
+        "examples": len(prepared.pool),
+        "base_loss": prepared.base_loss,
+        "contenders": [
+            {
+                "trial": one.trial,
+                "params": dict(one.params),
+                "recipe": asdict(one.recipe),
+                "validation": one.validation,
+                "test": one.test,
+                "seconds": [round(fit.seconds, 3) for fit in one.fits],
+                "is_default": one is result.default,
+                "is_winner": one is result.winner,
+            }
+            for one in result.contenders
+        ],
+        "adapter_seed": seed,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+_PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
+
+
+def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> str:
+    """A model card in Markdown, with the front matter that model hubs read."""
+    winner, default = result.winner, result.default
+    rows = [("validation", winner.validation, default.validation if default else ())]
+    if winner.test:
+        rows.append(("test", winner.test, default.test if default else ()))
+    losses = "\n".join(
+        f"| {name} | {mean_and_deviation(ours)} | {mean_and_deviation(theirs)} |"
+        for name, ours, theirs in rows
+    )
+    values = "\n".join(f"| {name} | {value} |" for name, value in asdict(winner.recipe).items())
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    n = len(winner.fits)
+    origin = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
+    return f"""---
+base_model: {prepared.base}
+library_name: peft
+tags: [lora, optuna]
+---
+
+# LoRA adapter for {prepared.fingerprint["model"]}
+
+Trained on {prepared.fingerprint["train"]}, {len(prepared.pool)} examples, with {origin} of the
+Optuna study {study.study_name!r} ({len(study.get_trials(deepcopy=False))} trials on
+{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the one with the lowest
+validation loss.
+
+## Loss
+
+Nats per response token, mean and standard deviation over {n} seeds. Without an adapter the
+validation loss is {prepared.base_loss:.4f}.
+
+| data | this configuration | default configuration |
+| --- | --- | --- |
+{losses}
+
+## Hyperparameters
+
+| | |
+| --- | --- |
+{values}
+
+Made with {versions}.
+"""
+
+
+def mean_and_deviation(losses: Sequence[float]) -> str:
+    """For people: "2.9012 (0.0031)", the deviation in brackets if there are several seeds."""
+    if not losses:
+        return "-"
+    mean = statistics.fmean(losses)
+    if len(losses) == 1 or not math.isfinite(mean):
+        return f"{mean:.4f}"
+    return f"{mean:.4f} ({statistics.stdev(losses):.4f})"
