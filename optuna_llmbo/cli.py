@@ -79,6 +79,11 @@ class PrunerName(StrEnum):
     none = "none"
 
 
+def _proxy(text: str) -> float:
+    """A share, or a whole number: so many examples."""
+    return int(text) if text.isdecimal() else float(text)
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -95,7 +100,13 @@ def tune(
     ),
     prompt_column: str | None = typer.Option(None, help="Column with the prompts."),
     response_column: str | None = typer.Option(None, help="Column with the responses."),
-    proxy: float = typer.Option(0.1, help="Share of the training examples a trial trains on."),
+    proxy: float = typer.Option(
+        0.1,
+        parser=_proxy,
+        metavar="SHARE|COUNT",
+        help="What a trial trains on: 0.1 is a tenth of the training examples, 500 so many.",
+    ),
+    proxy_by: str = typer.Option("random", help="random, length, kmeans or a column's name."),
     space: Path | None = typer.Option(None, help="TOML file with the search space."),
     variant: str = typer.Option("lora", help="lora, rslora, dora, pissa, olora or lora+."),
     epochs: int = typer.Option(1, help="Passes over the proxy."),
@@ -130,6 +141,7 @@ def tune(
             train,
             validation=int(validation) if validation and validation.isdecimal() else validation,
             proxy=proxy,
+            proxy_by=proxy_by,
             space=space,
             variant=variant,
             epochs=epochs,

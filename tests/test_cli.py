@@ -142,6 +142,8 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"train": "./nowhere.jsonl"}, "there is no data file"),
     "missing column": ({"prompt_column": "text"}, "there is no column 'text'"),
     "proxy": ({"proxy": 0}, "expected a fraction above 0 and up to 1"),
+    "proxy of one": ({"proxy": 1}, "Write 1.0 for all of them"),
+    "proxy by": ({"proxy_by": "topic"}, "there is no column 'topic'"),
     "proxy too small": ({"proxy": 0.02}, "too few for the default search space"),
     "variant": ({"variant": "loha"}, "expected one of lora, rslora, dora"),
     "too long": ({"max_length": 3}, "are longer than max_length=3"),
@@ -160,6 +162,13 @@ def test_bad_input_exits_with_2_before_the_first_trial(
     assert message in result.stderr
     if "storage" not in options and (tmp_path / "study.db").exists():
         assert load(tmp_path).trials == []
+
+
+def test_a_proxy_of_so_many_by_length(tune: Tune, tmp_path: Path) -> None:
+    result = tune(proxy=20, proxy_by="length", trials=1)
+    assert result.exit_code == 0, result.output
+    assert load(tmp_path).trials[0].user_attrs["examples"] == 20
+    assert load(tmp_path).user_attrs["lora_objective"]["proxy"] == 20
 
 
 def test_a_search_space_of_a_file(tune: Tune, tmp_path: Path) -> None:
@@ -187,7 +196,9 @@ def test_another_objective_needs_another_study(tune: Tune, tmp_path: Path) -> No
     assert len(load(tmp_path).trials) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"trials": 0}, {"sampler": "grid"}, {"pruner": "axe"}])
+@pytest.mark.parametrize(
+    "wrong", [{"trials": 0}, {"sampler": "grid"}, {"pruner": "axe"}, {"proxy": "all"}]
+)
 def test_options_out_of_range(tune: Tune, wrong: dict[str, object]) -> None:
     assert tune(**wrong).exit_code == 2
 

@@ -4,6 +4,7 @@
     python -m benchmarks.lora_table.facts variance
     python -m benchmarks.lora_table.facts seeds
     python -m benchmarks.lora_table.facts fidelity
+    python -m benchmarks.lora_table.facts shift
     python -m benchmarks.lora_table.facts defaults
 
 Losses are in nats per response token. A run is *live* if it keeps more than a tenth of the largest
@@ -34,6 +35,7 @@ from benchmarks.lora_table.tiers import PROXY
 
 
 LIVE = 0.1  # of the largest gain
+N_BEST = 20  # configurations whose place `shift` shows
 
 QUANTITIES = {
     "rank": "log(rank)",
@@ -220,6 +222,31 @@ def fidelity(table: pandas.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def shift(table: pandas.DataFrame) -> str:
+    """Where the best configurations are on a part of the data and on all of it."""
+    rows = table[(table["design"] == "random") & (table["seed"] == 0)]
+    rows = rows.assign(key=_keys(rows))
+    full = rows[(rows["fraction"] == 1.0) & rows["loss"].notna()]
+    rows = rows[rows["key"].isin(set(full["key"]))]
+    shown = {"rank": "rank", "alpha / rank": "alpha_ratio", "batch": "batch_size"}
+    shown |= {"rate": "learning_rate"}
+    lines = [
+        f"Of the same {len(full)} random configurations, seed 0, the {N_BEST} best at each "
+        "fraction: geometric mean, and the factor that is its standard error.",
+        "",
+        f"| fraction | {' | '.join(shown)} | steps, median |",
+        "|---|" + "---|" * (len(shown) + 1),
+    ]
+    for fraction in sorted(rows["fraction"].unique()):
+        best = rows[rows["fraction"] == fraction].nsmallest(N_BEST, "loss")
+        logs = np.log(best[list(shown.values())].to_numpy(dtype=float))
+        errors = np.exp(logs.std(axis=0, ddof=1) / np.sqrt(len(logs)))
+        means = np.exp(logs.mean(axis=0))
+        cells = [f"{mean:.2g} (x {e:.2f})" for mean, e in zip(means, errors, strict=True)]
+        lines.append(f"| {fraction:.0%} | {' | '.join(cells)} | {best['steps'].median():.0f} |")
+    return "\n".join(lines)
+
+
 def defaults(table: pandas.DataFrame) -> str:
     """How far the configurations that tools and papers start from are from the best."""
     lines = [
@@ -292,7 +319,7 @@ def _pooled_deviation(by_seed: pandas.DataFrame) -> float:
     return float(np.sqrt(by_seed.var(axis=1, ddof=1).mean()))
 
 
-FACTS = {f.__name__: f for f in (size, variance, seeds, fidelity, defaults)}
+FACTS = {f.__name__: f for f in (size, variance, seeds, fidelity, shift, defaults)}
 
 
 def main() -> None:

@@ -137,6 +137,27 @@ def test_noise_of_seeds() -> None:
     assert float(agreement) > 0.95
 
 
+def test_the_best_of_a_part_may_lie_elsewhere() -> None:
+    """Small ranks and high rates win on a hundredth, the opposite on all data."""
+
+    def loss(p: dict[str, Any], fraction: float) -> float:
+        drive = math.log(p["learning_rate"]) - math.log(p["rank"])
+        return 3.0 + (-drive if fraction == 0.01 else drive)
+
+    rows = random_table(loss, (0.01, 1.0))
+    text = facts.shift(rows)
+    part, full = (
+        [float(cell.split(" ")[0]) for cell in cells(text, name)] for name in ("1%", "100%")
+    )
+    assert part[0] < full[0] / 4  # rank
+    assert part[3] > 20 * full[3]  # rate
+    best = rows[rows["fraction"] == 1.0].nsmallest(facts.N_BEST, "loss")
+    ranks = np.log(best["rank"])
+    assert full[0] == pytest.approx(math.exp(ranks.mean()), rel=0.05)
+    error = math.exp(ranks.std() / math.sqrt(facts.N_BEST))
+    assert f"(x {error:.2f})" in cells(text, "100%")[0]
+
+
 def test_fidelity_of_a_faithful_and_of_a_misleading_part() -> None:
     def loss(p: dict[str, Any], fraction: float) -> float:
         full = 3.0 + 0.1 * abs(math.log(p["learning_rate"] / 1e-3))
