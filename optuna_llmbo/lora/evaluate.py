@@ -44,12 +44,20 @@ def response_nll(model: Any, batch: Batch) -> torch.Tensor:
     Returns:
         () float32, differentiable.
     """
-    wanted = batch.labels != IGNORED
-    with _head_reads_only(model, wanted), autocast(model):
-        logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
-    if logits.dim() == 3:  # this model computes its logits without its output embeddings
-        logits = logits[wanted]
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
+    logits, labels = _response_logits(model, batch)
+    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def response_log_likelihoods(model: Any, batch: Batch) -> torch.Tensor:
+    """Log likelihood of each example's response, its end included, in nats.
+
+    Returns:
+        (n,) float32, differentiable.
+    """
+    logits, labels = _response_logits(model, batch)
+    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    rows = (batch.labels != IGNORED).nonzero()[:, 0]
+    return -losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
 
 
 def autocast(model: Any) -> torch.autocast:
@@ -62,6 +70,16 @@ def device_of(model: Any) -> torch.device:
     """Where the model's weights are."""
     device: torch.device = next(model.parameters()).device
     return device
+
+
+def _response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(k, vocabulary) logits that predict response tokens, row by row, and those (k,) tokens."""
+    wanted = batch.labels != IGNORED
+    with _head_reads_only(model, wanted), autocast(model):
+        logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+    if logits.dim() == 3:  # this model computes its logits without its output embeddings
+        logits = logits[wanted]
+    return logits, batch.labels[wanted]
 
 
 @contextlib.contextmanager

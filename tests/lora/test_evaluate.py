@@ -30,6 +30,15 @@ def test_validation_loss(
     assert loss == pytest.approx(one_by_one(tiny.model, examples), rel=1e-5)
 
 
+def test_log_likelihoods_of_single_responses(
+    tiny: llm.LanguageModel, examples: list[Example]
+) -> None:
+    batch = tokens.collate(examples[:7], torch.device("cpu"))
+    found = evaluate.response_log_likelihoods(tiny.model, batch)
+    expected = [-one_by_one(tiny.model, [e]) * e.n_response for e in examples[:7]]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
 def test_validation_loss_switches_dropout_off(
     tiny: llm.LanguageModel, examples: list[Example]
 ) -> None:
