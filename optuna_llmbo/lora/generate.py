@@ -19,6 +19,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.tokens import in_batches
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,10 @@ def generate(
     check_decoding(model, examples, decoding)
     model.eval()
     texts = [""] * len(examples)
-    order = sorted(range(len(examples)), key=lambda i: examples[i].n_prompt)
+    lengths = [example.n_prompt for example in examples]
     ends = _ends(tokenizer, examples)
     with torch.no_grad(), autocast(model), _only_our_settings(model, decoding, ends):
-        for start in range(0, len(order), decoding.batch_size):
-            places = order[start : start + decoding.batch_size]
+        for places in in_batches(lengths, decoding.batch_size):
             answers = _continue(model, [examples[i] for i in places], places, decoding)
             decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
             for place, text in zip(places, decoded, strict=True):

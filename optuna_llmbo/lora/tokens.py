@@ -102,7 +102,13 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 
 def by_length(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
     """Groups of at most `size` examples of like length, which saves padding."""
-    ordered = sorted(examples, key=len)
+    for places in in_batches([len(example) for example in examples], size):
+        yield [examples[i] for i in places]
+
+
+def in_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """The places of at most `size` items of like length at a time, the shortest first."""
+    ordered = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
 

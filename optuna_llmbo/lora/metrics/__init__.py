@@ -1,0 +1,13 @@
+"""What else than the loss can be measured of a trained model, one file a metric.
+
+All have a name and a direction, and are called with a model, its tokenizer and examples.
+"""
+
+from optuna_llmbo.lora.metrics.adapter_size import AdapterSize as AdapterSize
+from optuna_llmbo.lora.metrics.custom import Custom as Custom
+from optuna_llmbo.lora.metrics.exact_match import ExactMatch as ExactMatch
+from optuna_llmbo.lora.metrics.loss import Loss as Loss
+from optuna_llmbo.lora.metrics.measure import Measure as Measure
+from optuna_llmbo.lora.metrics.multiple_choice import MultipleChoice as MultipleChoice
+from optuna_llmbo.lora.metrics.overlap import Overlap as Overlap
+from optuna_llmbo.lora.metrics.registry import from_name as from_name

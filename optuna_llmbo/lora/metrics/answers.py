@@ -1,0 +1,97 @@
+"""The answer in a text: what exact match compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+import operator
+import re
+import threading
+from typing import Any
+
+from optuna_llmbo.lora.metrics.measure import optional_module
+
+
+Extract = Callable[[str], Any]
+"""A text -> its answer, or None where there is none."""
+
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![\w.)])[-\u2212])?[$\u20ac\u00a3]?\s?"  # no sign in "10-5"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\d)\.\d+)"
+)
+_MARK = "####"
+_MATH_MARKS = ("$", "\\boxed", "\\(", "\\[")
+_MATH_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How answers are found, and when two are the same."""
+
+    extract: Extract
+    same: Callable[[Any, Any], bool] = operator.eq
+    """(expected, found) -> are they the same answer?"""
+
+
+def plain_text(text: str) -> str | None:
+    """The text with single spaces; None if it is blank."""
+    return " ".join(text.split()) or None
+
+
+def number(text: str) -> str | None:
+    """The number behind the first "####", on its line, else the last one of the text.
+
+    "$1,234.50" and "1234.5 %" are "1234.5": signs of currency and percent, thousands separators
+    and trailing zeros do not count. This is how GSM8K marks its answers (Cobbe et al. 2021,
+    arXiv:2110.14168); a model that was not trained on them mostly ends with the answer.
+
+    Returns:
+        The number in plain decimal notation, or None if there is none.
+    """
+    _, _, marked = text.partition(_MARK)
+    behind = list(_NUMBER.finditer(marked.strip().partition("\n")[0]))
+    numbers = behind[:1] or list(_NUMBER.finditer(text))[-1:]
+    if not numbers:
+        return None
+    (match,) = numbers
+    value = Decimal(match["digits"].replace(",", ""))
+    if match["sign"]:
+        value = -value
+    return "0" if value == 0 else f"{value.normalize():f}"
+
+
+def math_reading() -> Reading:
+    """Mathematical expressions and LaTeX, equal if they have one value; through `math-verify`.
+
+    The limit of 5 seconds for one answer holds in the main thread only, where signals arrive.
+
+    Raises:
+        InputError: if math-verify is not installed.
+    """
+    library = optional_module("math_verify", "math-verify", "math")
+
+    def parse(text: str) -> list[Any]:
+        parsed: list[Any] = library.parse(text, parsing_timeout=_math_seconds())
+        return parsed
+
+    def extract(text: str) -> list[Any] | None:
+        bare = "\\" in text and not any(mark in text for mark in _MATH_MARKS)
+        return (parse(f"${text}$") if bare else []) or parse(text) or None
+
+    def same(expected: list[Any], found: list[Any]) -> bool:
+        return bool(library.verify(expected, found, timeout_seconds=_math_seconds()))
+
+    return Reading(extract, same)
+
+
+def _math_seconds() -> int | None:
+    in_main = threading.current_thread() is threading.main_thread()
+    return _MATH_SECONDS if in_main else None
+
+
+READINGS: dict[str, Callable[[], Reading]] = {
+    "text": lambda: Reading(plain_text),
+    "gsm8k": lambda: Reading(number),
+    "math": math_reading,
+}

@@ -1,0 +1,53 @@
+"""A user's function as a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+import numbers
+from typing import Any
+
+from optuna_llmbo.errors import check_choice
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.metrics.measure import DIRECTIONS
+from optuna_llmbo.lora.tokens import Example
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A function of the model, its tokenizer and the examples, with a name and a direction.
+
+    Raises:
+        InputError: if it is no function, or the direction is none.
+    """
+
+    name: str
+    direction: str
+    function: Callable[[Any, Any, Sequence[Example]], float]
+
+    def __post_init__(self) -> None:
+        check_choice("direction", self.direction, DIRECTIONS)
+        if not callable(self.function):
+            raise InputError(
+                f"function={self.function!r}: expected a function of the model, its tokenizer and "
+                "the examples."
+            )
+
+    def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
+        """Nothing is known of what the function needs."""
+
+    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+        """Call the function.
+
+        Raises:
+            InputError: if it does not return a finite number.
+        """
+        value = self.function(model, tokenizer, examples)
+        number = getattr(value, "item", lambda: value)()  # of a tensor or an array of one
+        if not isinstance(number, numbers.Real) or not math.isfinite(number):
+            raise InputError(
+                f"the metric {self.name!r} returned {value!r}: expected a finite number."
+            )
+        return float(number)

@@ -1,0 +1,71 @@
+"""What a metric is, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import importlib
+from typing import Any
+from typing import Protocol
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.tokens import Example
+
+
+DIRECTIONS = ("minimize", "maximize")
+
+
+class Measure(Protocol):
+    """A measure of a model on examples."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a trial's record."""
+
+    @property
+    def direction(self) -> str:
+        """ "minimize" or "maximize"."""
+
+    def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
+        """Check what can be checked before anything is trained.
+
+        Raises:
+            InputError: if the examples are not what the metric needs.
+        """
+
+    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+        """Measure; the model is left in evaluation mode, the caller's random state as it was.
+
+        Raises:
+            InputError: as `check`.
+        """
+
+
+def share(right: Sequence[bool]) -> float:
+    """Of those that are right, in [0, 1]."""
+    return sum(right) / len(right)
+
+
+def check_some(examples: Sequence[Example]) -> None:
+    """Raises InputError if there are no examples."""
+    if not examples:
+        raise InputError("a metric needs at least one example, got none.")
+
+
+def optional_module(name: str, package: str, needed_by: str) -> Any:
+    """Import a module of an optional dependency.
+
+    Args:
+        name: the module's.
+        package: what to install.
+        needed_by: the metric, for the message.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"the metric {needed_by!r} needs {package}, which cannot be imported ({error}): "
+            "pip install 'optuna-llmbo[metrics]'."
+        ) from error
