@@ -4,6 +4,7 @@ All have a name and a direction, and are called with a model, its tokenizer and 
 """
 
 from optuna_llmbo.lora.metrics.adapter_size import AdapterSize as AdapterSize
+from optuna_llmbo.lora.metrics.code_pass import CodePassAt1 as CodePassAt1
 from optuna_llmbo.lora.metrics.custom import Custom as Custom
 from optuna_llmbo.lora.metrics.exact_match import ExactMatch as ExactMatch
 from optuna_llmbo.lora.metrics.loss import Loss as Loss
