@@ -4,9 +4,9 @@
       -> sandbox_launcher.py   a session of its own; enters namespaces; ends everything in time
            -> sandbox_harness.py   under the limits; runs the program and its tests
 
-What it keeps out are the accidents of generated code, not an attacker: a program can read what the
-user can, and where the system permits no namespaces also write it, and reach the network. A
-virtual machine or a container around the whole is the stronger wall.
+What it keeps out are the accidents of generated code, not an attacker: a program can read what
+the user can, and do more where the system permits no namespaces, as a warning says then. A
+container or a virtual machine around the whole is the stronger wall.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Limits:
     file_bytes: int = 2**24
     """Largest file; and all files together, where namespaces are permitted."""
     processes: int = 16
-    """At once, threads included. Without namespaces, a program can start none at all; the root
-    user is exempt, by Linux."""
+    """At once, threads included; without namespaces, all others of the user count too, so that
+    mostly none can be started. Linux exempts the root user."""
     open_files: int = 64
 
     def __post_init__(self) -> None:
@@ -82,8 +82,10 @@ def run_isolated(
 
     It has the interpreter and packages of this process, in isolated mode; no environment, standard
     input or output; and an empty working folder that is removed afterwards. On Linux, where users
-    may make namespaces, it has no network, sees no other process and can write nothing elsewhere;
-    where they may not, a warning says so, once. Whatever it started has ended when this returns.
+    may make namespaces, it has no network, sees no other process and can write nothing elsewhere.
+    Where they may not, as in many containers, Landlock keeps it from writing elsewhere and from
+    TCP, as far as the kernel has it; a warning says once what is open. Whatever it started has
+    ended when this returns.
 
     That it has passed it can only say with a random token, which the harness reads after the
     tests: leaving early with an exit status of success is no pass.
@@ -92,7 +94,7 @@ def run_isolated(
         program: Python source.
         tests: Python source that raises if the program is wrong.
         limits: default: `Limits()`.
-        namespaces: try to make them.
+        namespaces: False: do as on a system that permits none.
 
     Raises:
         InputError: if the system has no POSIX processes, or the sandbox cannot start.
@@ -154,16 +156,22 @@ def _outcome(said: bytes, token: bytes, limits: Limits, seconds: float, errors: 
     report, newline, verdict = said.partition(b"\n")
     if not newline:
         raise InputError(f"the sandbox for generated code did not start: {errors[-500:]!r}.")
-    for wall in json.loads(report)["refused"]:
-        warn_once(
-            f"generated code is run without {wall}, which the system does not permit. Run it in a "
-            "container or a virtual machine that holds nothing of value."
-        )
+    _warn(json.loads(report))
     if verdict == token:
         return Outcome(True, "passed")
     if verdict.startswith(b"!"):
         return Outcome(False, verdict[1:].decode(errors="replace"))
     return Outcome(False, "timeout" if seconds >= limits.seconds else "ended early")
+
+
+def _warn(report: dict[str, list[str]]) -> None:
+    if unlimited := report["unlimited"]:
+        warn_once(f"the system sets no {', '.join(unlimited)} for generated code.")
+    if reaches := report["reaches"]:
+        warn_once(
+            f"generated code can reach {', '.join(reaches)}, for lack of namespaces. Run it in a "
+            "container or a virtual machine that holds nothing of value."
+        )
 
 
 @contextlib.contextmanager

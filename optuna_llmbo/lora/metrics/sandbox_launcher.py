@@ -15,20 +15,28 @@ import os
 from pathlib import Path
 import resource
 import signal
+import struct
 import sys
 import time
 from typing import Any
 
 
-# of <linux/sched.h>, <sys/mount.h>, <linux/mount.h> and <sys/prctl.h>
+# of <linux/sched.h>, <sys/mount.h>, <linux/mount.h>, <linux/prctl.h> and <linux/landlock.h>
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_SYS_CREATE_RULESET, _SYS_ADD_RULE, _SYS_RESTRICT_SELF = 444, 445, 446
+_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
+_CHANGE = sum(1 << bit for bit in range(4, 14)) | _WRITE_FILE | _TRUNCATE  # all but read and run
+_TCP = 1 << 0 | 1 << 1  # bind and connect
+_SCOPES = 1 << 0 | 1 << 1  # abstract sockets and signals
+# the first versions of Landlock that handle truncation, and these two
+_FILES_FROM, _TCP_FROM, _SCOPES_FROM = 3, 4, 6
+
 _NOBODY = 65534
 
-_NAMESPACES = "namespaces (no network, no other processes, no writing to the user's files)"
 _SWEEP_SECONDS = 2.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -74,18 +82,32 @@ def _enter_namespaces() -> bool:
 def _become_harness(settings: dict[str, Any], walled: bool) -> None:
     """Never returns. The rights within the namespaces end with exec, for the user is not 0."""
     try:
-        refused = [] if walled or not settings["namespaces"] else [_NAMESPACES]
-        if walled and not _write_nowhere_but(settings["folder"], settings["file_bytes"]):
-            refused.append("protection of the user's files")
         if _on_linux:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        refused += _set_limits(settings)
-        os.write(settings["result"], json.dumps({"refused": refused}).encode() + b"\n")
+        report = {
+            "reaches": _build_walls(settings, walled),
+            "unlimited": _set_limits(settings),
+        }
+        os.write(settings["result"], json.dumps(report).encode() + b"\n")
         ends = [str(settings["secret"]), str(settings["result"])]
         os.execv(sys.executable, [sys.executable, "-I", settings["harness"], *ends])
     finally:
         os._exit(1)
+
+
+def _build_walls(settings: dict[str, Any], walled: bool) -> list[str]:
+    """What can still be reached; without namespaces, Landlock keeps out some of it."""
+    files_safe = walled and _write_nowhere_but(settings["folder"], settings["file_bytes"])
+    version = 0 if files_safe else _restrict_by_landlock(settings["folder"])
+    reaches = []
+    if not walled:
+        reaches.append("the network but for TCP" if version >= _TCP_FROM else "the network")
+    if not walled and version < _SCOPES_FROM:
+        reaches.append("other processes")
+    if not files_safe and version < _FILES_FROM:
+        reaches.append("all files that the user can write")
+    return reaches
 
 
 def _write_nowhere_but(folder: str, size: int) -> bool:
@@ -116,6 +138,45 @@ def _mount(
     return bool(done == 0)
 
 
+def landlock_version() -> int:
+    """Of the kernel's Landlock; 0 where there is none."""
+    if not _on_linux:
+        return 0
+    nothing = ctypes.c_void_p(None)
+    return max(
+        0, _libc.syscall(ctypes.c_long(_SYS_CREATE_RULESET), nothing, ctypes.c_size_t(0), 1)
+    )
+
+
+def _restrict_by_landlock(folder: str) -> int:
+    """Write into the folder only, and no TCP and no signals to others: as the version has it.
+
+    Returns:
+        The version; 0 if nothing is restricted.
+    """
+    version = landlock_version()
+    if version < _FILES_FROM:
+        return 0
+    handled = [_CHANGE, _TCP * (version >= _TCP_FROM), _SCOPES * (version >= _SCOPES_FROM)]
+    attributes = (ctypes.c_uint64 * len(handled))(*handled)
+    size = 8 * (1 + (version >= _TCP_FROM) + (version >= _SCOPES_FROM))
+    rules = _libc.syscall(
+        ctypes.c_long(_SYS_CREATE_RULESET), attributes, ctypes.c_size_t(size), ctypes.c_uint(0)
+    )
+    if rules < 0:
+        return 0
+    for path, access in ((folder, _CHANGE), (os.devnull, _WRITE_FILE | _TRUNCATE)):
+        place = os.open(path, os.O_PATH)
+        beneath = struct.pack("=Qi", access, place)
+        _libc.syscall(
+            ctypes.c_long(_SYS_ADD_RULE), rules, 1, ctypes.c_char_p(beneath), ctypes.c_uint(0)
+        )
+        os.close(place)
+    done = _libc.syscall(ctypes.c_long(_SYS_RESTRICT_SELF), rules, ctypes.c_uint(0))
+    os.close(rules)
+    return version if done == 0 else 0
+
+
 def _set_limits(settings: dict[str, Any]) -> list[str]:
     """Those that the system refuses."""
     limits = {
@@ -135,7 +196,7 @@ def _set_limits(settings: dict[str, Any]) -> list[str]:
                 value = min(value, most)
             resource.setrlimit(kind, (value, value))
         except (AttributeError, ValueError, OSError):
-            refused.append(f"the limit {name}")
+            refused.append(name)
     return refused
 
 
