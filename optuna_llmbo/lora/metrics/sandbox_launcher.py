@@ -18,6 +18,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from typing import Any
 
 
@@ -61,9 +62,10 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, settings["seconds"])
     os.waitpid(child, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # whom it has started, and who has not left its group
     if _on_linux:
         _end_descendants()
-    os.killpg(0, signal.SIGKILL)  # this process too
 
 
 def _enter_namespaces() -> bool:
@@ -82,6 +84,7 @@ def _enter_namespaces() -> bool:
 def _become_harness(settings: dict[str, Any], walled: bool) -> None:
     """Never returns. The rights within the namespaces end with exec, for the user is not 0."""
     try:
+        os.setsid()  # its signals to its group do not reach the launcher
         if _on_linux:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -92,6 +95,8 @@ def _become_harness(settings: dict[str, Any], walled: bool) -> None:
         os.write(settings["result"], json.dumps(report).encode() + b"\n")
         ends = [str(settings["secret"]), str(settings["result"])]
         os.execv(sys.executable, [sys.executable, "-I", settings["harness"], *ends])
+    except Exception:
+        traceback.print_exc()  # `run_isolated` reads it
     finally:
         os._exit(1)
 

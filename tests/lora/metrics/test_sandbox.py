@@ -71,7 +71,8 @@ def test_passes_and_fails(namespaces: bool) -> None:
         "raise KeyboardInterrupt",
         "import os\nif os.fork(): os._exit(0)",
         "import os; os.kill(os.getpid(), 9); raise ValueError",
-        "import os\nfor i in range(99):\n  try: os.write(i, b'1')\n  except OSError: pass\nexit(0)",
+        "import os; os.kill(0, 9); raise ValueError",
+        "import os\nfor i in range(99):\n  try: os.write(i, b'1')\n  except OSError: 0\nexit(0)",
         "class E(Exception):\n  def __str__(self): raise E\nraise E",
     ],
 )
@@ -180,6 +181,13 @@ os.removedirs("a/b")
 """
     outcome = run_isolated(program, "", ENOUGH, namespaces=namespaces)
     assert outcome == Outcome(True, "passed")
+
+
+def test_signals_to_its_group(namespaces: bool) -> None:
+    """The launcher is not in it, and still ends the program in time."""
+    program = "import os, signal, time\nsignal.signal(15, signal.SIG_IGN)\nos.kill(0, 15)"
+    program += "\ntime.sleep(0.5)"
+    assert run_isolated(program, "", ENOUGH, namespaces=namespaces) == Outcome(True, "passed")
 
 
 def test_signals_to_others() -> None:
