@@ -13,11 +13,10 @@ import re
 from typing import Any
 
 import datasets
-import torch
 
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora.evaluate import autocast
-from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.generate import Decoding
+from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -59,20 +58,4 @@ def exact_match(
 
 
 def _generate(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[str]:
-    device = device_of(model)
-    longest = max(example.n_prompt for example in examples)
-    ids = torch.zeros((len(examples), longest), dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, example in enumerate(examples):  # padded on the left, where answers do not start
-        ids[row, longest - example.n_prompt :] = torch.from_numpy(example.ids[: example.n_prompt])
-        mask[row, longest - example.n_prompt :] = 1
-    with torch.no_grad(), autocast(model):
-        out = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=int(examples[0].ids[-1]),
-            pad_token_id=int(examples[0].ids[-1]),
-        )
-    return list(tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True))
+    return generate(model, tokenizer, examples, Decoding(MAX_NEW_TOKENS, len(examples)))

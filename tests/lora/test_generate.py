@@ -13,6 +13,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.generate import check_decoding
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.generate import generate
@@ -72,6 +73,25 @@ def test_an_adapter_in_the_model_takes_part(
         assert inside == expected and not tiny.model.training
     assert inside != before
     assert generate(tiny.model, tiny.tokenizer, examples[:4], decoding) == before
+
+
+def test_keys_and_values_are_cached(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+    widths = []
+    hook = tiny.model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    generate(tiny.model, tiny.tokenizer, examples[:3], Decoding(5))
+    hook.remove()
+    assert widths == [max(example.n_prompt for example in examples[:3]), 1, 1, 1, 1]
+
+
+def test_bfloat16_with_an_adapter(tiny_llm: Path, examples: list[Example]) -> None:
+    """Adapters are float32 in a bfloat16 model; the first tokens are those of the full logits."""
+    half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16)
+    with adapter(half.model, DEFAULT, seed=0):
+        texts = generate(half.model, half.tokenizer, examples[:4], Decoding(2, 1))
+        with autocast(half.model):
+            assert texts == [naive(half.model, half.tokenizer, e, 2) for e in examples[:4]]
 
 
 def ends_at(model: Any, token: int) -> Any:
