@@ -1,12 +1,10 @@
-"""The command line: `optuna-llmbo tune`, `doctor` and `clear-cache`.
+"""The command line: `optuna-llmbo tune`, `export`, `doctor` and `clear-cache`.
 
 Exit codes: 0; 1 for a run that failed or was interrupted; 2 for bad input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextlib import suppress
 from enum import StrEnum
 import importlib.metadata
@@ -18,15 +16,17 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 import typer
 
+from optuna_llmbo import cli_export
 from optuna_llmbo import compat
 from optuna_llmbo import embedding_cache
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.terminal import bad_input_exits_with_2
+from optuna_llmbo.terminal import errors
+from optuna_llmbo.terminal import out
 
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find LoRA hyperparameters with few trials on a small part of the data.",
 )
-_out = Console()
-_errors = Console(stderr=True)
+app.command()(cli_export.export)
 
 _MAX_CRASHES = 3
 """Trials that crash one after another end the search: it is not their hyperparameters."""
@@ -132,7 +131,7 @@ def tune(
     ),
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""
-    with _bad_input_exits_with_2():
+    with bad_input_exits_with_2():
         from optuna_llmbo.live import summary
         from optuna_llmbo.lora.objective import LoRAObjective
 
@@ -160,14 +159,14 @@ def tune(
         n_before = len(the_study.trials)
         the_study.sampler = _sampler(sampler, seed=seed, n_before=n_before, llm=llm, task=task)
         the_study.pruner = _pruner(pruner, reports)
-        _out.print("Loading the model and the data ...")
+        out.print("Loading the model and the data ...")
         objective.prepare()
         objective.check_study(the_study)
     finished = _search(the_study, objective, trials)
-    _out.print(summary(the_study, objective.base_loss))
-    _out.print(f"To look at the study: optuna-dashboard {storage}", soft_wrap=True)
+    out.print(summary(the_study, objective.base_loss))
+    out.print(f"To look at the study: optuna-dashboard {storage}", soft_wrap=True)
     if not finished:
-        _out.print("Interrupted. The same command goes on from here.")
+        out.print("Interrupted. The same command goes on from here.")
         raise typer.Exit(1)
 
 
@@ -195,10 +194,10 @@ def doctor(
         ("models", llms.dequantized_folder()),
     ):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
-    with _bad_input_exits_with_2():
+    with bad_input_exits_with_2():
         source = llms.resolve(llm)
         table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
-    _out.print(table)
+    out.print(table)
 
 
 @app.command()
@@ -213,9 +212,9 @@ def clear_cache(
         size = _megabytes(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            _errors.print(f"[bold red]error:[/] cannot remove {folder}", soft_wrap=True)
+            errors.print(f"[bold red]error:[/] cannot remove {folder}", soft_wrap=True)
             raise typer.Exit(1)
-        _out.print(f"Removed {folder} ({size:.1f} MB).", soft_wrap=True)
+        out.print(f"Removed {folder} ({size:.1f} MB).", soft_wrap=True)
 
 
 def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> bool:
@@ -226,12 +225,12 @@ def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> boo
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     n_missing = n_trials - len(study.get_trials(deepcopy=False, states=FINISHED))
     if n_missing <= 0:
-        _out.print(f"The study has its {n_trials} trials; --trials with a higher number goes on.")
+        out.print(f"The study has its {n_trials} trials; --trials with a higher number goes on.")
         return True
     if n_missing < n_trials:
-        _out.print(f"Resuming: {n_trials - n_missing} of {n_trials} trials are there.")
+        out.print(f"Resuming: {n_trials - n_missing} of {n_trials} trials are there.")
     _enqueue_default(study, objective)
-    with LiveView(_out, study, n_trials) as view:
+    with LiveView(out, study, n_trials) as view:
         objective.progress = view.on_step
         try:
             _optimize(study, objective, n_missing, view)
@@ -253,9 +252,9 @@ def _optimize(
             crashed.clear()
             return
         crashed.append(trial)
-        _errors.print(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
+        errors.print(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
         if len(crashed) == _MAX_CRASHES:
-            _errors.print(f"[bold red]error:[/] {_MAX_CRASHES} trials crashed one after another.")
+            errors.print(f"[bold red]error:[/] {_MAX_CRASHES} trials crashed one after another.")
             raise typer.Exit(1)
 
     study.optimize(
@@ -320,15 +319,6 @@ def _pruner(name: PrunerName, reports: int) -> optuna.pruners.BasePruner:
     if name is PrunerName.hyperband:  # a trial's resource is the percentage of its training
         return optuna.pruners.HyperbandPruner(min_resource=100 // reports, max_resource=100)
     return optuna.pruners.NopPruner()
-
-
-@contextmanager
-def _bad_input_exits_with_2() -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        _errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def _version(package: str) -> str:

@@ -135,15 +135,27 @@ ARROWS = {
     "lora": {"axis", "compat", "errors", "llm", "marks", "space"},
     "promote": {"errors", "lora", "sampler"},
     "live": {"lora", "prompt"},
-    "cli": {"compat", "embedding_cache", "errors", "live", "llm", "lora", "sampler"},
+    "terminal": {"errors"},
+    "cli_export": {"errors", "lora", "terminal"},
+    "cli": {
+        "cli_export",
+        "compat",
+        "embedding_cache",
+        "errors",
+        "live",
+        "llm",
+        "lora",
+        "sampler",
+        "terminal",
+    },
 }
 # third-party package -> the modules that may import it
 KNOWN_BY = {
     "transformers": {"llm", "trie_attention", "encoder", "lora"},
     "peft": {"lora"},
     "datasets": {"lora"},
-    "rich": {"cli", "live"},
-    "typer": {"cli"},
+    "rich": {"cli", "cli_export", "live", "terminal"},
+    "typer": {"cli", "cli_export", "terminal"},
     "gpytorch": {"covariance", "surrogate", "text_view", "joint_posterior"},
     "botorch": {"surrogate", "text_view", "feasibility", "joint_posterior", "acquisition"},
 }

@@ -19,7 +19,7 @@ _PARTS = {"attention": ("attn", "attention"), "mlp": ("mlp", "ffn", "feed_forwar
 """How modules are called that hold the layers of a part."""
 
 _START_AT_THE_WEIGHTS = ("pissa", "olora")
-_SVD_ITERATIONS = 4
+SVD_ITERATIONS = 4
 """Of PiSSA's fast decomposition, which its authors find to start as well as the exact one."""
 
 
@@ -78,18 +78,23 @@ def peft_config(model: Any, recipe: LoRARecipe) -> Any:
 
     if recipe.bias != "none" and not any(n.endswith("bias") for n, _ in model.named_parameters()):
         raise InputError(f"bias={recipe.bias!r}: the model has no biases to train.")
-    init = {"pissa": f"pissa_niter_{_SVD_ITERATIONS}", "olora": "olora"}.get(recipe.variant)
     return peft.LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=target_modules(model, recipe.target_modules),
         bias=recipe.bias,
-        init_lora_weights=init or (True if recipe.init == "default" else recipe.init),
+        init_lora_weights=initialization(recipe),
         use_rslora=recipe.variant == "rslora",
         use_dora=recipe.variant == "dora",
         task_type="CAUSAL_LM",
     )
+
+
+def initialization(recipe: LoRARecipe) -> str | bool:
+    """What peft calls the initialization of a recipe."""
+    named = {"pissa": f"pissa_niter_{SVD_ITERATIONS}", "olora": "olora"}.get(recipe.variant)
+    return named or (True if recipe.init == "default" else recipe.init)
 
 
 def target_modules(model: Any, named: str) -> str | list[str]:

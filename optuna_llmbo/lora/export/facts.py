@@ -1,0 +1,177 @@
+"""What a training is made of, whatever the tool: the values that exported files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import dataclass
+import math
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.adapter import initialization
+from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
+
+
+DTYPES = ("bfloat16", "float32")
+
+_COUNTS = ("n_examples", "max_length", "micro_batch_size")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One training with one recipe.
+
+    Raises:
+        InputError: if a value is out of its range, or no tool could train from it.
+    """
+
+    model: str
+    """A hub id or a folder, as the tool is to find it."""
+    recipe: LoRARecipe
+    target_modules: str | tuple[str, ...]
+    """"all-linear", or ends of layers' names; `names_of_modules` finds those of a part."""
+    train: str
+    """A JSON, JSONL, CSV or Parquet file, or a dataset's hub id."""
+    n_examples: int
+    """How many examples `train` has; the length of the warm-up follows from it."""
+    validation: str | None = None
+    """As `train`; None: nothing is evaluated."""
+    prompt_column: str | None = None
+    """None: the first known pair of columns, as in training trials."""
+    response_column: str | None = None
+    max_length: int = 512
+    """Tokens of the longest example; longer ones are left out."""
+    micro_batch_size: int = 8
+    """Most examples in memory at once."""
+    seed: int = 0
+    dtype: str = "bfloat16"
+    """Of the base model: one of `DTYPES`."""
+    origin: tuple[str, ...] = ()
+    """Lines on where the recipe comes from, for the files' comments."""
+
+    def __post_init__(self) -> None:
+        if not self.model or self.model.endswith(".gguf"):
+            raise InputError(
+                f"model={self.model!r}: the tools train models of the hub or in folders. Name the "
+                "one with the weights that are not quantized."
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}.")
+        modules = self.target_modules
+        if modules != "all-linear" and (isinstance(modules, str) or not modules):
+            raise InputError(
+                f"target_modules={modules!r}: expected 'all-linear' or a tuple of layers' names."
+            )
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name}={value!r}: expected an integer of at least 1.")
+        for text in (self.model, self.train, *self.origin):
+            if not text.isprintable():
+                raise InputError(f"{text!r}: it goes into comments and cannot have line breaks.")
+
+    @property
+    def per_device_batch_size(self) -> int:
+        """The largest divisor of the batch size that is no larger than `micro_batch_size`."""
+        size = self.recipe.batch_size
+        return next(n for n in range(min(size, self.micro_batch_size), 0, -1) if size % n == 0)
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches an optimizer step: times `per_device_batch_size` it is the batch size."""
+        return self.recipe.batch_size // self.per_device_batch_size
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the training; each epoch ends with what is left over as a batch."""
+        return self.recipe.epochs * math.ceil(self.n_examples / self.recipe.batch_size)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of the warm-up; one that is over at once is none, as in a trial.
+
+        A whole number and not a ratio: what a number below 1 means differs between the versions
+        of `transformers` that the tools accept.
+        """
+        steps = math.ceil(self.recipe.warmup_ratio * self.steps)
+        return steps if steps > 1 else 0
+
+    @property
+    def init_lora_weights(self) -> str | bool:
+        """What peft calls the initialization."""
+        return initialization(self.recipe)
+
+
+def whole_alpha(facts: Facts, tool: str) -> int:
+    """Alpha for a tool that declares it an integer.
+
+    Raises:
+        InputError: if it is not a whole number.
+    """
+    alpha = facts.recipe.lora_alpha
+    if not alpha.is_integer():
+        raise InputError(
+            f"lora_alpha={alpha:.6g}: {tool} takes whole numbers only. Round it with "
+            "--round-alpha (round_alpha(recipe) in Python), or search lora_alpha as an integer."
+        )
+    return int(alpha)
+
+
+def round_alpha(recipe: LoRARecipe) -> tuple[LoRARecipe, str]:
+    """The recipe with the nearest whole alpha, at least 1, and a line that says what it was."""
+    alpha = max(1, round(recipe.lora_alpha))
+    change = alpha / recipe.lora_alpha - 1
+    line = f"lora_alpha was {recipe.lora_alpha:.6g} and has been rounded ({change:+.2%})."
+    return dataclasses.replace(recipe, lora_alpha=alpha), line
+
+
+def refuse(facts: Facts, tool: str, expressible: Mapping[str, tuple[object, ...]]) -> None:
+    """Check that a tool can express a recipe.
+
+    Args:
+        facts: with the recipe.
+        tool: its name, for the message.
+        expressible: by field of the recipe, the only values that the tool can express.
+
+    Raises:
+        InputError: naming the hyperparameter and the tool.
+    """
+    for name, values in expressible.items():
+        value = getattr(facts.recipe, name)
+        if value not in values:
+            raise InputError(
+                f"{name}={value!r}: {tool} cannot express it, only "
+                f"{', '.join(str(v) for v in values)}. Export to another tool, or choose a trial "
+                "without it."
+            )
+
+
+def refuse_decay_of_magnitude(facts: Facts, tool: str) -> None:
+    """Check that no vector decays that does not in a trial.
+
+    The Trainer of `transformers`, on which the tools build, tells what does not decay by its name,
+    and DoRA's magnitude has none of these names.
+
+    Raises:
+        InputError: if it would.
+    """
+    if facts.recipe.variant == "dora" and facts.recipe.weight_decay > 0:
+        raise InputError(
+            f"weight_decay={facts.recipe.weight_decay:g} with variant='dora': {tool} would let "
+            "DoRA's magnitude decay too, which a trial does not. Choose a trial without decay."
+        )
+
+
+def check_data(facts: Facts) -> None:
+    """Check that the training data are somewhere a tool can read them.
+
+    Raises:
+        InputError: if they exist only in this package.
+    """
+    for source in (facts.train, facts.validation):
+        if source == STDLIB_DOCSTRINGS:
+            raise InputError(
+                f"train={source!r}: these examples come with optuna-llmbo, and no other tool can "
+                "read them. Name a file or a dataset's hub id."
+            )

@@ -1,0 +1,114 @@
+"""A study's trial as facts: what was found, with what the objective noted of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.export.facts import Facts
+from optuna_llmbo.lora.export.facts import round_alpha
+from optuna_llmbo.lora.export.modules import names_of_modules
+from optuna_llmbo.lora.objective import FINGERPRINT
+from optuna_llmbo.lora.recipe import DEFAULT
+from optuna_llmbo.lora.recipe import LoRARecipe
+
+
+def facts_of(
+    study: optuna.Study,
+    trial: int | None = None,
+    *,
+    model: str | None = None,
+    train: str | None = None,
+    epochs: int | None = None,
+    rounded_alpha: bool = False,
+    **changes: Any,
+) -> Facts:
+    """What a trial of a LoRA study would be trained with on all the data.
+
+    Args:
+        study: of a `LoRAObjective`.
+        trial: its number; None: the best complete one.
+        model: a hub id or a folder; None: as the study notes it, of a folder only its name.
+        train: a file or a dataset's hub id; None: as the study notes it, of a file only its name.
+        epochs: passes over `train`; None: as in the trial.
+        rounded_alpha: take the nearest whole alpha, for tools that know no other.
+        **changes: other fields of `Facts`, instead of what the study notes.
+
+    Raises:
+        InputError: if the study is not of a `LoRAObjective`, there is no such complete trial, or
+            its parameters are no hyperparameters.
+    """
+    noted = study.user_attrs.get(FINGERPRINT)
+    if noted is None:
+        raise InputError(
+            f"the study {study.study_name!r} holds no results of a LoRAObjective: there is "
+            "nothing to export."
+        )
+    chosen = _trial(study, trial)
+    recipe = _recipe(chosen, noted)
+    origin = [
+        f"Trial {chosen.number} of the study {study.study_name!r}: validation loss "
+        f"{chosen.value:.4f} nats per token."
+    ]
+    if epochs is not None and epochs != recipe.epochs:
+        origin.append(f"The trial made {recipe.epochs} passes over its data, this makes {epochs}.")
+        recipe = dataclasses.replace(recipe, epochs=epochs)
+    if rounded_alpha and not recipe.lora_alpha.is_integer():
+        recipe, line = round_alpha(recipe)
+        origin.append(line)
+    model = _place(model or noted["model"])
+    values: dict[str, Any] = {
+        "model": model,
+        "recipe": recipe,
+        "target_modules": names_of_modules(model, recipe.target_modules),
+        "train": _place(train or noted["train"]),
+        "n_examples": max(1, round(noted["train_examples"] / noted["proxy"])),
+        "max_length": noted["max_length"],
+        "seed": noted["seed"],
+        "dtype": noted["dtype"].removeprefix("torch."),
+        "origin": tuple(origin),
+    }
+    return Facts(**values | {name: value for name, value in changes.items() if value is not None})
+
+
+def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if number is None:
+        if not complete:
+            raise InputError(f"the study {study.study_name!r} has no complete trial yet.")
+        return study.best_trial
+    for trial in complete:
+        if trial.number == number:
+            return trial
+    numbers = ", ".join(str(trial.number) for trial in complete[:20]) or "none"
+    more = f" and {len(complete) - 20} more" if len(complete) > 20 else ""
+    raise InputError(
+        f"the study {study.study_name!r} has no complete trial {number}; complete are "
+        f"{numbers}{more}."
+    )
+
+
+def _recipe(trial: FrozenTrial, noted: Mapping[str, Any]) -> LoRARecipe:
+    own = {"variant": noted["variant"], "epochs": noted["epochs"], **noted.get("defaults", {})}
+    try:
+        return LoRARecipe.from_params(trial.params, dataclasses.replace(DEFAULT, **own))
+    except InputError as error:
+        raise InputError(
+            f"the parameters of trial {trial.number} are no hyperparameters of a LoRA run: "
+            f"{error} Where a space is a function with parameters of its own, the study does not "
+            "keep what it made of them: build the recipe yourself and use "
+            "optuna_llmbo.lora.export.write."
+        ) from error
+
+
+def _place(name: str) -> str:
+    """An absolute path, if it is one: the files are used in a folder of their own."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name

@@ -1,0 +1,112 @@
+"""Unsloth: `train.py`, a script that trains, and the one that makes its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optuna_llmbo.lora.export.comments import head
+from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.facts import Facts
+from optuna_llmbo.lora.export.facts import refuse
+from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
+from optuna_llmbo.lora.export.hf_trainer import arguments
+from optuna_llmbo.lora.export.hf_trainer import evaluation
+
+
+_TOOL = "Unsloth"
+_COMMANDS = ("python make_data.py", "python train.py")
+
+_SCRIPT = """\
+{comments}
+
+# isort: skip_file
+from unsloth import FastLanguageModel  # first, for it changes what is imported after it
+import datasets
+import torch
+from trl import SFTConfig
+from trl import SFTTrainer
+
+model, tokenizer = FastLanguageModel.from_pretrained(
+{load})
+model = FastLanguageModel.get_peft_model(
+    model,
+{adapter})
+data = datasets.load_dataset(
+    "json",
+    data_files={data_files!r},
+)
+trainer = SFTTrainer(
+    model=model,
+    processing_class=tokenizer,
+    train_dataset=data["train"],
+    eval_dataset={eval_dataset},
+    args=SFTConfig(
+{training}    ),
+)
+trainer.train()
+model.save_pretrained("output")
+tokenizer.save_pretrained("output")
+"""
+
+
+def files(facts: Facts) -> dict[str, str]:
+    """The files by name.
+
+    Raises:
+        InputError: if Unsloth cannot express the recipe: two learning rates.
+    """
+    refuse(facts, _TOOL, {"lr_ratio": (1.0,)})
+    refuse_decay_of_magnitude(facts, _TOOL)
+    names = ("train",) if facts.validation is None else ("train", "validation")
+    comments = [f"# {line}".rstrip() for line in head(facts, _TOOL, _COMMANDS)]
+    script = _SCRIPT.format(
+        comments="\n".join(comments),
+        load=_lines(_load(facts), 4),
+        adapter=_lines(_adapter(facts), 4),
+        data_files={name: f"data/{name}.jsonl" for name in names},
+        eval_dataset="None" if facts.validation is None else 'data["validation"]',
+        training=_lines(_training(facts), 8),
+    )
+    return {"train.py": script, "make_data.py": dataset_script(facts, _TOOL, "conversation")}
+
+
+def _load(facts: Facts) -> dict[str, str]:
+    return {
+        "model_name": repr(facts.model),
+        "max_seq_length": repr(facts.max_length),
+        "dtype": f"torch.{facts.dtype}",
+        "load_in_4bit": "False",
+        "random_state": repr(facts.seed),
+    }
+
+
+def _adapter(facts: Facts) -> dict[str, str]:
+    recipe, modules = facts.recipe, facts.target_modules
+    values: dict[str, object] = {
+        "r": recipe.rank,
+        "lora_alpha": recipe.lora_alpha,
+        "lora_dropout": recipe.lora_dropout,
+        "target_modules": modules if isinstance(modules, str) else list(modules),
+        "bias": recipe.bias,
+        "use_rslora": recipe.variant == "rslora",
+        "use_dora": recipe.variant == "dora",
+        "init_lora_weights": facts.init_lora_weights,
+        "random_state": facts.seed,
+    }
+    return {name: repr(value) for name, value in values.items()}
+
+
+def _training(facts: Facts) -> dict[str, str]:
+    values: dict[str, object] = {
+        "output_dir": "output",
+        "max_length": facts.max_length,
+        "completion_only_loss": True,
+        "packing": False,
+        **arguments(facts),
+        **evaluation(facts),
+    }
+    return {name: repr(value) for name, value in values.items()}
+
+
+def _lines(arguments: Mapping[str, str], indent: int) -> str:
+    return "".join(f"{' ' * indent}{name}={value},\n" for name, value in arguments.items())
