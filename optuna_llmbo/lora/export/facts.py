@@ -67,7 +67,7 @@ class Facts:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name}={value!r}: expected an integer of at least 1.")
-        for text in (self.model, self.train, *self.origin):
+        for text in (self.model, self.train, self.validation or "", *self.origin):
             if not text.isprintable():
                 raise InputError(f"{text!r}: it goes into comments and cannot have line breaks.")
 

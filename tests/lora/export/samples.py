@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
+import runpy
 from typing import Any
 
 from optuna_llmbo.lora.export import Facts
@@ -46,6 +48,16 @@ def written(folder: Path, to: str, **changes: Any) -> Path:
     """The folder, with the files of a tool."""
     write(facts(**changes), to, folder, overwrite=True)
     return folder
+
+
+def make_data(folder: Path) -> None:
+    """Run `make_data.py` as a user does, in its folder, but in this process: it starts at once."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        runpy.run_path("make_data.py", run_name="__main__")
+    finally:
+        os.chdir(before)
 
 
 REFUSED_BY_ALL_BUT_PEFT: dict[str, tuple[dict[str, Any], str]] = {

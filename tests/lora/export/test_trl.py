@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-import subprocess
-import sys
 from typing import Any
 
 import datasets
@@ -20,6 +18,7 @@ from optuna_llmbo.lora.export.hf_trainer import OPTIMIZERS
 from optuna_llmbo.lora.optimizer import rate_factor
 from tests.lora.conftest import rows
 from tests.lora.export.samples import facts
+from tests.lora.export.samples import make_data
 from tests.lora.export.samples import REFUSED_BY_ALL_BUT_PEFT
 from tests.lora.export.samples import written
 from tests.tiny import make_tiny_llm
@@ -128,7 +127,7 @@ def test_it_trains_on_what_a_trial_trains_on(
         "dtype": "float32",
     }
     script, training, model = parsed(place, **settings)
-    subprocess.run([sys.executable, "make_data.py"], cwd=place, check=True, capture_output=True)
+    make_data(place)
     monkeypatch.chdir(place)
     data = datasets.load_dataset(script.dataset_name)
     assert set(data) == {"train", "validation"}

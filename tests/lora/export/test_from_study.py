@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+import pytest
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.export.from_study import facts_of
+from optuna_llmbo.lora.export.modules import names_of_modules
+from optuna_llmbo.lora.objective import FINGERPRINT
+from tests.tiny import make_tiny_family
+
+
+NOTED: dict[str, Any] = {
+    "model": "org/model",
+    "train": "pairs.jsonl",
+    "train_examples": 50,
+    "proxy": 0.1,
+    "max_length": 256,
+    "seed": 3,
+    "dtype": "torch.bfloat16",
+    "variant": "lora",
+    "epochs": 2,
+}
+
+
+def study(params: list[dict[str, Any]], noted: dict[str, Any] | None = NOTED) -> optuna.Study:
+    """With a complete trial for each, the last one the best, and a pruned one."""
+    made = optuna.create_study(study_name="mine")
+    if noted is not None:
+        made.set_user_attr(FINGERPRINT, noted)
+    for i, values in enumerate(params):
+        made.add_trial(finished(values, loss=2.0 - i))
+    made.add_trial(finished({}, state=TrialState.PRUNED))
+    return made
+
+
+def finished(
+    params: dict[str, Any], loss: float | None = None, state: TrialState = TrialState.COMPLETE
+) -> optuna.trial.FrozenTrial:
+    def around(value: Any) -> BaseDistribution:
+        if isinstance(value, float):
+            return FloatDistribution(value, value + 1)
+        return CategoricalDistribution([value])
+
+    space = {name: around(value) for name, value in params.items()}
+    return create_trial(state=state, params=params, distributions=space, value=loss)
+
+
+def test_the_best_trial_or_the_one_named() -> None:
+    made = study([{"r": 4, "lr": 1e-3}, {"r": 32, "lr": 1e-5, "alpha_ratio": 0.7}])
+    best = facts_of(made)
+    assert (best.recipe.rank, best.recipe.learning_rate, best.recipe.epochs) == (32, 1e-5, 2)
+    assert best.recipe.lora_alpha == pytest.approx(22.4)
+    assert (best.model, best.train, best.n_examples) == ("org/model", "pairs.jsonl", 500)
+    assert (best.max_length, best.seed, best.dtype) == (256, 3, "bfloat16")
+    assert best.origin == ("Trial 1 of the study 'mine': validation loss 1.0000 nats per token.",)
+    named = facts_of(made, 0)
+    assert (named.recipe.rank, named.recipe.lora_alpha) == (4, 8.0)
+
+
+def test_what_the_space_left_to_the_defaults() -> None:
+    own = {"target_modules": "q_proj,v_proj", "schedule": "cosine", "rank": 64, "lora_alpha": 64.0}
+    noted = NOTED | {"variant": "rslora", "epochs": 3, "defaults": own}
+    recipe = facts_of(study([{"lr": 1e-3}], noted)).recipe
+    assert (recipe.variant, recipe.epochs, recipe.schedule) == ("rslora", 3, "cosine")
+    assert (recipe.rank, recipe.lora_alpha) == (64, 64.0)
+    assert facts_of(study([{"lr": 1e-3}], noted)).target_modules == ("q_proj", "v_proj")
+
+
+def test_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text("")
+    made = facts_of(
+        study([{"alpha": 20.4}]), epochs=5, rounded_alpha=True, n_examples=7, dtype=None
+    )
+    assert made.recipe.epochs == 5 and made.recipe.lora_alpha == 20.0
+    assert made.n_examples == 7 and made.dtype == "bfloat16"
+    assert made.train == str(tmp_path / "pairs.jsonl")  # the files are used in another folder
+    assert made.origin[1:] == (
+        "The trial made 2 passes over its data, this makes 5.",
+        "lora_alpha was 20.4 and has been rounded (-1.96%).",
+    )
+    assert len(facts_of(study([{"alpha": 20.0}]), rounded_alpha=True).origin) == 1
+
+
+def test_nothing_to_export() -> None:
+    with pytest.raises(InputError, match="'mine' holds no results of a LoRAObjective"):
+        facts_of(study([{}], None))
+    with pytest.raises(InputError, match="'mine' has no complete trial yet"):
+        facts_of(study([]))
+    with pytest.raises(InputError, match="has no complete trial 1; complete are 0"):
+        facts_of(study([{}]), 1)
+    with pytest.raises(InputError, match="trial 0 are no hyperparameters.*unknown.*'width'"):
+        facts_of(study([{"width": 3}]))
+    with pytest.raises(InputError, match="'SmolLM2.gguf': .* not quantized"):
+        facts_of(study([{}], NOTED | {"model": "SmolLM2.gguf"}))
+
+
+@pytest.mark.parametrize(
+    ("family", "named", "names"),
+    [
+        ("llama", "attention", ("k_proj", "o_proj", "q_proj", "v_proj")),
+        ("llama", "mlp", ("down_proj", "gate_proj", "up_proj")),
+        # c_proj is in both parts, so that its parent belongs to the name
+        ("gpt2", "attention", ("c_attn", "attn.c_proj")),
+        ("gpt2", "mlp", ("c_fc", "mlp.c_proj")),
+    ],
+)
+def test_names_of_a_part(family: str, named: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    folder = make_tiny_family(tmp_path, family)
+    (folder / "model.safetensors").unlink()  # the configuration is enough
+    assert set(names_of_modules(str(folder), named)) == set(names)
+
+
+def test_names_that_need_no_model() -> None:
+    assert names_of_modules("nowhere", "all-linear") == "all-linear"
+    assert names_of_modules("nowhere", "q_proj,mlp.up_proj") == ("q_proj", "mlp.up_proj")
+    with pytest.raises(InputError, match="target_modules='attention'.*'nowhere'.*--model"):
+        names_of_modules("nowhere", "attention")
