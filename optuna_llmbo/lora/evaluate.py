@@ -8,6 +8,7 @@ import contextlib
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from optuna_llmbo.lora.tokens import Batch
 from optuna_llmbo.lora.tokens import by_length
@@ -45,7 +46,7 @@ def response_nll(model: Any, batch: Batch) -> torch.Tensor:
         () float32, differentiable.
     """
     logits, labels = _response_logits(model, batch)
-    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return cross_entropy(logits.float(), labels, reduction="sum")
 
 
 def response_log_likelihoods(model: Any, batch: Batch) -> torch.Tensor:
@@ -55,9 +56,27 @@ def response_log_likelihoods(model: Any, batch: Batch) -> torch.Tensor:
         (n,) float32, differentiable.
     """
     logits, labels = _response_logits(model, batch)
-    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    losses = cross_entropy(logits.float(), labels, reduction="none")
     rows = (batch.labels != IGNORED).nonzero()[:, 0]
     return -losses.new_zeros(len(batch.ids)).index_add(0, rows, losses)
+
+
+def response_nll_by_part(model: Any, batch: Batch, sizes: Sequence[int]) -> torch.Tensor:
+    """`response_nll` of each of the parts that a batch consists of, in one forward pass.
+
+    Args:
+        model: a causal language model of `transformers`.
+        batch: of n rows.
+        sizes: rows of each of k parts, one after the other; their sum is n.
+
+    Returns:
+        (k,) float32, differentiable.
+    """
+    logits, labels = _response_logits(model, batch)
+    wanted = batch.labels != IGNORED
+    tokens = torch.stack([part.sum() for part in wanted.split(list(sizes))]).tolist()
+    parts = zip(logits.split(tokens), labels.split(tokens), strict=True)
+    return torch.stack([cross_entropy(x.float(), y, reduction="sum") for x, y in parts])
 
 
 def autocast(model: Any) -> torch.autocast:

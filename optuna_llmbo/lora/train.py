@@ -76,7 +76,7 @@ class Training:
         self._micro_batch = MicroBatch(8) if micro_batch is None else micro_batch
         self._seed = seed
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._batches = _batches(examples, recipe.batch_size, seed)
+        self._batches = shuffled_batches(examples, recipe.batch_size, seed)
         self.total = step_count(len(examples), recipe.batch_size, recipe.epochs)
         self._optimizer = Optimizer(model, recipe, self.total)
         self._done = 0
@@ -115,12 +115,7 @@ class Training:
                 return accumulate_gradients(self._model, batch, size)
 
         loss = self._micro_batch.fit(gradients)
-        norm = torch.nn.utils.clip_grad_norm_(list(self._trained.values()), MAX_GRADIENT_NORM)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"the training loss is {loss} and its gradient's norm {float(norm)} at step "
-                f"{number} of {self.total}"
-            )
+        clip_gradients_(list(self._trained.values()), loss, number, self.total)
         self._optimizer.step(number)
         self._done = number
         return TrainStep(number, self.total, loss, sum(map(len, batch)))
@@ -162,6 +157,22 @@ def accumulate_gradients(model: Any, batch: Sequence[Example], micro_batch_size:
     return total
 
 
+def clip_gradients_(
+    parameters: Sequence[torch.nn.Parameter], loss: float, number: int, total: int
+) -> None:
+    """Scale the gradients of step `number` of `total`, in place, to norm 1 if it is larger.
+
+    Raises:
+        TrainingDiverged: if the loss or the norm is not finite.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingDiverged(
+            f"the training loss is {loss} and its gradient's norm {float(norm)} at step "
+            f"{number} of {total}"
+        )
+
+
 def default_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it, else float32."""
     if device.type == "cuda":
@@ -173,7 +184,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
+def shuffled_batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
     """Batches of exactly `size`, from one shuffled epoch after another, without end."""
     rng = np.random.default_rng([seed, 2])
     batch: list[Example] = []

@@ -1,0 +1,201 @@
+"""Several adapters on one frozen model at once, each on rows of the batch of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.seeds import Stream
+
+
+CHANGES_BASE = ("pissa", "olora")
+"""Variants that start by taking a part out of the base's own weights."""
+
+
+class DetachedAdapter:
+    """An adapter as peft makes it, kept beside the model that it is for.
+
+    Args:
+        model: a causal language model of `transformers`; the same afterwards.
+        recipe: of the adapter.
+        seed: of its initial weights, which are those that `adapter` gives.
+
+    Raises:
+        InputError: if the recipe changes the base model itself, or the model has no such modules.
+    """
+
+    def __init__(self, model: Any, recipe: LoRARecipe, seed: int) -> None:
+        check_packable(recipe)
+        with adapter(model, recipe, seed):
+            self._config = model.peft_config
+            self._layers = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
+        self._bases = {name: layer.base_layer for name, layer in self._layers.items()}
+        for layer in self._layers.values():
+            layer.base_layer = _Computed(layer.base_layer)
+        self.modules = torch.nn.ModuleList(self._layers.values())
+        """peft's layers, in the model's order."""
+        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        self.dropout: Stream | None = None
+        """What dropout draws from; None: from the caller's state."""
+
+    @property
+    def bases(self) -> dict[str, torch.nn.Module]:
+        """The model's layers that it is for, by name."""
+        return dict(self._bases)
+
+    def applied(self, name: str, x: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """A layer's output with this adapter.
+
+        Args:
+            name: of the layer.
+            x: (n, t, d_in), what the layer reads.
+            base: (n, t, d_out), what the base layer has made of it.
+
+        Returns:
+            (n, t, d_out).
+        """
+        if name not in self._layers:
+            return base
+        layer = self._layers[name]
+        stream = self.dropout if layer.training else None
+        layer.base_layer.output = base
+        with contextlib.nullcontext() if stream is None else stream.drawn():
+            output: torch.Tensor = layer(x)
+        layer.base_layer.output = None
+        return output
+
+    @contextlib.contextmanager
+    def attached(self, model: Any) -> Iterator[None]:
+        """Inside, the model carries this adapter as in `adapter`. Changes it in place and back."""
+        stand_ins = {name: layer.base_layer for name, layer in self._layers.items()}
+        try:
+            for name, layer in self._layers.items():
+                layer.base_layer = self._bases[name]
+                model.set_submodule(name, layer)
+            model.peft_config = self._config
+            yield
+        finally:
+            for name, layer in self._layers.items():
+                model.set_submodule(name, self._bases[name])
+                layer.base_layer = stand_ins[name]
+            if hasattr(model, "peft_config"):
+                del model.peft_config
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A part of a batch: the rows of one adapter."""
+
+    adapter: DetachedAdapter
+    count: int
+    """Rows; those of the first part come first in the batch."""
+    width: int
+    """Columns that hold tokens; what is to their right is padding for the other parts' sake."""
+
+
+class SharedBase:
+    """Lets each adapter read its own rows of every batch that a frozen model reads.
+
+    A layer of the base multiplies all rows at once; then peft's own layer of each adapter adds its
+    update to the adapter's rows, from an input of exactly the shape it would have without the
+    others, so that dropout draws the same. The model is not changed but for hooks on its layers.
+
+    Args:
+        model: a causal language model of `transformers`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
+        self._parts: Sequence[Rows] = ()
+
+    def hook(self, added: DetachedAdapter) -> None:
+        """Put hooks on the layers of an adapter that have none yet."""
+        for name, base in added.bases.items():
+            if name not in self._hooks:
+                self._hooks[name] = base.register_forward_hook(self._hook_of(name))
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        for handle in self._hooks.values():
+            handle.remove()
+        self._hooks.clear()
+
+    @contextlib.contextmanager
+    def reading(self, parts: Sequence[Rows]) -> Iterator[None]:
+        """Inside, the model reads batches that consist of these parts, in this order."""
+        self._parts = parts
+        try:
+            yield
+        finally:
+            self._parts = ()
+
+    def _hook_of(self, name: str) -> Any:
+        def mix(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
+            return self._mixed(name, inputs[0], output) if self._parts else None
+
+        return mix
+
+    def _mixed(self, name: str, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """A base layer's output with every adapter's update on its own rows."""
+        counts = [part.count for part in self._parts]
+        columns = max(part.width for part in self._parts)
+        if x.dim() != 3 or x.shape[:2] != (sum(counts), columns):
+            raise InputError(
+                f"the layer {name} reads a tensor of shape {tuple(x.shape)} where "
+                f"({sum(counts)}, {columns}, width) was expected: it does not keep the rows of a "
+                "batch apart, so that adapters cannot be packed on it. Train one at a time."
+            )
+        rows = []
+        for part, mine, made in zip(
+            self._parts, x.split(counts), output.split(counts), strict=True
+        ):
+            # split and not slices: its gradient is one concatenation, theirs a full tensor each
+            width = part.width
+            updated = part.adapter.applied(name, mine[:, :width], made[:, :width])
+            rows.append(torch.cat([updated, made[:, width:]], 1) if width < columns else updated)
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def check_packable(recipe: LoRARecipe) -> None:
+    """Check that a recipe leaves the base model as it is.
+
+    Raises:
+        InputError: if it does not, so that others cannot share the base with it.
+    """
+    if recipe.variant in CHANGES_BASE:
+        raise InputError(
+            f"variant={recipe.variant!r} starts by changing the base model's weights, which the "
+            "adapters of a pack share: train it alone."
+        )
+    if recipe.bias != "none":
+        raise InputError(
+            f"bias={recipe.bias!r} trains the base model's biases, which the adapters of a pack "
+            "share: train it alone."
+        )
+
+
+class _Computed(torch.nn.Module):
+    """Stands in for a base layer inside peft's layer: its output is there already.
+
+    Weight and bias are the base layer's own; DoRA reads them.
+    """
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.weight = base.weight
+        self.bias = base.bias
+        self.output: torch.Tensor | None = None
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        """Whatever it reads, the base's output."""
+        assert self.output is not None, "the output is set before the layer is called"
+        return self.output
