@@ -18,7 +18,9 @@ from optuna_llmbo.lora.seeds import seeded
 _PARTS = {"attention": ("attn", "attention"), "mlp": ("mlp", "ffn", "feed_forward", "ff", "fc")}
 """How modules are called that hold the layers of a part."""
 
-_START_AT_THE_WEIGHTS = ("pissa", "olora")
+START_AT_THE_WEIGHTS = ("pissa", "olora")
+"""Variants that take a part out of the base's own weights and start there."""
+
 SVD_ITERATIONS = 4
 """Of PiSSA's fast decomposition, which its authors find to start as well as the exact one."""
 
@@ -49,7 +51,7 @@ def adapter(model: Any, recipe: LoRARecipe, seed: int) -> Iterator[None]:
         with seeded(device_of(model), seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             peft.get_peft_model(model, config)
-        if recipe.variant in _START_AT_THE_WEIGHTS:
+        if recipe.variant in START_AT_THE_WEIGHTS:
             state = peft.get_peft_model_state_dict(model, adapter_name="default")
             model.adapter_start = {name: value.clone() for name, value in state.items()}
         yield
@@ -157,7 +159,7 @@ def _weights_that_change(
 ) -> dict[torch.nn.Parameter, torch.Tensor]:
     """Copies of the base's weights that a variant or a trained bias changes in place."""
     kept = {}
-    if recipe.variant in _START_AT_THE_WEIGHTS:
+    if recipe.variant in START_AT_THE_WEIGHTS:
         ends = config.target_modules
         for name in _linear_layers(model):
             if ends == "all-linear" or any(f".{name}".endswith(f".{end}") for end in ends):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import os
 import threading
 from typing import Any
@@ -14,15 +16,12 @@ import torch
 
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.data import Source
 from optuna_llmbo.lora.prepare import Metric
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
-from optuna_llmbo.lora.run import best_trials
 from optuna_llmbo.lora.run import Progress
-from optuna_llmbo.lora.run import record_gains
 from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.space import Space
 
@@ -171,6 +170,12 @@ class LoRAObjective:
                 self._prepared = prepare(self.options)
             return self._prepared
 
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[Prepared]:
+        """Inside, no other thread trains on the model; `prepare`, and as long as it takes."""
+        with self._lock:
+            yield self.prepare()
+
     @property
     def default_params(self) -> dict[str, Any]:
         """The default configuration in the search space's names, for `study.enqueue_trial`.
@@ -237,10 +242,7 @@ class LoRAObjective:
             recipe = prepared.space.suggest(trial)
             run = Run(trial, recipe, prepared, self.options, self.progress)
             loss = run()
-            record_gains(trial, loss, prepared.base_loss)
-            if self.options.folder is not None:
-                best = best_trials(trial, loss, self.options.keep)
-                TrialFolders(self.options.folder).keep(best)
+            run.complete(loss)
             return loss
 
     def _check_study_once(self, trial: optuna.Trial) -> None:

@@ -12,12 +12,9 @@ import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.adapter import START_AT_THE_WEIGHTS
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.seeds import Stream
-
-
-CHANGES_BASE = ("pissa", "olora")
-"""Variants that start by taking a part out of the base's own weights."""
 
 
 class DetachedAdapter:
@@ -165,22 +162,25 @@ class SharedBase:
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
+def is_packable(recipe: LoRARecipe) -> bool:
+    """Whether a recipe leaves the base model as it is, so that others can share it."""
+    return recipe.variant not in START_AT_THE_WEIGHTS and recipe.bias == "none"
+
+
 def check_packable(recipe: LoRARecipe) -> None:
     """Check that a recipe leaves the base model as it is.
 
     Raises:
-        InputError: if it does not, so that others cannot share the base with it.
+        InputError: if it does not.
     """
-    if recipe.variant in CHANGES_BASE:
-        raise InputError(
-            f"variant={recipe.variant!r} starts by changing the base model's weights, which the "
-            "adapters of a pack share: train it alone."
-        )
-    if recipe.bias != "none":
-        raise InputError(
-            f"bias={recipe.bias!r} trains the base model's biases, which the adapters of a pack "
-            "share: train it alone."
-        )
+    if is_packable(recipe):
+        return
+    what = (
+        f"variant={recipe.variant!r} starts by changing the base model's weights"
+        if recipe.variant in START_AT_THE_WEIGHTS
+        else f"bias={recipe.bias!r} trains the base model's biases"
+    )
+    raise InputError(f"{what}, which the adapters of a pack share: train it alone.")
 
 
 class _Computed(torch.nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import math
 import time
 import traceback
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -46,6 +47,7 @@ class TrialCrashed(RuntimeError):
 EXPLODED = 3.0
 """A loss this many times the base model's, over the last few steps, is above that of guessing."""
 _FEW = 4
+OUT_OF_MEMORY = "out of memory with one example at once"
 _TRACEBACK = 2000
 """Characters of a traceback, the last ones, that fit every storage's attributes."""
 
@@ -71,6 +73,7 @@ class Run:
         self.tokens = 0
         self._losses: list[float] = []
         self._values: dict[int, float] = {}
+        self._save: Callable[[], dict[str, Any]] | None = None
         folder = options.folder
         self._folders = None if folder is None else TrialFolders(folder)
         self._attempts = [*compat.retry_history(trial), trial.number]
@@ -88,7 +91,7 @@ class Run:
         try:
             return self._train()
         except training.TrainingDiverged as error:
-            raise self._infeasible(str(error)) from error
+            raise self.infeasible(str(error)) from error
         except KeyboardInterrupt:
             self.trial.set_user_attr(INTERRUPTED, True)
             raise
@@ -97,13 +100,13 @@ class Run:
         except Exception as error:
             if is_out_of_memory(error):
                 micro_batch.size = size  # it is this configuration that does not fit
-                raise self._infeasible("out of memory with one example at once") from error
+                raise self.infeasible(OUT_OF_MEMORY) from error
             self.trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK:])
             raise TrialCrashed(f"{type(error).__name__}: {error}") from error
         finally:
             if self._folders is not None:
                 self._folders.forget(self._attempts)
-            self._record(time.perf_counter() - started, peak_memory_bytes(device))
+            self.record(time.perf_counter() - started, peak_memory_bytes(device))
 
     def _train(self) -> float:
         prepared, options = self.prepared, self.options
@@ -117,12 +120,11 @@ class Run:
             )
             self._go_on(run)
             for step in run:
-                self._count(step)
-                point = step.number * options.reports // step.total
-                if point > (step.number - 1) * options.reports // step.total:
-                    self._evaluate_and_report(run, round(100 * point / options.reports))
-            self._record_metrics()
-            self._keep_adapter()
+                percent = self.count(step)
+                if percent is not None:
+                    self._save = run.state_dict
+                    self.report(prepared.loss_on(prepared.validation), percent)
+            self.conclude()
         return self._values[100]
 
     def _go_on(self, run: training.Training) -> None:
@@ -138,7 +140,12 @@ class Run:
         for percent, loss in self._values.items():
             self.trial.report(loss, percent)
 
-    def _count(self, step: training.TrainStep) -> None:
+    def count(self, step: training.TrainStep) -> int | None:
+        """Note a step; the percentage of the training to report at, if there is a report now.
+
+        Raises:
+            TrainingDiverged: if the loss explodes.
+        """
         self.steps = step.number
         self.tokens += step.tokens
         self._losses = [*self._losses, step.loss][-_FEW:]
@@ -151,23 +158,34 @@ class Run:
         if self.progress is not None:
             fraction = step.number / step.total
             self.progress(Progress(self.trial.number, fraction, step.loss))
+        reports, total = self.options.reports, step.total
+        point = step.number * reports // total
+        return (
+            round(100 * point / reports) if point > (step.number - 1) * reports // total else None
+        )
 
-    def _evaluate_and_report(self, run: training.Training, percent: int) -> None:
-        loss = self.prepared.loss_on(self.prepared.validation)
+    def report(self, loss: float, percent: int) -> None:
+        """Report the validation loss at a percentage of the training.
+
+        Raises:
+            TrainingDiverged: if the loss is not finite.
+            optuna.TrialPruned: if the pruner says so.
+        """
         if not math.isfinite(loss):
             raise training.TrainingDiverged(f"the validation loss is {loss} at {percent}%")
         self._values[percent] = loss
         self.trial.report(loss, percent)
         if percent == 100:
             return
-        if self._folders is not None:
-            state = {"training": run.state_dict(), "values": self._values}
+        if self._folders is not None and self._save is not None:
+            state = {"training": self._save(), "values": self._values}
             counts = {"steps": self.steps, "tokens": self.tokens}
             self._folders.save(self.trial.number, {**state, **counts})
         if not self.is_default and self.trial.should_prune():
-            raise self._pruned(f"by the pruner at {percent}%")
+            raise self.pruned(f"by the pruner at {percent}%")
 
-    def _record_metrics(self) -> None:
+    def conclude(self) -> None:
+        """Measure what else was asked for, and keep the adapter, which the model carries."""
         prepared, metrics = self.prepared, self.options.extra_metrics
         if metrics:
             values = {
@@ -175,24 +193,30 @@ class Run:
                 for name, metric in metrics.items()
             }
             self.trial.set_user_attr("metrics", values)
-
-    def _keep_adapter(self) -> None:
         if self._folders is not None and self.options.keep:
-            prepared = self.prepared
             where = self._folders.save_adapter(
                 self.trial.number, prepared.model, self.recipe, prepared.base
             )
             self.trial.set_user_attr("adapter", str(where))
 
-    def _pruned(self, reason: str) -> optuna.TrialPruned:
+    def complete(self, loss: float) -> None:
+        """Record what a trial that is complete gains, and drop adapters that it has surpassed."""
+        record_gains(self.trial, loss, self.prepared.base_loss)
+        if self._folders is not None:
+            self._folders.keep(best_trials(self.trial, loss, self.options.keep))
+
+    def pruned(self, reason: str) -> optuna.TrialPruned:
+        """Record why the trial is pruned; the exception to raise."""
         self.trial.set_user_attr("pruned_reason", reason)
         return optuna.TrialPruned(reason)
 
-    def _infeasible(self, reason: str) -> optuna.TrialPruned:
+    def infeasible(self, reason: str) -> optuna.TrialPruned:
+        """As `pruned`, of a configuration that cannot be run."""
         self.trial.set_user_attr(INFEASIBLE, True)
-        return self._pruned(reason)
+        return self.pruned(reason)
 
-    def _record(self, seconds: float, memory: int) -> None:
+    def record(self, seconds: float, memory: int) -> None:
+        """Record what the trial cost, however it ended."""
         examples = len(self.prepared.train)
         recipe = self.recipe
         planned = training.step_count(examples, recipe.batch_size, recipe.epochs)
