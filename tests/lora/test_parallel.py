@@ -158,7 +158,7 @@ def test_lack_of_gpu_memory_is_a_result(
     optimize_packed(study, make_objective(space=SPACE), 3, 3)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE, *[TrialState.PRUNED] * 2]
     for trial in study.trials[1:]:
-        assert trial.user_attrs["pruned_reason"] == "out of GPU memory"
+        assert trial.user_attrs["pruned_reason"] == "out of memory with one example at once"
         assert "steps" in trial.user_attrs or where == "add"
 
 
