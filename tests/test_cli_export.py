@@ -13,8 +13,8 @@ from typer.testing import Result
 import yaml
 
 from optuna_llmbo import cli
-from optuna_llmbo.cli_export import Dtype
-from optuna_llmbo.cli_export import Tool
+from optuna_llmbo.cli.export import Dtype
+from optuna_llmbo.cli.export import Tool
 from optuna_llmbo.lora.export import TOOLS
 from optuna_llmbo.lora.export.facts import DTYPES
 

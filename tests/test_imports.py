@@ -135,27 +135,15 @@ ARROWS = {
     "lora": {"axis", "compat", "errors", "llm", "marks", "space"},
     "promote": {"errors", "lora", "sampler"},
     "live": {"lora", "prompt"},
-    "terminal": {"errors"},
-    "cli_export": {"errors", "lora", "terminal"},
-    "cli": {
-        "cli_export",
-        "compat",
-        "embedding_cache",
-        "errors",
-        "live",
-        "llm",
-        "lora",
-        "sampler",
-        "terminal",
-    },
+    "cli": {"compat", "embedding_cache", "errors", "live", "llm", "lora", "promote", "sampler"},
 }
 # third-party package -> the modules that may import it
 KNOWN_BY = {
     "transformers": {"llm", "trie_attention", "encoder", "lora"},
     "peft": {"lora"},
     "datasets": {"lora"},
-    "rich": {"cli", "cli_export", "live", "terminal"},
-    "typer": {"cli", "cli_export", "terminal"},
+    "rich": {"cli", "live"},
+    "typer": {"cli"},
     "gpytorch": {"covariance", "surrogate", "text_view", "joint_posterior"},
     "botorch": {"surrogate", "text_view", "feasibility", "joint_posterior", "acquisition"},
 }

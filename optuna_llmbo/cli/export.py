@@ -1,0 +1,112 @@
+"""`optuna-llmbo export`: a trial of a study as files that fine-tuning tools load."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from rich.markup import escape
+import typer
+
+from optuna_llmbo.cli import options
+from optuna_llmbo.cli import studies
+from optuna_llmbo.cli.terminal import bad_input_exits_with_2
+from optuna_llmbo.cli.terminal import out as terminal
+
+
+class Tool(StrEnum):
+    """Which tool the files are for."""
+
+    peft = "peft"
+    trl = "trl"
+    llamafactory = "llamafactory"
+    axolotl = "axolotl"
+    unsloth = "unsloth"
+
+
+class Dtype(StrEnum):
+    """In which type the base model is trained."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+def export(
+    to: Annotated[Tool, typer.Option(help="The tool.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files: new or empty.")],
+    storage: options.Storage = "sqlite:///lora.db",
+    study: options.StudyName = "lora",
+    trial: Annotated[
+        int | None, typer.Option(help="The trial's number; default: the best one.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id or folder; default: as the study notes it, of a folder the name."
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="File or dataset's hub id; default: as the study notes it, of a file the name."
+        ),
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="As --train; default: no evaluation.")
+    ] = None,
+    prompt_column: options.PromptColumn = None,
+    response_column: options.ResponseColumn = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(
+            help="How many --train has; default: as in the study, before the proxy was drawn."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over --train; default: as in the trial.")
+    ] = None,
+    micro_batch_size: Annotated[int, typer.Option(help="Most examples in memory at once.")] = 8,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of the base model; default: as in the study.")
+    ] = None,
+    round_alpha: Annotated[
+        bool,
+        typer.Option(
+            "--round-alpha", help="Take the nearest whole alpha, where the tool needs one."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in --out.")
+    ] = False,
+) -> None:
+    """Write a trial's configuration as files that a fine-tuning tool loads."""
+    with bad_input_exits_with_2():
+        from optuna_llmbo.lora.export import write
+        from optuna_llmbo.lora.export.from_study import facts_of
+
+        facts = facts_of(
+            studies.load_study(storage, study),
+            trial,
+            model=model,
+            train=train,
+            epochs=epochs,
+            rounded_alpha=round_alpha,
+            validation=validation,
+            prompt_column=prompt_column,
+            response_column=response_column,
+            n_examples=examples,
+            micro_batch_size=micro_batch_size,
+            dtype=None if dtype is None else dtype.value,
+        )
+        paths = write(facts, to.value, out, overwrite=overwrite)
+    for line in facts.origin:
+        terminal.print(escape(line), soft_wrap=True)
+    for path in paths:
+        terminal.print(f"Wrote {escape(str(path))}", soft_wrap=True)
+    if to is Tool.peft:
+        terminal.print(
+            "The file describes the adapter. How it is trained (learning rate, batch, schedule) "
+            "is no part of it.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,126 @@
+"""The options that say what an objective is, the same in every command that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+import typer
+
+from optuna_llmbo.errors import InputError
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.lora.objective import LoRAObjective
+
+
+OPTIONS = "lora_options"
+"""The study's user attribute that holds the options it was made with, for later commands."""
+
+_NAMES = (
+    "model",
+    "train",
+    "validation",
+    "test",
+    "prompt_column",
+    "response_column",
+    "proxy",
+    "proxy_by",
+    "space",
+    "variant",
+    "epochs",
+    "max_length",
+    "reports",
+    "micro_batch_size",
+    "seed",
+)
+
+
+def _source(text: str) -> str | int:
+    """Data, or a whole number: so many examples."""
+    return int(text) if text.isdecimal() else text
+
+
+def _proxy(text: str) -> float:
+    """A share, or a whole number: so many examples."""
+    return int(text) if text.isdecimal() else float(text)
+
+
+Model = Annotated[str, typer.Option(help="Hub id, folder, .gguf file, or 'embedded'.")]
+Train = Annotated[
+    str, typer.Option(help="Hub id, JSON/JSONL/CSV/Parquet file, or 'stdlib-docstrings'.")
+]
+Validation = Annotated[
+    str | None,
+    typer.Option(
+        parser=_source,
+        metavar="DATA|COUNT",
+        help="Data as --train, or a number of examples to split off; default 10%, <= 128.",
+    ),
+]
+Test = Annotated[
+    str | None,
+    typer.Option(
+        parser=_source,
+        metavar="DATA|COUNT",
+        help="As --validation; no trial reads it, `promote` does, once. Default: none.",
+    ),
+]
+PromptColumn = Annotated[str | None, typer.Option(help="Column with the prompts.")]
+ResponseColumn = Annotated[str | None, typer.Option(help="Column with the responses.")]
+Proxy = Annotated[
+    float,
+    typer.Option(
+        parser=_proxy,
+        metavar="SHARE|COUNT",
+        help="What a trial trains on: 0.1 is a tenth of the training examples, 500 so many.",
+    ),
+]
+ProxyBy = Annotated[str, typer.Option(help="random, length, kmeans or a column's name.")]
+Space = Annotated[Path | None, typer.Option(help="TOML file with the search space.")]
+Variant = Annotated[str, typer.Option(help="lora, rslora, dora, pissa, olora or lora+.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the proxy.")]
+MaxLength = Annotated[int, typer.Option(help="Longer examples are left out (tokens).")]
+Reports = Annotated[int, typer.Option(help="Evaluations a trial, for the pruner.")]
+MicroBatchSize = Annotated[int, typer.Option(help="Most examples in memory at once.")]
+Seed = Annotated[int, typer.Option(help="Of the search, the data's split and the training.")]
+Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu.")]
+Storage = Annotated[str, typer.Option(help="Where Optuna keeps the study.")]
+StudyName = Annotated[str, typer.Option(help="The study's name.")]
+
+
+def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a command's parameters those that say what its objective is, fit for a study's record."""
+    values = {name: params[name] for name in _NAMES if name in params}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def objective_of(options: Mapping[str, Any], **more: Any) -> LoRAObjective:
+    """The objective that some options describe.
+
+    Args:
+        options: of `chosen`.
+        more: arguments of `LoRAObjective` that are no part of what it is: device, folder, keep.
+    """
+    from optuna_llmbo.lora.objective import LoRAObjective
+
+    return LoRAObjective(**{**options, **more})
+
+
+def recorded(study: optuna.Study) -> dict[str, Any]:
+    """The options that a study was made with.
+
+    Raises:
+        InputError: if `optuna-llmbo tune` has not made it.
+    """
+    options = study.user_attrs.get(OPTIONS)
+    if options is None:
+        raise InputError(
+            f"the study {study.study_name!r} does not say how its objective was made: it was not "
+            "made by `optuna-llmbo tune`. Call optuna_llmbo.promote.promote with your objective."
+        )
+    return dict(options)

@@ -1,0 +1,77 @@
+"""`optuna-llmbo promote`: the best configurations of a study, on all of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import statistics
+from typing import Annotated
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+import typer
+
+from optuna_llmbo.cli import options
+from optuna_llmbo.cli import studies
+from optuna_llmbo.cli.terminal import bad_input_exits_with_2
+from optuna_llmbo.cli.terminal import out as terminal
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.promote import Promotion
+
+
+def promote(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the adapter and the numbers; goes on if it is there.")
+    ],
+    storage: options.Storage = "sqlite:///lora.db",
+    study: options.StudyName = "lora",
+    top: Annotated[int, typer.Option(help="How many configurations of the study.")] = 3,
+    seeds: Annotated[int, typer.Option(help="With how many seeds each.")] = 3,
+    device: options.Device = None,
+) -> None:
+    """Train the best configurations on all data, several seeds each, and save the best adapter.
+
+    The default configuration is trained as a control. The test data that `tune --test` has held
+    out are read once, by the winner and the default.
+    """
+    with bad_input_exits_with_2():
+        from optuna_llmbo.promote import promote as run
+
+        the_study = studies.load_study(storage, study)
+        objective = options.objective_of(options.recorded(the_study), device=device)
+        terminal.print("Loading the model and the data ...")
+        objective.prepare()
+        result = run(
+            the_study,
+            objective,
+            folder=out,
+            top=top,
+            n_seeds=seeds,
+            tell=lambda text: terminal.print(f"Training {text} ..."),
+        )
+    terminal.print(_table(result))
+    terminal.print(f"The adapter: {escape(str(result.adapter))}", soft_wrap=True)
+
+
+def _table(result: Promotion) -> Table:
+    from optuna_llmbo.promote import mean_and_deviation
+
+    table = Table(title="Loss after training on all data, nats per response token")
+    for column in ("", "validation", "test", "gain over default"):
+        table.add_column(column, justify="right" if column else "left")
+    for one in result.contenders:
+        name = "default" if one is result.default else f"trial {one.trial}"
+        name, gain = (f"{name} (winner)", _gain(result)) if one is result.winner else (name, "")
+        table.add_row(name, *map(mean_and_deviation, (one.validation, one.test)), gain)
+    return table
+
+
+def _gain(result: Promotion) -> str:
+    """How much lower the winner's mean loss is than the default's: on test, if there is one."""
+    winner, default = result.winner, result.default
+    if default is None or winner is default:
+        return ""
+    ours, theirs = (c.test or c.validation for c in (winner, default))
+    return f"{statistics.fmean(theirs) - statistics.fmean(ours):+.4f}"

@@ -1,0 +1,75 @@
+"""`optuna-llmbo proxy-check`: which part of the data is enough to search on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.markup import escape
+import typer
+
+from optuna_llmbo.cli import options
+from optuna_llmbo.cli.terminal import bad_input_exits_with_2
+from optuna_llmbo.cli.terminal import out as terminal
+from optuna_llmbo.errors import InputError
+
+
+def proxy_check(
+    context: typer.Context,
+    model: options.Model,
+    train: options.Train,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the fits and the figure; goes on if it is there.")
+    ],
+    configs: Annotated[int, typer.Option(help="How many configurations, the default first.")] = 12,
+    fractions: Annotated[
+        str, typer.Option(help="Shares of the training examples, comma-separated.")
+    ] = "0.01,0.05,0.1,0.3",
+    figure: Annotated[
+        bool, typer.Option("--figure", help="Also draw it: proxy-check.svg in --out (matplotlib).")
+    ] = False,
+    validation: options.Validation = None,
+    test: options.Test = None,
+    prompt_column: options.PromptColumn = None,
+    response_column: options.ResponseColumn = None,
+    proxy_by: options.ProxyBy = "random",
+    space: options.Space = None,
+    variant: options.Variant = "lora",
+    epochs: options.Epochs = 1,
+    max_length: options.MaxLength = 512,
+    micro_batch_size: options.MicroBatchSize = 8,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+) -> None:
+    """Train the same configurations on parts of the data and on all of it, and compare."""
+    with bad_input_exits_with_2():
+        from optuna_llmbo.lora import proxy_check as checks
+
+        shares = _shares(fractions)
+        about = options.chosen(context.params)
+        # the space's batches are those of all data; the check leaves out what does not fit a part
+        objective = options.objective_of(about, proxy=1.0, device=device)
+        terminal.print("Loading the model and the data ...")
+        objective.prepare()
+        check = checks.check_proxy(
+            objective,
+            folder=out,
+            fractions=shares,
+            n_configs=configs,
+            seed=seed,
+            tell=lambda text: terminal.print(f"Training {text} ..."),
+        )
+        report = checks.report(check)
+        (out / "proxy-check.md").write_text(report + "\n")
+        if figure:
+            checks.draw(check, out / "proxy-check.svg")
+    terminal.print(escape(report), soft_wrap=True)
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(share) for share in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"fractions: expected numbers and commas, such as 0.05,0.1; got {text!r}."
+        ) from error

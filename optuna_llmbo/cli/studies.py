@@ -1,0 +1,88 @@
+"""Optuna's side of a command: the study, its sampler and its pruner."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import optuna
+
+from optuna_llmbo import compat
+from optuna_llmbo.errors import InputError
+
+
+_MAX_RETRIES = 3
+
+
+class SamplerName(StrEnum):
+    """Which sampler chooses the configurations."""
+
+    llmbo = "llmbo"
+    tpe = "tpe"
+    gp = "gp"
+    random = "random"
+
+
+class PrunerName(StrEnum):
+    """Which pruner stops hopeless trials."""
+
+    median = "median"
+    hyperband = "hyperband"
+    none = "none"
+
+
+def open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
+    """A new study or the one there is; a trial whose process has died is tried again."""
+    try:
+        study = optuna.create_study(
+            storage=compat.storage_with_heartbeat(storage, heartbeat, max_retry=_MAX_RETRIES),
+            study_name=name,
+            direction="minimize",
+            load_if_exists=True,
+        )
+        optuna.storages.fail_stale_trials(study)
+        return study
+    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
+        raise InputError(
+            f"cannot open the storage {storage!r}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
+        ) from error
+
+
+def load_study(storage: str, name: str) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        raise InputError(f"there is no study {name!r} in the storage {storage!r}.") from error
+    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
+        raise InputError(
+            f"cannot open the storage {storage!r}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
+        ) from error
+
+
+def make_sampler(
+    name: SamplerName, *, seed: int, n_before: int, llm: str | None, task: str
+) -> optuna.samplers.BaseSampler:
+    """The sampler of that name.
+
+    Optuna's own draw from a stream that starts with the process; a resumed study gets another
+    stream, or it would try its start-up points again. Ours takes care of that itself.
+    """
+    if name is SamplerName.llmbo:
+        from optuna_llmbo.sampler import LLMBOSampler
+
+        return LLMBOSampler(llm=llm, task=task, seed=seed)
+    optuna_seed = seed + n_before
+    if name is SamplerName.tpe:
+        return optuna.samplers.TPESampler(seed=optuna_seed)
+    if name is SamplerName.gp:
+        return optuna.samplers.GPSampler(seed=optuna_seed)
+    return optuna.samplers.RandomSampler(seed=optuna_seed)
+
+
+def make_pruner(name: PrunerName, reports: int) -> optuna.pruners.BasePruner:
+    if name is PrunerName.median:
+        return optuna.pruners.MedianPruner()
+    if name is PrunerName.hyperband:  # a trial's resource is the percentage of its training
+        return optuna.pruners.HyperbandPruner(min_resource=100 // reports, max_resource=100)
+    return optuna.pruners.NopPruner()

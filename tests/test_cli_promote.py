@@ -1,0 +1,79 @@
+"""`optuna-llmbo proxy-check`, `tune` and `promote`, one after the other, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from typer.testing import CliRunner
+from typer.testing import Result
+
+from optuna_llmbo import cli
+from tests.lora.conftest import rows
+
+
+def run(command: str, *flags: str, **options: object) -> Result:
+    arguments = [command, *flags]
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    return CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def about(tiny_llm: Path, tmp_path: Path) -> dict[str, object]:
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
+    space = tmp_path / "space.toml"
+    space.write_text(
+        '[rank]\ntype = "int"\nlow = 1\nhigh = 8\n'
+        '[batch_size]\ntype = "int"\nlow = 2\nhigh = 4\n'
+        '[learning_rate]\ntype = "float"\nlow = 1e-4\nhigh = 1e-2\nlog = true\n'
+    )
+    return {"model": tiny_llm, "train": data, "space": space, "test": 8, "device": "cpu"}
+
+
+def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    checked = run(
+        "proxy-check", "--figure", **about, out=tmp_path / "check", configs=4, fractions="0.2,0.5"
+    )
+    assert checked.exit_code == 0, checked.output
+    assert "configuration 4 of 4, 47 examples" in checked.output
+    assert (
+        "4 configurations" in checked.output
+        and "ecommended" in checked.output
+        or "None of" in (checked.output)
+    )
+    assert (tmp_path / "check" / "proxy-check.svg").exists()
+    assert "| 0.2 | 9 |" in (tmp_path / "check" / "proxy-check.md").read_text()
+
+    tuned = run("tune", **about, proxy=0.5, trials=3, storage=url, sampler="random")
+    assert tuned.exit_code == 0, tuned.output
+    promoted = run("promote", storage=url, out=tmp_path / "final", top=1, seeds=2, device="cpu")
+    assert promoted.exit_code == 0, promoted.output
+    for words in ("default, 47 examples, seed 1", "(winner)", str(tmp_path / "final" / "adapter")):
+        assert words in promoted.output
+    adapter = {path.name for path in (tmp_path / "final" / "adapter").iterdir()}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    record = json.loads((tmp_path / "final" / "promotion.json").read_text())
+    assert [len(one["test"]) for one in record["contenders"] if one["is_default"]] == [2]
+    exported = run("export", storage=url, to="peft", out=tmp_path / "peft")
+    assert exported.exit_code == 0, exported.output
+
+
+def test_a_study_that_was_made_elsewhere(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="mine")
+    for name, message in (
+        ("mine", "it was not made by `optuna-llmbo tune`"),
+        ("theirs", "there is no study 'theirs'"),
+    ):
+        result = run("promote", storage=url, study=name, out=tmp_path / "final")
+        assert result.exit_code == 2 and message in result.stderr
+
+
+def test_bad_fractions(about: dict[str, object], tmp_path: Path) -> None:
+    result = run("proxy-check", **about, out=tmp_path, fractions="0.1;0.2")
+    assert result.exit_code == 2 and "got '0.1;0.2'" in result.stderr
