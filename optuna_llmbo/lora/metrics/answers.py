@@ -55,10 +55,10 @@ def number(text: str) -> str | None:
     if not numbers:
         return None
     (match,) = numbers
-    value = Decimal(match["digits"].replace(",", ""))
-    if match["sign"]:
-        value = -value
-    return "0" if value == 0 else f"{value.normalize():f}"
+    plain = f"{Decimal(match['digits'].replace(',', '')):f}"  # no zeros in front
+    if "." in plain:
+        plain = plain.rstrip("0").rstrip(".")
+    return f"-{plain}" if match["sign"] and plain != "0" else plain
 
 
 def math_reading() -> Reading:
