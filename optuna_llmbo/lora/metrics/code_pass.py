@@ -95,10 +95,13 @@ class CodePassAt1:
             InputError: as `check`.
         """
         self.check(model, tokenizer, examples)
-        answers = generate(model, tokenizer, examples, self.decoding)
+        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
+
+    def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
+        """Of texts that are generated already."""
         outcomes = [
-            run_isolated(self.program(example, answer), self._tests_of(example), self.limits)
-            for example, answer in zip(examples, answers, strict=True)
+            run_isolated(self.program(example, text), self._tests_of(example), self.limits)
+            for example, text in zip(examples, texts, strict=True)
         ]
         return share([outcome.passed for outcome in outcomes])
 

@@ -55,9 +55,13 @@ class ExactMatch:
         Raises:
             InputError: as `check`.
         """
+        self.check(model, tokenizer, examples)
+        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
+
+    def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
+        """Of texts that are generated already."""
         reading = self._reading()
         expected = self._expected(reading, examples)
-        texts = generate(model, tokenizer, examples, self.decoding)
         found = [reading.extract(text) for text in texts]
         return share(
             [f is not None and reading.same(e, f) for e, f in zip(expected, found, strict=True)]

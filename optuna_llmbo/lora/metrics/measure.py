@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import importlib
 from typing import Any
 from typing import Protocol
+from typing import runtime_checkable
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -38,6 +40,18 @@ class Measure(Protocol):
         Raises:
             InputError: as `check`.
         """
+
+
+@runtime_checkable
+class TextMeasure(Measure, Protocol):
+    """A measure of what the model generates, which several can share."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the texts are to be generated."""
+
+    def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
+        """Measure texts that were generated so, in the order of the examples."""
 
 
 def share(right: Sequence[bool]) -> float:

@@ -58,12 +58,13 @@ class Overlap:
         Raises:
             InputError: as `check`.
         """
-        check_some(examples)
-        answers = [text.strip() for text in generate(model, tokenizer, examples, self.decoding)]
-        return self.of_texts(answers, [example.pair.response.strip() for example in examples])
+        self.check(model, tokenizer, examples)
+        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
 
-    def of_texts(self, answers: Sequence[str], responses: Sequence[str]) -> float:
-        """The score of n answers to n responses."""
+    def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
+        """Of texts that are generated already."""
+        answers = [text.strip() for text in texts]
+        responses = [example.pair.response.strip() for example in examples]
         library = self._library()
         if self.score.startswith("rouge"):
             scorer = library.RougeScorer([self.score])
@@ -73,7 +74,7 @@ class Overlap:
             ]
             return float(fmean(scores))
         corpus = {"bleu": library.corpus_bleu, "chrf": library.corpus_chrf}[self.score]
-        return float(corpus(list(answers), [list(responses)]).score)
+        return float(corpus(answers, [responses]).score)
 
     def _library(self) -> Any:
         if self.score.startswith("rouge"):

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 
 from optuna_llmbo import llm
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.metrics import Overlap
+from optuna_llmbo.lora.tokens import Example
 from tests.lora.metrics.conftest import Tell
 
 
@@ -60,17 +63,24 @@ def chrf(answers: list[str], responses: list[str]) -> float:
     return 100 * 5 * precision * recall / (4 * precision + recall)
 
 
+def given(responses: list[str]) -> list[Example]:
+    """Examples with these responses, whose tokens nobody reads."""
+    return [Example(Pair("?", response), np.zeros(2, np.int32), 1) for response in responses]
+
+
 def test_chrf() -> None:
     pytest.importorskip("sacrebleu")
-    assert Overlap("chrf").of_texts(ANSWERS, RESPONSES) == pytest.approx(chrf(ANSWERS, RESPONSES))
+    assert Overlap("chrf").of_texts(ANSWERS, given(RESPONSES)) == pytest.approx(
+        chrf(ANSWERS, RESPONSES)
+    )
 
 
 @pytest.mark.parametrize(("score", "best"), [("bleu", 100), ("chrf", 100), ("rougeL", 1)])
 def test_the_best_and_the_worst(score: str, best: float) -> None:
     pytest.importorskip("sacrebleu")
     pytest.importorskip("rouge_score")
-    assert Overlap(score).of_texts(RESPONSES, RESPONSES) == pytest.approx(best)
-    assert Overlap(score).of_texts(["", ""], RESPONSES) == 0
+    assert Overlap(score).of_texts(RESPONSES, given(RESPONSES)) == pytest.approx(best)
+    assert Overlap(score).of_texts(["", ""], given(RESPONSES)) == 0
 
 
 def test_libraries_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:

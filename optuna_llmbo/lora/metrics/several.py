@@ -1,0 +1,61 @@
+"""Several metrics of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.generate import Decoding
+from optuna_llmbo.lora.generate import generate
+from optuna_llmbo.lora.metrics.measure import Measure
+from optuna_llmbo.lora.metrics.measure import TextMeasure
+from optuna_llmbo.lora.tokens import Example
+
+
+def check_all(
+    metrics: Sequence[Measure], model: Any, tokenizer: Any, examples: Sequence[Example]
+) -> None:
+    """Check that the names differ, and what each metric can check before anything is trained.
+
+    Raises:
+        InputError: if not.
+    """
+    names = [metric.name for metric in metrics]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"two metrics are called {twice[0]!r}, under which their values are recorded: leave "
+            "one out, or give it another name."
+        )
+    for metric in metrics:
+        metric.check(model, tokenizer, examples)
+
+
+def measure_all(
+    metrics: Sequence[Measure], model: Any, tokenizer: Any, examples: Sequence[Example]
+) -> dict[str, float]:
+    """Measure all, and generate once for those that decode alike.
+
+    Args:
+        metrics: with different names.
+        model: a causal language model of `transformers`; left in evaluation mode.
+        tokenizer: the model's.
+        examples: at least one.
+
+    Returns:
+        Values by name, in the order of `metrics`; the same as each metric measures by itself.
+
+    Raises:
+        InputError: see `check_all`.
+    """
+    check_all(metrics, model, tokenizer, examples)
+    texts: dict[Decoding, list[str]] = {}
+    values: dict[str, float] = {}
+    for metric in metrics:
+        if isinstance(metric, TextMeasure):
+            if metric.decoding not in texts:
+                texts[metric.decoding] = generate(model, tokenizer, examples, metric.decoding)
+            values[metric.name] = metric.of_texts(texts[metric.decoding], examples)
+        else:
+            values[metric.name] = metric(model, tokenizer, examples)
+    return values
