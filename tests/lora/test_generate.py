@@ -86,10 +86,15 @@ def test_keys_and_values_are_cached(tiny: llm.LanguageModel, examples: list[Exam
 
 
 def test_bfloat16_with_an_adapter(tiny_llm: Path, examples: list[Example]) -> None:
-    """Adapters are float32 in a bfloat16 model; the first tokens are those of the full logits."""
+    """As the loss is computed: adapters are float32, products are bfloat16."""
     half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16)
+    inside = []
+    half.model.register_forward_pre_hook(
+        lambda *_: inside.append(torch.is_autocast_enabled("cpu"))
+    )
     with adapter(half.model, DEFAULT, seed=0):
         texts = generate(half.model, half.tokenizer, examples[:4], Decoding(2, 1))
+        assert inside and all(inside)
         with autocast(half.model):
             assert texts == [naive(half.model, half.tokenizer, e, 2) for e in examples[:4]]
 
