@@ -1,9 +1,10 @@
 """LoRA fine-tuning as an Optuna objective."""
 
 from optuna_llmbo.lora.objective import LoRAObjective as LoRAObjective
+from optuna_llmbo.lora.parallel import optimize_packed as optimize_packed
 from optuna_llmbo.lora.recipe import default_space as default_space
 from optuna_llmbo.lora.recipe import LoRARecipe as LoRARecipe
 from optuna_llmbo.lora.run import Progress as Progress
 
 
-__all__ = ["LoRAObjective", "LoRARecipe", "Progress", "default_space"]
+__all__ = ["LoRAObjective", "LoRARecipe", "Progress", "default_space", "optimize_packed"]

@@ -155,9 +155,11 @@ class SharedBase:
         for part, mine, made in zip(
             self._parts, x.split(counts), output.split(counts), strict=True
         ):
-            # split and not slices: its gradient is one concatenation, theirs a full tensor each
+            # split and not slices: its gradient is one concatenation, theirs a full tensor each;
+            # contiguous, for CUDA's dropout draws in another order where it is not
             width = part.width
-            updated = part.adapter.applied(name, mine[:, :width], made[:, :width])
+            read = mine[:, :width].contiguous()
+            updated = part.adapter.applied(name, read, made[:, :width])
             rows.append(torch.cat([updated, made[:, width:]], 1) if width < columns else updated)
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 

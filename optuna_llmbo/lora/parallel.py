@@ -17,9 +17,9 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.objective import LoRAObjective
-from optuna_llmbo.lora.packed import Job
-from optuna_llmbo.lora.packed import Outcome
 from optuna_llmbo.lora.packed import Pack
+from optuna_llmbo.lora.packed_job import Job
+from optuna_llmbo.lora.packed_job import Outcome
 from optuna_llmbo.lora.packed_layers import is_packable
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.resources import peak_memory_bytes
@@ -50,9 +50,11 @@ def optimize_packed(
     while others are running. Each trial's losses are those it would have alone, up to the rounding
     of sums, and it reports at the same points, is pruned or fails for the same reasons and records
     the same attributes. Of these `seconds` is the trial's share of the time, so that they add up,
-    and on CUDA `peak_memory_bytes` is the most that all of the pack have had so far. A trial whose
-    variant or bias changes the base model (`check_packable`) is trained alone, while the others
-    wait.
+    and on CUDA `peak_memory_bytes` is the most that all of the pack have had so far. Optuna's own
+    durations overlap, which `LLMBOSampler(cost_aware=True)` does not know.
+
+    A trial whose variant or bias changes the base model (`check_packable`) is trained alone, while
+    the others wait.
 
     Memory is needed for `n_parallel` times the activations of one trial.
 

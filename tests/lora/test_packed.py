@@ -15,8 +15,8 @@ from optuna_llmbo.lora import packed
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
-from optuna_llmbo.lora.packed import Job
 from optuna_llmbo.lora.packed import Pack
+from optuna_llmbo.lora.packed_job import Job
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.train import TrainStep

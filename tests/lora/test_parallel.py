@@ -15,9 +15,9 @@ import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import optimize_packed
 from optuna_llmbo.lora import Progress
 from optuna_llmbo.lora.packed import Pack
-from optuna_llmbo.lora.parallel import optimize_packed
 from optuna_llmbo.lora.tokens import Example
 
 
