@@ -48,6 +48,10 @@ class Pack:
     Only a base model with a dropout of its own (GPT-2 has one) draws that for the pack as a whole,
     and so from other numbers than alone.
 
+    Only the base's work is shared: the adapters' own small products are made one after the other.
+    What is saved is what a larger batch saves, which is much where a lone trial leaves the device
+    idle, and nothing where its arithmetic is the limit, as on a CPU (`benchmarks/training.py`).
+
     Args:
         model: a causal language model of `transformers`. Changed in place and changed back.
         micro_batch_size: most examples of one adapter in a forward pass.

@@ -309,3 +309,17 @@ def test_dropout_of_the_base_model_itself(model: Any, examples: list[Example]) -
     assert [run.loss for run in runs] == [run.loss for run in again]
     assert runs[0].loss != runs[1].loss  # other rows, other draws
     assert runs[0].loss == pytest.approx(alone(model, examples, PLAIN).loss, abs=0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_each_trains_on_cuda_as_it_would_alone(model: Any, examples: list[Example]) -> None:
+    """Dropout drops the same inputs there too; sums are rounded otherwise than on a CPU."""
+    there = copy.deepcopy(model).cuda()
+    state = torch.cuda.get_rng_state()
+    for recipe, run in zip(RECIPES, together(there, examples, RECIPES), strict=True):
+        lone = alone(there, examples, recipe)
+        losses = [step.loss for step in lone.steps]
+        assert [step.loss for step in run.steps] == pytest.approx(losses, rel=1e-3)
+        assert run.loss == pytest.approx(lone.loss, rel=1e-3)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
