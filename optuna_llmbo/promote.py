@@ -102,6 +102,8 @@ def promote(
     check_at_least("n_seeds", n_seeds, 1)
     prepared = objective.prepare()
     objective.check_study(study)
+    if not prepared.is_on_loss:
+        raise InputError("promote compares losses: the objective is on another metric.")
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise InputError(f"the study {study.study_name!r} has no complete trial to promote.")
     chosen = list((rank or by_posterior_mean)(study))[:top]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import os
 import threading
@@ -17,6 +18,7 @@ import torch
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Source
+from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.prepare import Metric
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import prepare
@@ -33,8 +35,8 @@ FINGERPRINT = "lora_objective"
 class LoRAObjective:
     """Train a LoRA adapter on a sample of the data and return its validation loss.
 
-    Works under every Optuna sampler, pruner and storage; the direction must be "minimize". A
-    trial
+    Works under every Optuna sampler, pruner and storage; the study's direction is that of the
+    metric, "minimize" for the loss. A trial
 
     1. takes its hyperparameters from the study's sampler,
     2. trains an adapter on the proxy, the same sample of the training data in every trial,
@@ -73,7 +75,10 @@ class LoRAObjective:
         proxy_by: "random"; or stratified by "length" (in tokens), by "kmeans" (clusters of the
             base model's embeddings; it reads all training examples once) or by the values of the
             column of that name. See docs/proxy.md.
-        metric: "loss".
+        metric: what the search is on, on the validation examples: "loss", another name or metric
+            of `optuna_llmbo.lora.metrics` ("gsm8k", "exact_match", "rouge", ...), or several for
+            a study of several directions (["loss", "seconds"], ["loss", "adapter_size"]). A single
+            one is also what is reported; with several nothing is.
         extra_metrics: by name, what else to measure of a trained model: functions of the model,
             its tokenizer and the validation examples. Recorded, not searched on.
         space: distributions by parameter name; or a function from the trial to a dict of
@@ -114,7 +119,7 @@ class LoRAObjective:
         test: Source | int | None = None,
         proxy: float = 0.1,
         proxy_by: str = "random",
-        metric: str = "loss",
+        metric: str | Measure | Sequence[str | Measure] = "loss",
         extra_metrics: Mapping[str, Metric] | None = None,
         space: Space | None = None,
         variant: str = "lora",
@@ -208,11 +213,12 @@ class LoRAObjective:
             InputError: if the study does not minimize one value, or holds results of an
                 objective with other data, model or settings.
         """
-        if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
-            raise InputError(
-                "the validation loss is to be minimized, and nothing else: create the study with "
-                'direction="minimize".'
-            )
+        wanted = [(t.name, t.direction) for t in self.prepare().targets]
+        if [d.name.lower() for d in study.directions] != [direction for _, direction in wanted]:
+            goals = ", ".join(f"{name} to {direction}" for name, direction in wanted)
+            named = [f'"{direction}"' for _, direction in wanted]
+            how = f"directions=[{', '.join(named)}]" if len(named) > 1 else f"direction={named[0]}"
+            raise InputError(f"the objective has {goals}: create the study with {how}.")
         there, ours = study.user_attrs.get(FINGERPRINT), self.fingerprint
         if there is None:
             study.set_user_attr(FINGERPRINT, ours)
@@ -223,11 +229,12 @@ class LoRAObjective:
                 f"differs in {differ}. They cannot be compared: use another study name."
             )
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """Run one trial.
 
         Returns:
-            The validation loss after training, nats per response token.
+            The validation loss after training, nats per response token, or what `metric` asks
+            for; several values where it asks for several.
 
         Raises:
             InputError: for a mistake in the inputs, see `prepare` and `check_study`.
@@ -241,9 +248,9 @@ class LoRAObjective:
             self._check_study_once(trial)
             recipe = prepared.space.suggest(trial)
             run = Run(trial, recipe, prepared, self.options, self.progress)
-            loss = run()
-            run.complete(loss)
-            return loss
+            values = run()
+            run.complete(values[0])
+            return values[0] if len(values) == 1 else values
 
     def _check_study_once(self, trial: optuna.Trial) -> None:
         study = getattr(trial, "study", None)  # a FixedTrial has none

@@ -78,6 +78,11 @@ def optimize_packed(
         _check_count("max_rows", max_rows)
     with objective.exclusive() as prepared:
         objective.check_study(study)
+        if not prepared.is_on_loss:
+            raise InputError(
+                "trials that train at once are measured by their loss; for another metric run "
+                "study.optimize(objective)."
+            )
         reset_peak_memory(device_of(prepared.model))
         size = objective.options.micro_batch_size
         with Pack(prepared.model, micro_batch_size=size, max_rows=max_rows) as pack:
@@ -150,7 +155,7 @@ class _Driver:
     def _train_alone(self, flight: _Flight, run: Run) -> None:
         """Run a whole trial as the objective does; it records by itself."""
         try:
-            loss = run()
+            (loss,) = run()
         except optuna.TrialPruned as pruned:
             self._prune(flight, pruned)
         else:

@@ -24,13 +24,15 @@ from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
+from optuna_llmbo.lora.metrics import check_all
+from optuna_llmbo.lora.metrics import from_name
+from optuna_llmbo.lora.metrics import Loss
+from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
 from optuna_llmbo.lora.tokens import Example
 
-
-METRICS = ("loss",)
 
 Metric = Callable[[Any, Any, Sequence[Example]], float]
 """A measure of a trained model: (model, tokenizer, validation examples) -> a finite number."""
@@ -48,7 +50,7 @@ class Options:
     test: data.Source | int | None
     proxy: float
     proxy_by: str
-    metric: str
+    metric: str | Measure | Sequence[str | Measure]
     extra_metrics: Mapping[str, Metric]
     space: spaces.Space | None
     defaults: Mapping[str, Any]
@@ -80,6 +82,8 @@ class Prepared:
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     """Held out of every trial; empty if there is no test set."""
+    targets: tuple[Measure, ...]
+    """What the search is on, one a direction of the study."""
     space: CheckedSpace
     base_loss: float
     """Validation loss of the base model, nats per response token."""
@@ -87,6 +91,11 @@ class Prepared:
     """All that determines a trial's result besides its hyperparameters."""
     micro_batch: MicroBatch
     """Shared by all trials: what fits is found once."""
+
+    @property
+    def is_on_loss(self) -> bool:
+        """Whether the search is on the validation loss and nothing else."""
+        return [type(target) for target in self.targets] == [Loss]
 
     @property
     def fraction(self) -> float:
@@ -119,6 +128,8 @@ def prepare(options: Options) -> Prepared:
     train, validation, test = (parts[name] for name in splits.PARTS)
     pool = _in_order(options, loaded.model, train)
     proxy = pool[: proxies.count(options.proxy, len(pool))]
+    targets = _targets(options.metric)
+    check_all(targets, loaded.model, loaded.tokenizer, validation)
     defaults = LoRARecipe.from_params(options.defaults)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
@@ -139,6 +150,7 @@ def prepare(options: Options) -> Prepared:
         train=proxy,
         validation=tuple(validation),
         test=tuple(test),
+        targets=targets,
         space=space,
         base_loss=base_loss,
         fingerprint=record,
@@ -146,9 +158,21 @@ def prepare(options: Options) -> Prepared:
     )
 
 
+def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, ...]:
+    several: Sequence[Any] = metric if isinstance(metric, (list, tuple)) else [metric]
+    if not several:
+        raise InputError("metric=[]: expected at least one metric to search on.")
+    targets = tuple(from_name(one) if isinstance(one, str) else one for one in several)
+    for target in targets:
+        if not all(hasattr(target, name) for name in ("name", "direction", "check")):
+            raise InputError(
+                f"metric={target!r}: expected a name or a metric of optuna_llmbo.lora.metrics; of "
+                "a function of your own make metrics.Custom(name, direction, function)."
+            )
+    return targets
+
+
 def _check_options(options: Options) -> None:
-    if options.metric not in METRICS:
-        raise InputError(f"metric={options.metric!r}: only 'loss' is there so far.")
     for name, metric in options.extra_metrics.items():
         if not callable(metric):
             raise InputError(
@@ -255,7 +279,7 @@ def _fingerprint(
         "validation_examples": len(validation),
         "validation_hash": tokens.digest(validation),
         "proxy": options.proxy,
-        "metric": options.metric,
+        "metric": "+".join(target.name for target in _targets(options.metric)),
         "max_length": options.max_length,
         "seed": options.seed,
         "dtype": str(loaded.dtype),

@@ -20,6 +20,9 @@ from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
+from optuna_llmbo.lora.metrics import Loss
+from optuna_llmbo.lora.metrics import measure_all
+from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
@@ -73,18 +76,19 @@ class Run:
         self.tokens = 0
         self._losses: list[float] = []
         self._values: dict[int, float] = {}
+        self._started = time.perf_counter()
         self._save: Callable[[], dict[str, Any]] | None = None
         folder = options.folder
         self._folders = None if folder is None else TrialFolders(folder)
         self._attempts = [*compat.retry_history(trial), trial.number]
 
-    def __call__(self) -> float:
+    def __call__(self) -> tuple[float, ...]:
         """Train, evaluate and report; record what it cost however it ends.
 
         Returns:
-            The validation loss after training.
+            What the search is on, measured after training: the validation loss, or more.
         """
-        started = time.perf_counter()
+        started = self._started = time.perf_counter()
         micro_batch, size = self.prepared.micro_batch, self.prepared.micro_batch.size
         device = device_of(self.prepared.model)
         reset_peak_memory(device)
@@ -108,7 +112,7 @@ class Run:
                 self._folders.forget(self._attempts)
             self.record(time.perf_counter() - started, peak_memory_bytes(device))
 
-    def _train(self) -> float:
+    def _train(self) -> tuple[float, ...]:
         prepared, options = self.prepared, self.options
         with adapter(prepared.model, self.recipe, options.seed):
             run = training.Training(
@@ -121,11 +125,30 @@ class Run:
             self._go_on(run)
             for step in run:
                 percent = self.count(step)
-                if percent is not None:
-                    self._save = run.state_dict
-                    self.report(prepared.loss_on(prepared.validation), percent)
+                self._save = run.state_dict
+                if percent is not None and len(prepared.targets) == 1:
+                    (value,) = self._measured()
+                    self.report(value, percent)
+            values = self._measured() if len(prepared.targets) > 1 else (self._values[100],)
             self.conclude()
-        return self._values[100]
+        return values
+
+    def _measured(self) -> tuple[float, ...]:
+        """The values of what the search is on, as the model is now."""
+        prepared = self.prepared
+        own = (Loss, TrainingSeconds)
+        others = [target for target in prepared.targets if not isinstance(target, own)]
+        values = measure_all(others, prepared.model, prepared.tokenizer, prepared.validation)
+        for target in prepared.targets:
+            if isinstance(target, Loss):
+                values[target.name] = prepared.loss_on(prepared.validation)
+            elif isinstance(target, TrainingSeconds):
+                values[target.name] = time.perf_counter() - self._started
+        ordered = tuple(values[target.name] for target in prepared.targets)
+        if not all(map(math.isfinite, ordered)):
+            what = ", ".join(f"{name} is {value}" for name, value in values.items())
+            raise training.TrainingDiverged(f"on the validation examples the {what}")
+        return ordered
 
     def _go_on(self, run: training.Training) -> None:
         """Take up the training of a trial that this one is the retry of."""
@@ -165,10 +188,11 @@ class Run:
         )
 
     def report(self, loss: float, percent: int) -> None:
-        """Report the validation loss at a percentage of the training.
+        """Report what the search is on, the loss or another metric, at a percentage of the
+        training.
 
         Raises:
-            TrainingDiverged: if the loss is not finite.
+            TrainingDiverged: if it is not finite.
             optuna.TrialPruned: if the pruner says so.
         """
         if not math.isfinite(loss):
@@ -199,11 +223,18 @@ class Run:
             )
             self.trial.set_user_attr("adapter", str(where))
 
-    def complete(self, loss: float) -> None:
-        """Record what a trial that is complete gains, and drop adapters that it has surpassed."""
-        record_gains(self.trial, loss, self.prepared.base_loss)
+    def complete(self, value: float) -> None:
+        """Record what a trial that is complete gains, and drop adapters that it has surpassed.
+
+        Args:
+            value: the first of what the search is on.
+        """
+        if self.prepared.is_on_loss:
+            record_gains(self.trial, value, self.prepared.base_loss)
         if self._folders is not None:
-            self._folders.keep(best_trials(self.trial, loss, self.options.keep))
+            larger = self.prepared.targets[0].direction == "maximize"
+            best = best_trials(self.trial, value, self.options.keep, larger_is_better=larger)
+            self._folders.keep(best)
 
     def pruned(self, reason: str) -> optuna.TrialPruned:
         """Record why the trial is pruned; the exception to raise."""
@@ -245,12 +276,16 @@ def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
         trial.set_user_attr("gain_over_default", default_loss - loss)
 
 
-def best_trials(trial: optuna.Trial, loss: float, n: int) -> list[int]:
-    """The numbers of the n best complete trials of a study, this one's among them."""
+def best_trials(
+    trial: optuna.Trial, value: float, n: int, *, larger_is_better: bool = False
+) -> list[int]:
+    """The numbers of the n best complete trials of a study, by their first value, this one's
+    among them."""
     study = getattr(trial, "study", None)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else ()
-    losses = [(t.value, t.number) for t in done if t.value is not None]
-    return [number for _, number in sorted([*losses, (loss, trial.number)])[:n]]
+    sign = -1.0 if larger_is_better else 1.0
+    values = [(sign * t.values[0], t.number) for t in done]
+    return [number for _, number in sorted([*values, (sign * value, trial.number)])[:n]]
 
 
 def default_trial(study: optuna.Study) -> FrozenTrial | None:

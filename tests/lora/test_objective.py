@@ -419,7 +419,7 @@ def test_long_examples_are_left_out_before_the_rest(
         ({"proxy_by": "topic"}, "no column 'topic'. The columns are: prompt, response"),
         ({"proxy_by": None}, "proxy_by=None: expected 'random', 'length', 'kmeans' or"),
         ({"proxy": 0.1}, "5 training examples are too few for the default search space"),
-        ({"metric": "accuracy"}, "metric='accuracy': only 'loss'"),
+        ({"metric": "accuracy"}, "there is no metric 'accuracy'"),
         ({"space": {"rank": IntDistribution(0, 4)}}, "admits rank=0"),
         ({"space": {"batch_size": IntDistribution(2, 28)}}, "a batch of 28, .* on 27 examples"),
         ({"reports": 0}, "reports=0: expected an integer from 1 to 100"),

@@ -12,5 +12,6 @@ from optuna_llmbo.lora.metrics.measure import Measure as Measure
 from optuna_llmbo.lora.metrics.multiple_choice import MultipleChoice as MultipleChoice
 from optuna_llmbo.lora.metrics.overlap import Overlap as Overlap
 from optuna_llmbo.lora.metrics.registry import from_name as from_name
+from optuna_llmbo.lora.metrics.seconds import TrainingSeconds as TrainingSeconds
 from optuna_llmbo.lora.metrics.several import check_all as check_all
 from optuna_llmbo.lora.metrics.several import measure_all as measure_all

@@ -13,6 +13,7 @@ from optuna_llmbo.lora.metrics.loss import Loss
 from optuna_llmbo.lora.metrics.measure import Measure
 from optuna_llmbo.lora.metrics.overlap import Overlap
 from optuna_llmbo.lora.metrics.overlap import SCORES
+from optuna_llmbo.lora.metrics.seconds import TrainingSeconds
 
 
 _MAKERS: dict[str, Callable[[], Measure]] = {
@@ -21,6 +22,7 @@ _MAKERS: dict[str, Callable[[], Measure]] = {
     "gsm8k": lambda: ExactMatch("gsm8k", name="gsm8k"),
     "math": lambda: ExactMatch("math", name="math"),
     "adapter_size": AdapterSize,
+    "seconds": TrainingSeconds,
     "rouge": lambda: Overlap("rougeL"),
     **{score: functools.partial(Overlap, score) for score in SCORES},
 }
