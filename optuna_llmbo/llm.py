@@ -140,6 +140,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    quantization_config: Any = None,
 ) -> LanguageModel:
     """Read a model and its tokenizer, from safetensors or GGUF only.
 
@@ -151,6 +152,7 @@ def load(
         dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves
             embeddings more than configurations differ.
         trust_remote_code: run code that the model's repository ships. Off unless asked for.
+        quantization_config: of `transformers`; the weights are then quantized on the device.
 
     Raises:
         InputError: if there is no such model, its files cannot be read, or it is an
@@ -164,23 +166,27 @@ def load(
     try:
         folder = _dequantized(Path(source.location)) if source.kind == "gguf" else source.location
         with quiet_transformers(), torch.device("cpu"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code
-            )
-            config = transformers.AutoConfig.from_pretrained(
-                folder, trust_remote_code=trust_remote_code
-            )
+            code = {"trust_remote_code": trust_remote_code}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **code)
+            config = transformers.AutoConfig.from_pretrained(folder, **code)
             if config.is_encoder_decoder:
                 raise ValueError(
                     "an encoder-decoder reads no single text; a causal language model (Llama, "
                     "Qwen, ...) or an encoder (BERT, MiniLM, ...) is needed."
                 )
+            quantized = quantization_config is not None
+            where = {"device_map": {"": device}} if quantized else {}
             model = _auto_class(config).from_pretrained(
-                folder, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                quantization_config=quantization_config,
+                **code,
+                **where,
             )
     except (OSError, ValueError, KeyError) as error:
         raise _not_loadable(source, error) from error
-    model = model.to(device).eval().requires_grad_(False)
+    model = (model if quantized else model.to(device)).eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, source, device, dtype)
 
 

@@ -36,6 +36,8 @@ _NAMES = (
     "max_length",
     "reports",
     "micro_batch_size",
+    "quantization",
+    "gradient_checkpointing",
     "seed",
 )
 
@@ -87,6 +89,12 @@ Epochs = Annotated[int, typer.Option(help="Passes over the proxy.")]
 MaxLength = Annotated[int, typer.Option(help="Longer examples are left out (tokens).")]
 Reports = Annotated[int, typer.Option(help="Evaluations a trial, for the pruner.")]
 MicroBatchSize = Annotated[int, typer.Option(help="Most examples in memory at once.")]
+Quantization = Annotated[
+    str | None, typer.Option(help="4bit or 8bit weights by bitsandbytes, on CUDA. Default: none.")
+]
+GradientCheckpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+]
 Seed = Annotated[int, typer.Option(help="Of the search, the data's split and the training.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu.")]
 Storage = Annotated[str, typer.Option(help="Where Optuna keeps the study.")]

@@ -38,6 +38,8 @@ def proxy_check(
     epochs: options.Epochs = 1,
     max_length: options.MaxLength = 512,
     micro_batch_size: options.MicroBatchSize = 8,
+    quantization: options.Quantization = None,
+    gradient_checkpointing: options.GradientCheckpointing = False,
     seed: options.Seed = 0,
     device: options.Device = None,
 ) -> None:

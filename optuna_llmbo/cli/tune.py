@@ -43,6 +43,8 @@ def tune(
     max_length: options.MaxLength = 512,
     reports: options.Reports = 4,
     micro_batch_size: options.MicroBatchSize = 8,
+    quantization: options.Quantization = None,
+    gradient_checkpointing: options.GradientCheckpointing = False,
     folder: Annotated[
         str | None,
         typer.Option(

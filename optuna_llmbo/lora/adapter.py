@@ -78,6 +78,11 @@ def peft_config(model: Any, recipe: LoRARecipe) -> Any:
     """
     import peft
 
+    if recipe.variant in START_AT_THE_WEIGHTS and getattr(model, "is_quantized", False):
+        raise InputError(
+            f"variant={recipe.variant!r} takes a part out of the base's weights, and these are "
+            "quantized: choose another variant, or leave quantization out."
+        )
     if recipe.bias != "none" and not any(n.endswith("bias") for n, _ in model.named_parameters()):
         raise InputError(f"bias={recipe.bias!r}: the model has no biases to train.")
     return peft.LoraConfig(

@@ -107,6 +107,8 @@ class LoRAObjective:
         device: default: CUDA where there is one, else the CPU.
         dtype: of the base model; default: bfloat16 where the hardware multiplies it, else
             float32. Adapters are float32 always.
+        quantization: of the base model: "4bit" or "8bit" by bitsandbytes, on CUDA.
+        gradient_checkpointing: less memory, about a third more time, the same gradients.
         progress: called after every optimizer step.
     """
 
@@ -135,6 +137,8 @@ class LoRAObjective:
         seed: int = 0,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        quantization: str | None = None,
+        gradient_checkpointing: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.options = Options(
@@ -158,6 +162,8 @@ class LoRAObjective:
             seed=seed,
             device=device,
             dtype=dtype,
+            quantization=quantization,
+            gradient_checkpointing=gradient_checkpointing,
         )
         self.progress = progress
         self._lock = threading.RLock()

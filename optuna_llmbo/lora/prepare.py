@@ -21,7 +21,7 @@ from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora import train as training
+from optuna_llmbo.lora.base_model import load_base
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.metrics import check_all
@@ -64,6 +64,8 @@ class Options:
     seed: int
     device: str | torch.device | None
     dtype: torch.dtype | None
+    quantization: str | None
+    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ def prepare(options: Options) -> Prepared:
     """
     _check_options(options)
     pairs = _load_pairs(options)
-    loaded = _load_model(options)
+    loaded = load_base(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        max_length=options.max_length,
+        quantization=options.quantization,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
     usable = {
         name: _encode(part, loaded.tokenizer, options.max_length) for name, part in pairs.items()
     }
@@ -185,11 +194,6 @@ def _check_options(options: Options) -> None:
         _check_count(name, getattr(options, name), most)
     _check_count("max_length", options.max_length, None)
     proxies.check_proxy(options.proxy)
-    if options.dtype not in (None, torch.float32, torch.bfloat16):
-        raise InputError(
-            f"dtype={options.dtype}: expected torch.float32 or torch.bfloat16; float16 would need "
-            "its loss scaled."
-        )
 
 
 def _check_count(name: str, value: Any, most: int | None) -> None:
@@ -214,23 +218,6 @@ def _load_pairs(options: Options) -> dict[str, list[data.Pair]]:
             parts[name] = data.load_pairs(source, **columns)
     splits.check_leaks(parts)
     return parts
-
-
-def _load_model(options: Options) -> llm.LanguageModel:
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = options.dtype or training.default_dtype(device)
-    loaded = llm.load(llm.resolve(options.model), device=device, dtype=dtype)
-    if loaded.model.get_output_embeddings() is None:
-        raise InputError(
-            f"{loaded.source} is no causal language model: it predicts no next token. Choose a "
-            "model of the Llama, Qwen, Mistral, Gemma, Phi or GPT-2 families."
-        )
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
-    if positions is not None and options.max_length > positions:
-        raise InputError(
-            f"max_length={options.max_length}: {loaded.source} reads at most {positions} tokens."
-        )
-    return loaded
 
 
 def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list[Example]:
@@ -266,6 +253,8 @@ def _fingerprint(
     is_hub = source.kind == "hub"
     # what most studies do without is left out, so that their fingerprints stay what they were
     more: dict[str, Any] = {}
+    if options.quantization is not None:
+        more["quantization"] = options.quantization
     if options.proxy_by != proxies.RANDOM:
         more["proxy_by"] = options.proxy_by
     if test:
