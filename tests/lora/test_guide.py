@@ -1,0 +1,56 @@
+"""What docs/lora.md says works as it stands there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+import re
+import shlex
+
+import click
+import pytest
+import typer
+
+from optuna_llmbo import cli
+from optuna_llmbo.lora import recipe
+from optuna_llmbo.lora.hyperparameters import ALIASES
+from optuna_llmbo.lora.metrics import registry
+from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.space_file import read_space
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "lora.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_space_can_be_searched(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    space = read_space(path)
+    recipe.check_space(space, 100)
+    assert "warmup_ratio" in space and recipe.default_params(space)["variant"] == "lora"
+
+
+def test_every_hyperparameter_is_in_the_table() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", GUIDE, flags=re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert {field.name for field in dataclasses.fields(LoRARecipe)} <= named <= {*ALIASES, "tune"}
+
+
+def test_metrics_that_are_named_exist() -> None:
+    table = GUIDE[GUIDE.index("| metric | direction |") :].split("\n\n")[0]
+    named = set(re.findall(r'`"(\w+)"`', table))
+    assert named <= set(registry.NAMES) and set(registry.NAMES) - named == {"rouge", "rougeLsum"}
+
+
+COMMANDS = [line for line in re.findall(r"^\$ (optuna-llmbo .*)", GUIDE + README, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_have_these_options(line: str) -> None:
+    _, name, *words = shlex.split(line, comments=True)
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    options = {o for p in group.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
+    assert {word for word in words if word.startswith("--")} <= options
