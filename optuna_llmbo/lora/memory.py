@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from optuna_llmbo.lora import distributed
+
 
 T = TypeVar("T")
 
@@ -29,6 +31,8 @@ class MicroBatch:
         """Do something with micro-batches of at most `size`, and again with smaller ones as long
         as memory runs out.
 
+        Of several processes that train together all take the smaller one.
+
         Args:
             work: a function of the size, which can begin anew.
 
@@ -36,14 +40,23 @@ class MicroBatch:
             The allocator's error if one example is too much.
         """
         while True:
-            try:
-                return work(self.size)
-            except (RuntimeError, MemoryError) as error:
-                if self.size == 1 or not is_out_of_memory(error):
-                    raise
-            # Not inside the block above: the error's traceback holds the tensors.
+            result, lacking = self._tried(work)
+            if not distributed.any_of(lacking is not None):
+                assert result is not None
+                return result[0]
+            if self.size == 1:
+                raise torch.OutOfMemoryError(lacking or "in another process")
             self.size = (self.size + 1) // 2
             release()
+
+    def _tried(self, work: Callable[[int], T]) -> tuple[tuple[T] | None, str | None]:
+        """The result, or what the allocator says; not its error, which holds the tensors."""
+        try:
+            return (work(self.size),), None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, str(error) or "out of memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -61,6 +61,9 @@ class LoRAObjective:
     `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
     crashed its `traceback`.
 
+    Under `accelerate launch` or `torchrun` the processes train a trial together, each a share of
+    every batch: wrap the trial in `optuna_integration.TorchDistributedTrial` (docs/lora.md).
+
     Args:
         model: a hub id, a folder, a GGUF file or "embedded"; None: as `llm.resolve` decides.
         train: a `datasets.Dataset`, a JSON, JSONL, CSV or Parquet file, a dataset's hub id, or

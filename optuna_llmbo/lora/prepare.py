@@ -17,11 +17,13 @@ import torch
 from optuna_llmbo import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.metrics import check_all
@@ -106,9 +108,7 @@ class Prepared:
 
     def loss_on(self, examples: Sequence[Example]) -> float:
         """The model's loss as it is now, nats per response token."""
-        return self.micro_batch.fit(
-            lambda size: validation_loss(self.model, examples, batch_size=size)
-        )
+        return _loss(self.model, examples, self.micro_batch)
 
 
 def prepare(options: Options) -> Prepared:
@@ -142,9 +142,7 @@ def prepare(options: Options) -> Prepared:
     defaults = LoRARecipe.from_params(options.defaults)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
-    base_loss = micro_batch.fit(
-        lambda size: validation_loss(loaded.model, validation, batch_size=size)
-    )
+    base_loss = _loss(loaded.model, validation, micro_batch)
     if not math.isfinite(base_loss):
         raise InputError(
             f"the validation loss of {loaded.source} is {base_loss} before any training, in "
@@ -233,6 +231,16 @@ def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list
             "and are left out."
         )
     return examples
+
+
+def _loss(model: Any, examples: Sequence[Example], micro_batch: MicroBatch) -> float:
+    """Of several processes that train together each reads its share."""
+    own = distributed.share(examples)
+    loss = micro_batch.fit(
+        lambda size: validation_loss(model, own, batch_size=size) if own else 0.0
+    )
+    weight = sum(example.n_response for example in own)
+    return distributed.mean(loss, weight, device=device_of(model))
 
 
 def _in_order(options: Options, model: Any, train: Sequence[Example]) -> tuple[Example, ...]:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.checkpoint import TrialFolders
@@ -79,7 +80,8 @@ class Run:
         self._started = time.perf_counter()
         self._save: Callable[[], dict[str, Any]] | None = None
         folder = options.folder
-        self._folders = None if folder is None else TrialFolders(folder)
+        is_first = distributed.rank() == 0  # of several processes, one writes
+        self._folders = TrialFolders(folder) if folder is not None and is_first else None
         self._attempts = [*compat.retry_history(trial), trial.number]
 
     def __call__(self) -> tuple[float, ...]:
@@ -217,11 +219,13 @@ class Run:
                 for name, metric in metrics.items()
             }
             self.trial.set_user_attr("metrics", values)
-        if self._folders is not None and self.options.keep:
-            where = self._folders.save_adapter(
-                self.trial.number, prepared.model, self.recipe, prepared.base
-            )
-            self.trial.set_user_attr("adapter", str(where))
+        if self.options.folder is not None and self.options.keep:
+            number, where = self.trial.number, None
+            if self._folders is not None:
+                where = self._folders.save_adapter(
+                    number, prepared.model, self.recipe, prepared.base
+                )
+            self.trial.set_user_attr("adapter", str(where))  # by all processes, the first counts
 
     def complete(self, value: float) -> None:
         """Record what a trial that is complete gains, and drop adapters that it has surpassed.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import response_nll
 from optuna_llmbo.lora.memory import MicroBatch
@@ -114,7 +115,8 @@ class Training:
             with seeded(device, self._seed, number):
                 return accumulate_gradients(self._model, batch, size)
 
-        loss = self._micro_batch.fit(gradients)
+        own = self._micro_batch.fit(gradients)
+        loss = distributed.add_up_gradients(self._trained.values(), own)
         clip_gradients_(list(self._trained.values()), loss, number, self.total)
         self._optimizer.step(number)
         self._done = number
@@ -142,15 +144,16 @@ def accumulate_gradients(model: Any, batch: Sequence[Example], micro_batch_size:
     """Add the gradient of a batch's mean loss to the parameters' `grad`.
 
     Each micro-batch is divided by the response tokens of the whole batch, so that the gradient
-    does not depend on where the batch is cut.
+    does not depend on where the batch is cut. Of several processes that train together each does
+    its share of the batch.
 
     Returns:
-        The loss in nats per response token.
+        The loss in nats per response token; a share of it where there are several processes.
     """
     model.train()
     tokens = sum(example.n_response for example in batch)
     total = 0.0
-    for group in by_length(batch, micro_batch_size):
+    for group in by_length(distributed.share(batch), micro_batch_size):
         loss = response_nll(model, collate(group, device_of(model))) / tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()

@@ -1,0 +1,57 @@
+"""A script for `torchrun` or `accelerate launch`: its processes train each trial together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import sys
+
+import accelerate
+import datasets
+import optuna
+from optuna.distributions import IntDistribution
+from optuna_integration import TorchDistributedTrial
+import torch
+
+from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import train
+from tests.lora.conftest import rows
+
+
+N_TRIALS = 3
+
+
+def main(model: str, out: str, failing: str) -> None:
+    """Run a study and write down what came of it."""
+    torch.set_num_threads(1)
+    state = accelerate.PartialState(cpu=True)
+    objective = LoRAObjective(
+        model,
+        datasets.Dataset.from_list(rows(60)),
+        proxy=0.5,
+        device="cpu",
+        dtype=torch.float32,
+        folder=Path(out).parent / "trials",
+        space={"rank": IntDistribution(1, 8), "batch_size": IntDistribution(3, 7)},
+        defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},
+    )
+    real = train.response_nll
+
+    def nll(model: torch.nn.Module, batch: train.Any) -> torch.Tensor:
+        if failing == "memory" and state.process_index == 1 and len(batch.ids) > 1:
+            raise torch.OutOfMemoryError("in the second process only")
+        return real(model, batch)
+
+    train.response_nll = nll
+    if state.is_main_process:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        study.optimize(lambda trial: objective(TorchDistributedTrial(trial)), n_trials=N_TRIALS)
+        trials = [{"value": t.value, "params": t.params, **t.user_attrs} for t in study.trials]
+        Path(out).write_text(json.dumps(trials))
+    else:
+        for _ in range(N_TRIALS):
+            objective(TorchDistributedTrial(None))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
