@@ -39,7 +39,7 @@ COMMON = {
     "test": "test.jsonl",
     "max-length": MAX_LENGTH,
 }
-TUNE = COMMON | {"proxy": 0.2, "reports": 2, "trials": 10, "study": STUDY}
+TUNE = COMMON | {"proxy": 0.2, "reports": 2, "trials": 8, "study": STUDY}
 
 
 def stages() -> dict[str, list[str]]:
@@ -52,7 +52,7 @@ def stages() -> dict[str, list[str]]:
         )
         + ["--figure"],
         "tune": arguments("tune", TUNE | storage),
-        "promote": arguments("promote", promoted | {"top": 2, "seeds": 2, "out": "final"}),
+        "promote": arguments("promote", promoted | {"top": 1, "seeds": 2, "out": "final"}),
         "export": arguments("export", promoted | {"to": "peft", "out": "peft"}) + ["--overwrite"],
     }
 
