@@ -4,7 +4,7 @@ SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), by 
 alone, as a user would. What each stage says and takes is kept in `benchmarks/results/gsm8k`. An
 interrupted run goes on where it was.
 
-    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; about an hour
+    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; half an hour
     python -m benchmarks.gsm8k --report           # the kept results as Markdown
 """
 
@@ -29,8 +29,8 @@ from benchmarks.race.run import provenance
 
 
 RESULTS = Path(__file__).parent / "results" / "gsm8k"
-N_TRAIN, N_TEST, N_VALIDATION = 232, 64, 32
-MAX_LENGTH = 224
+N_TRAIN, N_TEST, N_VALIDATION = 240, 60, 16
+MAX_LENGTH = 160
 STUDY = "gsm8k"
 COMMON = {
     "model": "embedded",
@@ -39,7 +39,7 @@ COMMON = {
     "test": "test.jsonl",
     "max-length": MAX_LENGTH,
 }
-TUNE = COMMON | {"proxy": 0.2, "reports": 2, "trials": 8, "study": STUDY}
+TUNE = COMMON | {"proxy": 0.4, "reports": 2, "trials": 6, "study": STUDY}
 
 
 def stages() -> dict[str, list[str]]:
@@ -48,7 +48,7 @@ def stages() -> dict[str, list[str]]:
     promoted = storage | {"study": STUDY}
     return {
         "proxy-check": arguments(
-            "proxy-check", COMMON | {"configs": 6, "fractions": "0.1,0.2,0.4", "out": "check"}
+            "proxy-check", COMMON | {"configs": 4, "fractions": "0.2,0.4", "out": "check"}
         )
         + ["--figure"],
         "tune": arguments("tune", TUNE | storage),
