@@ -4,7 +4,7 @@ SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), by 
 alone, as a user would. What each stage says and takes is kept in `benchmarks/results/gsm8k`. An
 interrupted run goes on where it was.
 
-    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; half an hour
+    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; half an hour on one thread
     python -m benchmarks.gsm8k --report           # the kept results as Markdown
 """
 
@@ -29,7 +29,7 @@ from benchmarks.race.run import provenance
 
 
 RESULTS = Path(__file__).parent / "results" / "gsm8k"
-N_TRAIN, N_TEST, N_VALIDATION = 240, 60, 16
+N_TRAIN, N_TEST, N_VALIDATION = 480, 120, 16
 MAX_LENGTH = 160
 STUDY = "gsm8k"
 COMMON = {
@@ -48,7 +48,7 @@ def stages() -> dict[str, list[str]]:
     promoted = storage | {"study": STUDY}
     return {
         "proxy-check": arguments(
-            "proxy-check", COMMON | {"configs": 4, "fractions": "0.2,0.4", "out": "check"}
+            "proxy-check", COMMON | {"configs": 5, "fractions": "0.2,0.4", "out": "check"}
         )
         + ["--figure"],
         "tune": arguments("tune", TUNE | storage),
