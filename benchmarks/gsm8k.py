@@ -4,8 +4,8 @@ SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), by 
 alone, as a user would. What each stage says and takes is kept in `benchmarks/results/gsm8k`. An
 interrupted run goes on where it was.
 
-    python -m benchmarks.gsm8k --data FOLDER      # with train.jsonl and test.jsonl; half an hour on one thread
-    python -m benchmarks.gsm8k --report           # the kept results as Markdown
+    python -m benchmarks.gsm8k --data FOLDER   # train.jsonl, test.jsonl; half an hour, one thread
+    python -m benchmarks.gsm8k --report        # the kept results as Markdown
 """
 
 from __future__ import annotations

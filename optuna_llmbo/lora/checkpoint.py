@@ -35,8 +35,13 @@ class TrialFolders:
         """The folder of a trial."""
         return self._folder / f"trial-{number}"
 
-    def save(self, number: int, state: dict[str, Any]) -> None:
+    def save(self, number: int, about: dict[str, Any], state: dict[str, Any]) -> None:
         """Keep a trial's state in place of an earlier one, all of it or nothing.
+
+        Args:
+            number: of the trial.
+            about: what is trained: plain values.
+            state: how far it is.
 
         Raises:
             InputError: if it cannot be written: the disk is full, or is not ours to write to.
@@ -44,21 +49,25 @@ class TrialFolders:
         path = self.of(number) / CHECKPOINT
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, path.with_suffix(".new"))
+            torch.save({"about": about, "state": state}, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
 
-    def load(self, numbers: Sequence[int], *, device: torch.device) -> dict[str, Any] | None:
-        """The state of the latest of some trials that has one, or None.
+    def load(
+        self, numbers: Sequence[int], about: dict[str, Any], *, device: torch.device
+    ) -> dict[str, Any] | None:
+        """The state of the latest of some trials that has one of the same training, or None.
 
-        One that cannot be read is as none: the trial starts anew, which costs time and nothing
-        else.
+        One that cannot be read, or is of another study's trial of that number, is as none: the
+        trial starts anew, which costs time and nothing else.
         """
         for number in reversed(numbers):
             with contextlib.suppress(Exception):  # a torn file fails in any way
-                state: dict[str, Any] = torch.load(
+                kept: dict[str, Any] = torch.load(
                     self.of(number) / CHECKPOINT, map_location=device, weights_only=True
                 )
-                return state
+                if kept["about"] == about:
+                    state: dict[str, Any] = kept["state"]
+                    return state
         return None
 
     def forget(self, numbers: Sequence[int]) -> None:

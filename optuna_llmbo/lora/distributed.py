@@ -18,12 +18,12 @@ _T = TypeVar("_T")
 
 def rank() -> int:
     """Of this process; 0 alone."""
-    return distributed.get_rank() if _is_on() else 0
+    return distributed.get_rank() if is_on() else 0
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:
     """This process's part of something that all have; all of it alone."""
-    return items[rank() :: distributed.get_world_size()] if _is_on() else items
+    return items[rank() :: distributed.get_world_size()] if is_on() else items
 
 
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter], loss: float) -> float:
@@ -36,7 +36,7 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter], loss: float) -> f
     Returns:
         The sum of the losses.
     """
-    if not _is_on():
+    if not is_on():
         return loss
     trained = list(parameters)
     for parameter in trained:
@@ -54,7 +54,7 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter], loss: float) -> f
 
 def mean(value: float, weight: float, *, device: torch.device) -> float:
     """The weighted mean of what each process has; its own value alone."""
-    if not _is_on():
+    if not is_on():
         return value
     pair = torch.tensor([value * weight if weight else 0.0, weight], dtype=torch.float64)
     pair = pair.to(device)
@@ -64,7 +64,7 @@ def mean(value: float, weight: float, *, device: torch.device) -> float:
 
 def any_of(flag: bool) -> bool:
     """Whether it is so in any process."""
-    if not _is_on():
+    if not is_on():
         return flag
     on_cuda = distributed.get_backend() == "nccl"
     here = torch.tensor([float(flag)], device="cuda" if on_cuda else "cpu")
@@ -72,5 +72,6 @@ def any_of(flag: bool) -> bool:
     return bool(here)
 
 
-def _is_on() -> bool:
+def is_on() -> bool:
+    """Whether there are several processes, or one that was begun as if."""
     return distributed.is_available() and distributed.is_initialized()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from dataclasses import dataclass
 import math
 import time
@@ -152,11 +153,17 @@ class Run:
             raise training.TrainingDiverged(f"on the validation examples the {what}")
         return ordered
 
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What is trained; a state of anything else is not gone on from."""
+        return {"recipe": asdict(self.recipe), "objective": self.prepared.fingerprint}
+
     def _go_on(self, run: training.Training) -> None:
         """Take up the training of a trial that this one is the retry of."""
-        if self._folders is None:
+        if self._folders is None or distributed.is_on():
             return
-        state = self._folders.load(self._attempts, device=device_of(self.prepared.model))
+        device = device_of(self.prepared.model)
+        state = self._folders.load(self._attempts, self._about, device=device)
         if state is None:
             return
         run.load_state_dict(state["training"])
@@ -203,10 +210,10 @@ class Run:
         self.trial.report(loss, percent)
         if percent == 100:
             return
-        if self._folders is not None and self._save is not None:
+        if self._folders is not None and self._save is not None and not distributed.is_on():
             state = {"training": self._save(), "values": self._values}
             counts = {"steps": self.steps, "tokens": self.tokens}
-            self._folders.save(self.trial.number, {**state, **counts})
+            self._folders.save(self.trial.number, self._about, {**state, **counts})
         if not self.is_default and self.trial.should_prune():
             raise self.pruned(f"by the pruner at {percent}%")
 

@@ -226,7 +226,21 @@ def test_a_broken_checkpoint_costs_time_only(make_objective: Make, tmp_path: Pat
     folders = checkpoint.TrialFolders(tmp_path)
     folders.of(0).mkdir(parents=True)
     (folders.of(0) / checkpoint.CHECKPOINT).write_bytes(b"half of a file")
-    assert folders.load([0], device=torch.device("cpu")) is None
+    assert folders.load([0], {}, device=torch.device("cpu")) is None
+
+
+def test_what_another_study_has_left_is_not_gone_on_from(
+    make_objective: Make, tmp_path: Path
+) -> None:
+    folders = checkpoint.TrialFolders(tmp_path)
+    objective = make_objective(space=SPACE, folder=tmp_path)
+    expected = make_objective(space=SPACE)(FixedTrial({"rank": 4, "batch_size": 3}))
+    for about in ({}, {"recipe": {"rank": 8}, "objective": objective.fingerprint}):
+        folders.save(0, about, {"training": {}, "values": {}, "steps": 1, "tokens": 1})
+        study = make_study()
+        study.enqueue_trial({"rank": 4, "batch_size": 3})
+        study.optimize(objective, n_trials=1)
+        assert study.best_value == expected
 
 
 # --- adapters ---
