@@ -10,7 +10,8 @@ from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
 
 
-_MAX_RETRIES = 3
+MAX_RETRIES = 3
+"""How often a trial whose process has died is tried again: it may be what kills it."""
 
 
 class SamplerName(StrEnum):
@@ -34,7 +35,7 @@ def open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
     """A new study or the one there is; a trial whose process has died is tried again."""
     try:
         study = optuna.create_study(
-            storage=compat.storage_with_heartbeat(storage, heartbeat, max_retry=_MAX_RETRIES),
+            storage=compat.storage_with_heartbeat(storage, heartbeat, max_retry=MAX_RETRIES),
             study_name=name,
             direction="minimize",
             load_if_exists=True,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+import contextlib
 import json
 import multiprocessing
 from pathlib import Path
 import random
+import signal
 import time
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 import pytest
 
+from optuna_llmbo.cli.studies import MAX_RETRIES
 from tests.lora.conftest import rows
 
 
-N_TRIALS, N_KILLS = 12, 10
+N_TRIALS, N_KILLS = 24, 10
 HEARTBEAT = 1
 
 
@@ -44,27 +48,38 @@ def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
     ]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["optuna_llmbo.cli", "optuna_llmbo.sampler", "peft", "torch"])
-    rng = random.Random(0)
+    rng, n_before = random.Random(0), 0
 
     def study() -> optuna.Study:
         return optuna.load_study(study_name="lora", storage=url)
 
-    def run(seconds: float | None) -> int | None:
+    def begin() -> Any:
         process = context.Process(target=tune, args=(arguments,))
         process.start()
-        process.join(seconds)
+        return process
+
+    def is_in_a_trial() -> bool:
+        with contextlib.suppress(Exception):  # there is no study yet, or it is being made
+            states = [trial.state for trial in study().trials[n_before:]]
+            return TrialState.RUNNING in states
+        return False
+
+    for _ in range(N_KILLS):
+        with contextlib.suppress(Exception):
+            n_before = len(study().trials)
+        process = begin()
+        while process.is_alive() and not is_in_a_trial():
+            time.sleep(0.05)
+        process.join(rng.uniform(0.0, 1.5))
         process.kill()
         process.join()
-        return process.exitcode
+        assert process.exitcode in (0, -signal.SIGKILL)
 
-    run(8.0)  # what was loaded by then is in the machine's cache
-    kills = 1
-    while kills < N_KILLS:
-        assert run(rng.uniform(2.0, 4.0)) in (0, -9)
-        kills += 1
-    assert run(None) == 0
-    time.sleep(3 * HEARTBEAT)
-    assert run(None) == 0  # takes up what the last kill has left
+    for _ in range(2):  # the second time what the last kill has left is taken up
+        process = begin()
+        process.join()
+        assert process.exitcode == 0
+        time.sleep(3 * HEARTBEAT)
 
     trials = study().trials
     states = Counter(trial.state for trial in trials)
@@ -75,7 +90,9 @@ def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
     assert len(set(params)) == len(params)
     retried = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
     failed = {trial.number for trial in trials if trial.state == TrialState.FAIL}
-    assert failed == retried and failed  # each trial that was killed was tried again
+    assert failed and failed >= retried
+    given_up = [trial for trial in trials if trial.number in failed - retried]
+    assert all(len(trial.system_attrs["retry_history"]) == MAX_RETRIES for trial in given_up)
     assert all(trial.user_attrs["steps"] > 0 for trial in finished)
     assert sum(bool(trial.user_attrs["is_default"]) for trial in finished) == 1
     kept = [path.parent.name for path in (tmp_path / "trials").glob("trial-*/adapter")]

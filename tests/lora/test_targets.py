@@ -63,7 +63,9 @@ def test_what_is_generated(make_objective: Make) -> None:
 
 def test_loss_and_what_it_costs(make_objective: Make) -> None:
     objective = make_objective(space=SPACE, metric=["loss", "adapter_size", "seconds"])
-    study = optuna.create_study(directions=["minimize"] * 3, sampler=LLMBOSampler(seed=0))
+    study = optuna.create_study(
+        directions=["minimize"] * 3, sampler=LLMBOSampler(n_startup_trials=6, seed=0)
+    )
     study.optimize(objective, n_trials=7)
     assert all(trial.state is TrialState.COMPLETE for trial in study.trials)
     by_rank = sorted(study.trials, key=lambda trial: trial.params["rank"])
@@ -71,7 +73,7 @@ def test_loss_and_what_it_costs(make_objective: Make) -> None:
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
     for trial in study.trials:
         assert trial.intermediate_values == {}
-        assert 0 < trial.values[2] <= trial.user_attrs["seconds"]
+        assert 0 < trial.values[2] <= trial.user_attrs["seconds"] + 1e-3  # which are rounded
     alone = make_objective(space=SPACE)
     params = study.trials[-1].params
     assert alone(optuna.trial.FixedTrial(params)) == study.trials[-1].values[0]

@@ -9,6 +9,7 @@ from optuna.samplers import BaseSampler
 import pytest
 
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo import suggest
 from tests.storages.conftest import MakeStorage
 from tests.test_optuna_suite import Suite
 
@@ -29,6 +30,8 @@ class TestStorages(Suite):
             "get_storage",
             lambda given: storage if given is None else get_storage(given),
         )
+        monkeypatch.setattr(suggest, "_N_POOL", 64)  # the storages are what is tested here
+        monkeypatch.setattr(suggest, "_N_AROUND", 16)
 
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
