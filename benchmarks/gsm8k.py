@@ -32,6 +32,8 @@ RESULTS = Path(__file__).parent / "results" / "gsm8k"
 N_TRAIN, N_TEST, N_VALIDATION = 480, 120, 16
 MAX_LENGTH = 160
 STUDY = "gsm8k"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Of the embedded model, whose file is quantized: other tools train the original."""
 COMMON = {
     "model": "embedded",
     "train": "train.jsonl",
@@ -53,7 +55,8 @@ def stages() -> dict[str, list[str]]:
         + ["--figure"],
         "tune": arguments("tune", TUNE | storage),
         "promote": arguments("promote", promoted | {"top": 1, "seeds": 2, "out": "final"}),
-        "export": arguments("export", promoted | {"to": "peft", "out": "peft"}) + ["--overwrite"],
+        "export": arguments("export", promoted | {"to": "peft", "model": HUB_ID, "out": "peft"})
+        + ["--overwrite"],
     }
 
 
@@ -69,23 +72,23 @@ def write_data(data: Path, folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def run(folder: Path) -> dict[str, float]:
-    """Run all stages; the seconds of each."""
-    path = folder / "seconds.json"
-    seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+def run(folder: Path) -> dict[str, Any]:
+    """Run the stages that are missing; seconds and commit of each."""
+    path = folder / "stages.json"
+    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     program = [sys.executable, "-c", "from optuna_llmbo.cli import main; main()"]
     for name, words in stages().items():
-        if name in seconds:
+        if name in done:
             continue
-        began = time.perf_counter()
+        began, code = time.perf_counter(), commit()
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         subprocess.run([*program, *words], cwd=folder, env=environment, check=True)
-        seconds[name] = round(time.perf_counter() - began, 1)
-        path.write_text(json.dumps(seconds))
-    return seconds
+        done[name] = {"seconds": round(time.perf_counter() - began, 1), "commit": code}
+        path.write_text(json.dumps(done))
+    return done
 
 
-def keep(folder: Path, seconds: dict[str, float], began_at: str) -> None:
+def keep(folder: Path, done: dict[str, Any]) -> None:
     """Copy what the stages have found, without the weights."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for path in (
@@ -109,13 +112,12 @@ def keep(folder: Path, seconds: dict[str, float], began_at: str) -> None:
         for trial in study.trials
     ]
     record = {
-        "seconds": seconds,
+        "stages": done,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "cores": len(os.sched_getaffinity(0)),
         "commands": {name: " ".join(words) for name, words in stages().items()},
         "trials": trials,
         **provenance(),
-        "commit": began_at,
     }
     (RESULTS / "run.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -125,7 +127,8 @@ def report() -> str:
     record = json.loads((RESULTS / "run.json").read_text())
     promotion = json.loads((RESULTS / "promotion.json").read_text())
     lines = ["| stage | minutes |", "| --- | --- |"]
-    lines += [f"| {name} | {s / 60:.1f} |" for name, s in record["seconds"].items()]
+    stages = record["stages"].items()
+    lines += [f"| {name} | {stage['seconds'] / 60:.1f} |" for name, stage in stages]
     lines += ["", (RESULTS / "proxy-check.md").read_text().strip(), ""]
     lines += ["| on all data | validation | test |", "| --- | --- | --- |"]
     for one in promotion["contenders"]:
@@ -155,10 +158,9 @@ def main() -> None:
     if not options.report:
         if options.data is None:
             parser.error("--data is missing: a folder with GSM8K's train.jsonl and test.jsonl.")
-        began_at = commit()
         options.work.mkdir(parents=True, exist_ok=True)
         write_data(options.data, options.work)
-        keep(options.work, run(options.work), began_at)
+        keep(options.work, run(options.work))
     print(report())
 
 
