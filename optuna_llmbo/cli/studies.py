@@ -43,22 +43,24 @@ def open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
         optuna.storages.fail_stale_trials(study)
         return study
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise InputError(
-            f"cannot open the storage {storage!r}: {type(error).__name__}: "
-            f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
-        ) from error
+        raise _not_opened(storage, error) from error
 
 
 def load_study(storage: str, name: str) -> optuna.Study:
+    """The study that there is."""
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
         raise InputError(f"there is no study {name!r} in the storage {storage!r}.") from error
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise InputError(
-            f"cannot open the storage {storage!r}: {type(error).__name__}: "
-            f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
-        ) from error
+        raise _not_opened(storage, error) from error
+
+
+def _not_opened(storage: str, error: Exception) -> InputError:
+    return InputError(
+        f"cannot open the storage {storage!r}: {type(error).__name__}: "
+        f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
+    )
 
 
 def make_sampler(

@@ -46,11 +46,7 @@ class TrialFolders:
         Raises:
             InputError: if it cannot be written: the disk is full, or is not ours to write to.
         """
-        path = self.of(number) / CHECKPOINT
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"about": about, "state": state}, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
+        save_whole(self.of(number) / CHECKPOINT, {"about": about, "state": state})
 
     def load(
         self, numbers: Sequence[int], about: dict[str, Any], *, device: torch.device
@@ -96,6 +92,18 @@ class TrialFolders:
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
+
+
+def save_whole(path: Path, state: dict[str, Any]) -> None:
+    """Write a state in place of an earlier one, all of it or nothing.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
 
 
 def save_adapter(model: Any, recipe: LoRARecipe, base: str, folder: Path) -> None:

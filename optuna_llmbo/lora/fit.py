@@ -19,7 +19,7 @@ import torch
 
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
-from optuna_llmbo.lora.checkpoint import writing
+from optuna_llmbo.lora.checkpoint import save_whole
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
@@ -101,14 +101,9 @@ class Fits:
                 loss = math.inf
             loss = loss if math.isfinite(loss) else math.inf
             seconds = time.perf_counter() - began
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                weights = run.state_dict()["weights"]
-                new = path.with_suffix(".new")
-                torch.save(
-                    {"loss": loss, "seconds": seconds, "steps": steps, "weights": weights}, new
-                )
-                new.replace(path)
+            weights = run.state_dict()["weights"]
+            result = {"loss": loss, "seconds": seconds, "steps": steps}
+            save_whole(path, {**result, "weights": weights})
 
     def _key(self, recipe: LoRARecipe, examples: Sequence[Example], seed: int) -> str:
         prepared = self._prepared

@@ -21,6 +21,7 @@ from optuna_llmbo.lora.packed import Pack
 from optuna_llmbo.lora.packed_job import Job
 from optuna_llmbo.lora.packed_job import Outcome
 from optuna_llmbo.lora.packed_layers import is_packable
+from optuna_llmbo.lora.prepare import check_count
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
@@ -73,9 +74,9 @@ def optimize_packed(
         KeyboardInterrupt: passed on; the trials that are running then fail, with `interrupted`.
     """
     for name, value in (("n_trials", n_trials), ("n_parallel", n_parallel)):
-        _check_count(name, value)
+        check_count(name, value)
     if max_rows is not None:
-        _check_count("max_rows", max_rows)
+        check_count("max_rows", max_rows)
     with objective.exclusive() as prepared:
         objective.check_study(study)
         if not prepared.is_on_loss:
@@ -251,8 +252,3 @@ class _Driver:
             self._pack.remove(flight.job)
         for callback in self._callbacks:
             callback(self._study, told)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name}={value!r}: expected an integer from 1.")

@@ -189,12 +189,13 @@ def _check_options(options: Options) -> None:
     if options.keep < 0:
         raise InputError(f"keep={options.keep!r}: expected how many adapters to keep, 0 or more.")
     for name, most in (("micro_batch_size", None), ("reports", 100)):
-        _check_count(name, getattr(options, name), most)
-    _check_count("max_length", options.max_length, None)
+        check_count(name, getattr(options, name), most)
+    check_count("max_length", options.max_length, None)
     proxies.check_proxy(options.proxy)
 
 
-def _check_count(name: str, value: Any, most: int | None) -> None:
+def check_count(name: str, value: Any, most: int | None = None) -> None:
+    """Raises InputError if an option is no integer from 1, or above the most there may be."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < 1 or (most is not None and value > most):
         end = "" if most is None else f" to {most}"
