@@ -113,6 +113,7 @@ class Fits:
             "validation": tokens.digest(prepared.validation),
             "weights": prepared.fingerprint["weights"],
             "dtype": prepared.fingerprint["dtype"],
+            "quantization": prepared.fingerprint.get("quantization"),
             "seed": seed,
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]

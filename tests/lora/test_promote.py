@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import json
 from pathlib import Path
 import statistics
@@ -111,6 +112,21 @@ def test_an_interrupted_promotion_goes_on(
     assert len(rest) == 2 and rest[0] == told[2]
     again = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, tell=rest.append)
     assert len(rest) == 2 and again.winner == result.winner
+
+
+def test_a_fit_of_a_quantized_base_is_another_one(
+    objective: LoRAObjective, tmp_path: Path
+) -> None:
+    prepared = objective.prepare()
+    fingerprint = {**prepared.fingerprint, "quantization": "4bit"}
+    quantized = dataclasses.replace(prepared, fingerprint=fingerprint)
+    recipe = prepared.space.default_recipe
+    assert recipe is not None
+    paths = {
+        fits.Fits(one, tmp_path).fit(recipe, prepared.pool[:6], seed=0, name="default").path
+        for one in (prepared, quantized)
+    }
+    assert len(paths) == 2
 
 
 def test_without_a_test_set(make_objective: Make, tmp_path: Path) -> None:
