@@ -103,6 +103,21 @@ class Facts:
         return initialization(self.recipe)
 
 
+def adapter_arguments(facts: Facts) -> dict[str, object]:
+    """What peft's configuration of the adapter takes, the model and the task apart."""
+    recipe, modules = facts.recipe, facts.target_modules
+    return {
+        "r": recipe.rank,
+        "lora_alpha": recipe.lora_alpha,
+        "lora_dropout": recipe.lora_dropout,
+        "target_modules": modules if isinstance(modules, str) else list(modules),
+        "bias": recipe.bias,
+        "use_rslora": recipe.variant == "rslora",
+        "use_dora": recipe.variant == "dora",
+        "init_lora_weights": facts.init_lora_weights,
+    }
+
+
 def whole_alpha(facts: Facts, tool: str) -> int:
     """Alpha for a tool that declares it an integer.
 

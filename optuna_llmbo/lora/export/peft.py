@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import json
 
+from optuna_llmbo.lora.export.facts import adapter_arguments
 from optuna_llmbo.lora.export.facts import Facts
 
 
 def files(facts: Facts) -> dict[str, str]:
     """The files by name. peft can express every recipe's adapter, whatever its alpha."""
-    recipe, modules = facts.recipe, facts.target_modules
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": facts.model,
-        "r": recipe.rank,
-        "lora_alpha": recipe.lora_alpha,
-        "lora_dropout": recipe.lora_dropout,
-        "target_modules": modules if isinstance(modules, str) else list(modules),
-        "bias": recipe.bias,
-        "use_rslora": recipe.variant == "rslora",
-        "use_dora": recipe.variant == "dora",
-        "init_lora_weights": facts.init_lora_weights,
+        **adapter_arguments(facts),
     }
     return {"adapter_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}

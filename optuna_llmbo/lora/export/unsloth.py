@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from optuna_llmbo.lora.export.comments import head
 from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.facts import adapter_arguments
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
@@ -81,18 +82,7 @@ def _load(facts: Facts) -> dict[str, str]:
 
 
 def _adapter(facts: Facts) -> dict[str, str]:
-    recipe, modules = facts.recipe, facts.target_modules
-    values: dict[str, object] = {
-        "r": recipe.rank,
-        "lora_alpha": recipe.lora_alpha,
-        "lora_dropout": recipe.lora_dropout,
-        "target_modules": modules if isinstance(modules, str) else list(modules),
-        "bias": recipe.bias,
-        "use_rslora": recipe.variant == "rslora",
-        "use_dora": recipe.variant == "dora",
-        "init_lora_weights": facts.init_lora_weights,
-        "random_state": facts.seed,
-    }
+    values = {**adapter_arguments(facts), "random_state": facts.seed}
     return {name: repr(value) for name, value in values.items()}
 
 
