@@ -41,6 +41,13 @@ def storage_with_heartbeat(
         return optuna.storages.RDBStorage(url, heartbeat_interval=seconds, **callback)
 
 
+def retry_stale_trials(study: Study) -> None:
+    """Have trials whose process has gone silent tried again now, not with the next trial."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+
+
 def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
     """The numbers of the trials that a running trial is the retry of, the latest last."""
     if not isinstance(trial, optuna.Trial):

@@ -78,6 +78,12 @@ def test_a_whole_run(tune: Tune, tmp_path: Path) -> None:
         assert words in result.output
 
 
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
+def test_what_optuna_calls_experimental_is_no_news(tune: Tune) -> None:
+    result = tune(trials=1)
+    assert result.exit_code == 0, result.output
+
+
 def test_running_again_resumes(tune: Tune, tmp_path: Path) -> None:
     tune(trials=2)
     again = tune(trials=2)

@@ -40,7 +40,7 @@ def open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
             direction="minimize",
             load_if_exists=True,
         )
-        optuna.storages.fail_stale_trials(study)
+        compat.retry_stale_trials(study)
         return study
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
         raise _not_opened(storage, error) from error
