@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 import warnings
 
 import optuna
 from optuna.samplers._base import _process_constraints_after_trial
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -46,6 +49,23 @@ def retry_stale_trials(study: Study) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
+
+
+def ask(study: Study) -> optuna.Trial:
+    """A new trial, for which `heartbeat` is: Optuna warns that those of `Study.ask` have none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Heartbeat of storage")
+        return study.ask()
+
+
+@contextmanager
+def heartbeat(trial: optuna.Trial) -> Iterator[None]:
+    """Inside, a running trial shows that its process is alive, where the storage has heartbeats.
+
+    `Study.optimize` does it for its trials; those of `Study.ask` have none.
+    """
+    with get_heartbeat_thread(trial._trial_id, trial.storage):
+        yield
 
 
 def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:

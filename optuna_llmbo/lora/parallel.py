@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
+from dataclasses import field
 import time
 from typing import Any
 
@@ -13,6 +15,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import torch
 
+from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
@@ -52,7 +55,9 @@ def optimize_packed(
     of sums, and it reports at the same points, is pruned or fails for the same reasons and records
     the same attributes. Of these `seconds` is the trial's share of the time, so that they add up,
     and on CUDA `peak_memory_bytes` is the most that all of the pack have had so far. Optuna's own
-    durations overlap, which `LLMBOSampler(cost_aware=True)` does not know.
+    durations overlap, which `LLMBOSampler(cost_aware=True)` does not know. On a storage with
+    heartbeats each trial has its own, and those whose process has died are tried again from their
+    beginning, as no state of theirs is kept.
 
     A trial whose variant or bias changes the base model (`check_packable`) is trained alone, while
     the others wait.
@@ -99,6 +104,8 @@ class _Flight:
     """None while its hyperparameters are being chosen."""
     job: Job | None = None
     """Its adapter; None while it is trained alone."""
+    alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Its heartbeat, until it ends."""
 
 
 class _Driver:
@@ -135,13 +142,17 @@ class _Driver:
             raise
         finally:
             for flight in self._flights:
+                flight.alive.close()
+            for flight in self._flights:
                 self._record(flight)
                 self._study.tell(flight.trial, state=TrialState.FAIL)
 
     def _begin(self) -> None:
         """Ask for a trial and put its adapter into the pack."""
-        flight = _Flight(self._study.ask())
+        compat.retry_stale_trials(self._study)
+        flight = _Flight(compat.ask(self._study))
         self._flights.append(flight)
+        flight.alive.enter_context(compat.heartbeat(flight.trial))
         recipe = self._prepared.space.suggest(flight.trial)
         options, progress = self._objective.options, self._objective.progress
         flight.run = Run(flight.trial, recipe, self._prepared, options, progress)
@@ -247,6 +258,7 @@ class _Driver:
     def _end(self, flight: _Flight, **result: Any) -> None:
         """Tell the study, free the place and call back."""
         self._flights.remove(flight)
+        flight.alive.close()
         told = self._study.tell(flight.trial, **result)
         if flight.job in self._pack.jobs:
             self._pack.remove(flight.job)
