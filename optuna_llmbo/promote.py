@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 import importlib.metadata
 import json
 import math
@@ -25,10 +26,15 @@ from optuna_llmbo.lora.checkpoint import save_adapter
 from optuna_llmbo.lora.checkpoint import writing
 from optuna_llmbo.lora.fit import Fit
 from optuna_llmbo.lora.fit import Fits
+from optuna_llmbo.lora.metrics import check_all
+from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.sampler import LLMBOSampler
+from optuna_llmbo.standing import Goal
+from optuna_llmbo.standing import goals_of
 
 
 Rank = Callable[[optuna.Study], Sequence[int]]
@@ -45,13 +51,11 @@ class Contender:
     recipe: LoRARecipe
     fits: tuple[Fit, ...]
     """One a seed."""
+    validation: tuple[float, ...]
+    """What the search was on, such as the loss, on the validation examples, one a seed; the worst
+    there is, infinite, where the training diverged."""
     test: tuple[float, ...] = ()
-    """Test loss, nats per response token, one a seed; of the winner and of the default only."""
-
-    @property
-    def validation(self) -> tuple[float, ...]:
-        """Validation loss, nats per response token, one a seed."""
-        return tuple(fit.loss for fit in self.fits)
+    """The same on the test examples; of the winner and of the default only."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,12 @@ class Promotion:
     contenders: tuple[Contender, ...]
     """The default configuration, if there is one, first; then the others as they were ranked."""
     winner: Contender
-    """Of the lowest mean validation loss; the default itself if nothing is better."""
+    """Of the best mean on the validation examples; the default itself if nothing is better."""
     default: Contender | None
     adapter: Path
-    """Of the winner, with the seed whose validation loss is the lowest."""
+    """Of the winner, with the seed that is the best on the validation examples."""
+    goal: Goal
+    """What the search was on, which decides here too."""
 
 
 def promote(
@@ -85,7 +91,8 @@ def promote(
 
     Args:
         study: of the objective.
-        objective: with `test=` for a test loss.
+        objective: on one metric, which a model is enough to measure; with `test=` for a result on
+            test data.
         folder: where the adapter goes (`adapter/`), the numbers (`promotion.json`), and the
             weights of all fits (`fits/`), so that a call that was interrupted goes on.
         top: how many configurations of the study.
@@ -95,15 +102,14 @@ def promote(
         tell: called before each training with what is trained.
 
     Raises:
-        InputError: if the study has no complete trial, or is of another objective, or all
-            diverges.
+        InputError: if the study has no complete trial, or is of another objective or on several
+            metrics, or all diverges.
     """
     check_at_least("top", top, 1)
     check_at_least("n_seeds", n_seeds, 1)
     prepared = objective.prepare()
     objective.check_study(study)
-    if not prepared.is_on_loss:
-        raise InputError("promote compares losses: the objective is on another metric.")
+    _check_metric(prepared)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise InputError(f"the study {study.study_name!r} has no complete trial to promote.")
     chosen = list((rank or by_posterior_mean)(study))[:top]
@@ -113,20 +119,40 @@ def promote(
         _train(fits, prepared, name, trial, params, recipe, n_seeds)
         for name, trial, params, recipe in _entries(study, prepared, chosen)
     ]
-    winner = min(contenders, key=lambda one: statistics.fmean(one.validation))
-    if math.isinf(min(winner.validation)):
+    (goal,) = goals_of(prepared.targets)
+    sign = _sign(goal)
+    winner = max(contenders, key=lambda one: sign * statistics.fmean(one.validation))
+    if all(map(math.isinf, winner.validation)):
         raise InputError("every configuration diverges on all data: search at a larger proxy.")
     default = next((c for c in contenders if c.recipe == prepared.space.default_recipe), None)
-    tested = {id(c): _with_test(fits, prepared, c) for c in (winner, default) if c is not None}
+    read = {id(c): c for c in (winner, default) if c is not None}  # one, if the default wins
+    tested = {key: _with_test(fits, prepared, c) for key, c in read.items()}
     contenders = [tested.get(id(c), c) for c in contenders]
     result = Promotion(
         tuple(contenders),
         tested[id(winner)],
         None if default is None else tested[id(default)],
         place / "adapter",
+        goal,
     )
     _save(result, fits, prepared, study, place)
     return result
+
+
+def _check_metric(prepared: Prepared) -> None:
+    names = [target.name for target in prepared.targets]
+    if len(names) > 1 or isinstance(prepared.targets[0], TrainingSeconds):
+        raise InputError(
+            f"promote compares configurations by one metric of the trained model, the study is on "
+            f"{' and '.join(names)}: train the one you choose with `optuna-llmbo export --trial`."
+        )
+    if prepared.test:
+        check_all(prepared.targets, prepared.model, prepared.tokenizer, prepared.test)
+
+
+def _sign(goal: Goal) -> float:
+    """Times which a larger value is the better one."""
+    return 1.0 if goal.direction == "maximize" else -1.0
 
 
 def by_posterior_mean(study: optuna.Study) -> list[int]:
@@ -163,24 +189,46 @@ def _train(
     n_seeds: int,
 ) -> Contender:
     made = [fits.fit(recipe, prepared.pool, seed=seed, name=name) for seed in range(n_seeds)]
-    return Contender(trial, params, recipe, tuple(made))
+    values = [_on_validation(fits, prepared, recipe, fit, seed) for seed, fit in enumerate(made)]
+    return Contender(trial, params, recipe, tuple(made), tuple(values))
+
+
+def _on_validation(
+    fits: Fits, prepared: Prepared, recipe: LoRARecipe, fit: Fit, seed: int
+) -> float:
+    if prepared.is_on_loss:
+        return fit.loss
+    if math.isinf(fit.loss):
+        (goal,) = goals_of(prepared.targets)
+        return -_sign(goal) * math.inf
+    with fits.model(recipe, fit, seed=seed):
+        return _measured(prepared, prepared.validation)
+
+
+def _measured(prepared: Prepared, examples: Sequence[Example]) -> float:
+    """What the search was on, of the model as it is now."""
+    if prepared.is_on_loss:
+        return prepared.loss_on(examples)
+    (target,) = prepared.targets
+    return target(prepared.model, prepared.tokenizer, examples)
 
 
 def _with_test(fits: Fits, prepared: Prepared, one: Contender) -> Contender:
     if not prepared.test:
         return one
-    losses = []
+    values = []
     for seed, fit in enumerate(one.fits):
         with fits.model(one.recipe, fit, seed=seed):
-            losses.append(prepared.loss_on(prepared.test))
-    return Contender(one.trial, one.params, one.recipe, one.fits, tuple(losses))
+            values.append(_measured(prepared, prepared.test))
+    return replace(one, test=tuple(values))
 
 
 def _save(
     result: Promotion, fits: Fits, prepared: Prepared, study: optuna.Study, folder: Path
 ) -> None:
     winner = result.winner
-    seed = min(range(len(winner.fits)), key=lambda i: winner.fits[i].loss)
+    sign = _sign(result.goal)
+    seed = max(range(len(winner.fits)), key=lambda i: sign * winner.validation[i])
     with writing(folder):
         with fits.model(winner.recipe, winner.fits[seed], seed=seed) as model:
             save_adapter(model, winner.recipe, prepared.base, result.adapter)
@@ -197,6 +245,7 @@ def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int)
         "objective": prepared.fingerprint,
         "examples": len(prepared.pool),
         "base_loss": prepared.base_loss,
+        "metric": result.goal.name,
         "contenders": [
             {
                 "trial": one.trial,
@@ -224,7 +273,7 @@ def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) 
     rows = [("validation", winner.validation, default.validation if default else ())]
     if winner.test:
         rows.append(("test", winner.test, default.test if default else ()))
-    losses = "\n".join(
+    values_on = "\n".join(
         f"| {name} | {mean_and_deviation(ours)} | {mean_and_deviation(theirs)} |"
         for name, ours, theirs in rows
     )
@@ -242,17 +291,17 @@ tags: [lora, optuna]
 
 Trained on {prepared.fingerprint["train"]}, {len(prepared.pool)} examples, with {origin} of the
 Optuna study {study.study_name!r} ({len(study.get_trials(deepcopy=False))} trials on
-{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the one with the lowest
-validation loss.
+{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the one that is the best
+on the validation examples.
 
-## Loss
+## Results
 
-Nats per response token, mean and standard deviation over {n} seeds. Without an adapter the
+{_heading(result.goal)}, mean and standard deviation over {n} seeds. Without an adapter the
 validation loss is {prepared.base_loss:.4f}.
 
 | data | this configuration | default configuration |
 | --- | --- | --- |
-{losses}
+{values_on}
 
 ## Hyperparameters
 
@@ -262,6 +311,14 @@ validation loss is {prepared.base_loss:.4f}.
 
 Made with {versions}.
 """
+
+
+def _heading(goal: Goal) -> str:
+    return (
+        "Loss in nats per response token"
+        if goal.name == "loss"
+        else f"{goal.name}, to {goal.direction}"
+    )
 
 
 def mean_and_deviation(losses: Sequence[float]) -> str:

@@ -133,9 +133,22 @@ ARROWS = {
         "transfer",
     },
     "lora": {"axis", "compat", "errors", "llm", "marks", "space"},
-    "promote": {"errors", "lora", "sampler"},
-    "live": {"lora", "prompt"},
-    "cli": {"compat", "embedding_cache", "errors", "live", "llm", "lora", "promote", "sampler"},
+    "standing": {"lora", "marks"},
+    "promote": {"errors", "lora", "sampler", "standing"},
+    "sparkline": set(),
+    "live": {"lora", "prompt", "sparkline", "standing"},
+    "cli": {
+        "compat",
+        "embedding_cache",
+        "errors",
+        "live",
+        "llm",
+        "lora",
+        "promote",
+        "prompt",
+        "sampler",
+        "standing",
+    },
 }
 # third-party package -> the modules that may import it
 KNOWN_BY = {

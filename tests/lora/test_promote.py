@@ -21,6 +21,7 @@ from optuna_llmbo import promote as promotion
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import fit as fits
 from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import metrics
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.promote import promote
 
@@ -151,6 +152,28 @@ def test_what_diverges_does_not_win(
     monkeypatch.setattr(fits, "Training", Diverging)
     with pytest.raises(InputError, match="every configuration diverges on all data"):
         promote(study, objective, folder=tmp_path, top=1, n_seeds=1)
+
+
+def test_a_metric_to_maximize(make_objective: Make, tmp_path: Path) -> None:
+    """The larger mean wins, its better seed is saved, and the test data are read once."""
+    values = iter([0.1, 0.9, 0.6, 0.6, 0.3, 0.7, 0.8])
+    score = metrics.Custom("score", "maximize", lambda *_: next(values))
+    objective = make_objective(space=SPACE, test=8, metric=score, reports=1)
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=1)  # the first value
+    result = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, rank=lambda _: [0])
+    default, other = result.contenders
+    assert (default.validation, other.validation) == ((0.9, 0.6), (0.6, 0.3))
+    assert result.winner is default and default.test == (0.7, 0.8)
+    record = json.loads((tmp_path / "promotion.json").read_text())
+    assert record["metric"] == "score" and record["adapter_seed"] == 0
+
+
+def test_metrics_that_decide_nothing(make_objective: Make, tmp_path: Path) -> None:
+    for metric, directions in (("seconds", ["minimize"]), (["loss", "seconds"], ["minimize"] * 2)):
+        study = optuna.create_study(directions=directions)
+        with pytest.raises(InputError, match="one metric of the trained model, the study is on"):
+            promote(study, make_objective(space=SPACE, metric=metric), folder=tmp_path)
 
 
 def test_bad_input(objective: LoRAObjective, tmp_path: Path) -> None:

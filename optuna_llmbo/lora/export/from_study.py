@@ -54,8 +54,7 @@ def facts_of(
     chosen = _trial(study, trial)
     recipe = _recipe(chosen, noted)
     origin = [
-        f"Trial {chosen.number} of the study {study.study_name!r}: validation loss "
-        f"{chosen.value:.4f} nats per token."
+        f"Trial {chosen.number} of the study {study.study_name!r}: {_values(chosen, noted)}."
     ]
     if epochs is not None and epochs != recipe.epochs:
         origin.append(f"The trial made {recipe.epochs} passes over its data, this makes {epochs}.")
@@ -83,6 +82,12 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     if number is None:
         if not complete:
             raise InputError(f"the study {study.study_name!r} has no complete trial yet.")
+        if len(study.directions) > 1:
+            front = ", ".join(str(trial.number) for trial in study.best_trials)
+            raise InputError(
+                f"the study {study.study_name!r} has several objectives and so no best trial: "
+                f"choose one by its number; on the Pareto front are {front}."
+            )
         return study.best_trial
     for trial in complete:
         if trial.number == number:
@@ -93,6 +98,15 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
         f"the study {study.study_name!r} has no complete trial {number}; complete are "
         f"{numbers}{more}."
     )
+
+
+def _values(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
+    """What the trial has come to, by the names of the metrics."""
+    names = noted.get("metric", "loss").split("+")
+    if names == ["loss"]:
+        return f"validation loss {trial.value:.4f} nats per token"
+    pairs = zip(names, trial.values, strict=False)
+    return ", ".join(f"{name} {value:.4f}" for name, value in pairs)
 
 
 def _recipe(trial: FrozenTrial, noted: Mapping[str, Any]) -> LoRARecipe:

@@ -1,0 +1,94 @@
+"""Where a study stands: how its trials have ended, and which are the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo.marks import INFEASIBLE
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.lora.metrics import Measure
+
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+OUTCOMES = ("complete", "pruned", "infeasible", "failed")
+
+
+_TITLES = {
+    "loss": "validation loss in nats per response token",
+    "seconds": "seconds of training",
+    "adapter_size": "parameters of the adapter",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One of the things that a search is on."""
+
+    name: str
+    direction: str
+    """ "minimize" or "maximize"."""
+
+    @property
+    def title(self) -> str:
+        """For headings."""
+        return _TITLES.get(self.name, f"{self.name} on the validation examples")
+
+    def better(self, value: float, other: float) -> float:
+        """By how much a value is better than another one; negative if it is worse."""
+        return other - value if self.direction == "minimize" else value - other
+
+
+def goals_of(measures: Sequence[Measure]) -> tuple[Goal, ...]:
+    """What a search on some metrics is on."""
+    return tuple(Goal(one.name, one.direction) for one in measures)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of one moment: other workers may change it."""
+
+    counts: dict[str, int]
+    """Trials by outcome, all of `OUTCOMES`."""
+    best: tuple[FrozenTrial, ...]
+    """The best complete trial, or of several objectives the Pareto front by its first value."""
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that say something: all but the failed ones."""
+        return sum(self.counts.values()) - self.counts["failed"]
+
+
+def standing(study: optuna.Study) -> Standing:
+    """Where a study stands now."""
+    ended = Counter(outcome_of(trial) for trial in study.get_trials(deepcopy=False))
+    best = sorted(study.best_trials, key=lambda trial: (trial.values[0], trial.number))
+    if len(study.directions) == 1:
+        best = best[:1]
+    return Standing({name: ended[name] for name in OUTCOMES}, tuple(best))
+
+
+def outcome_of(trial: FrozenTrial) -> str:
+    """One of `OUTCOMES`; of a trial that has not ended its state's name."""
+    if trial.state is TrialState.PRUNED and trial.user_attrs.get(INFEASIBLE):
+        return "infeasible"
+    return {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """What an ended trial took: as it records itself, else between its start and its end."""
+    duration = trial.duration.total_seconds() if trial.duration else 0.0
+    return float(trial.user_attrs.get("seconds", duration))
+
+
+def format_metric(value: float) -> str:
+    """For people: four digits behind the point, none where there are many before it."""
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.0f}"
