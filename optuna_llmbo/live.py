@@ -1,149 +1,202 @@
-"""What `optuna-llmbo tune` shows while it runs, and the table at its end."""
+"""What a search shows while it runs: a line a finished trial, and below them what runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+from dataclasses import dataclass
+from dataclasses import field
+import logging
+import sys
 import time
-from types import TracebackType
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 from rich.console import Console
-from rich.progress import BarColumn
-from rich.progress import Progress
-from rich.progress import TextColumn
+from rich.console import ConsoleOptions
+from rich.console import RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from optuna_llmbo.lora.run import default_trial
-from optuna_llmbo.lora.run import Progress as TrialProgress
+from optuna_llmbo.lora.run import Progress
 from optuna_llmbo.prompt import format_value
+from optuna_llmbo.sparkline import sparkline
+from optuna_llmbo.standing import format_metric
+from optuna_llmbo.standing import Goal
+from optuna_llmbo.standing import outcome_of
+from optuna_llmbo.standing import seconds_of
+from optuna_llmbo.standing import standing
 
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_ENOUGH = 0.5
+"""Trials' worth of work from which on the time left is estimated."""
+_WIDE = 60
+"""Columns from which on there is room for words."""
+
+
+@dataclass
+class _Running:
+    """A trial that has begun to train."""
+
+    fraction: float = 0.0
+    """Of its optimizer steps."""
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step of this process, nats per response token."""
 
 
 class LiveView:
-    """A line a finished trial, and below them a bar for the one that runs.
+    """A line a finished trial; on a terminal also, below them, where the search is, and of each
+    running trial a bar and the course of its training loss.
 
-    Where the output is no terminal, the lines alone.
+    Where the output is no terminal that can move its cursor, the lines alone.
+
+    The time left is that of this call so far, divided by the trials and parts of trials that it
+    has run, times those that are missing. Trials that were pruned count as the others do: the
+    estimate takes for granted that as many will be pruned as were until now.
 
     Args:
         console: where to print.
         study: the study that is optimized.
+        goals: what it is on.
         n_trials: how many finished trials the study is to have at the end.
     """
 
-    def __init__(self, console: Console, study: optuna.Study, n_trials: int) -> None:
+    def __init__(
+        self, console: Console, study: optuna.Study, goals: Sequence[Goal], n_trials: int
+    ) -> None:
         self._console = console
-        self._study = study
+        self._goals = goals
         self._n_trials = n_trials
-        self._seconds: list[float] = []
-        self._trial_started = time.monotonic()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task("loading", total=1.0, note="")
+        self._running: dict[int, _Running] = {}
+        self._standing = standing(study)
+        self._n_ended = 0
+        self._began = time.monotonic()
+        self._is_live = console.is_interactive and console.file.isatty()
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> LiveView:
-        if self._console.is_terminal:
-            self._bar.start()
-        self._start_trial()
+        self._began = time.monotonic()
+        if self._is_live and not self._console.quiet:
+            both = sys.stderr.isatty()  # else it would take what goes to a file
+            self._open.enter_context(
+                Live(self, console=self._console, transient=True, redirect_stderr=both)
+            )
+            if both:
+                self._open.enter_context(_logging_above())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
 
-    def on_step(self, progress: TrialProgress) -> None:
-        """Move the bar; the objective calls it after each optimizer step."""
-        note = f"step {progress.fraction:.0%}, training loss {progress.loss:.3f}{self._outlook()}"
-        self._bar.update(self._task, completed=progress.fraction, note=note)
+    def on_step(self, progress: Progress) -> None:
+        """Note a step; the objective calls it after each one of the optimizer."""
+        running = self._running.setdefault(progress.trial_number, _Running())
+        running.fraction = progress.fraction
+        running.losses.append(progress.loss)
 
     def on_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the line of a finished trial; an Optuna callback."""
-        self._seconds.append(time.monotonic() - self._trial_started)
-        self._console.print(self._line(trial), highlight=False, soft_wrap=True)
-        self._start_trial()
+        now = standing(study)
+        self._running.pop(trial.number, None)
+        self._n_ended, self._standing = self._n_ended + 1, now
+        self._console.print(self._line(trial), soft_wrap=True)
 
-    def _line(self, trial: FrozenTrial) -> str:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What stands below the lines now."""
+        yield Text(self._status())
+        running = sorted(self._running.items())
+        if not running and self._standing.n_finished < self._n_trials:
+            yield Text("choosing a configuration", style="dim")
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1)
+        for _ in range(3):
+            grid.add_column(no_wrap=True, justify="right")
+        is_wide = options.max_width >= _WIDE
+        for number, one in running:
+            at = f"{one.fraction:.0%}" if one.fraction < 1 else "measuring"
+            loss = f"{one.losses[-1]:.3f}"
+            grid.add_row(
+                f"#{number}",
+                ProgressBar(total=1.0, completed=one.fraction),
+                at,
+                f"training loss {loss}" if is_wide else loss,
+                sparkline(one.losses, options.max_width // 4, ascii_only=options.ascii_only),
+            )
+        yield grid
+
+    def _status(self) -> str:
+        counts = self._standing.counts
+        shown = [
+            f"{n} {outcome}" for outcome, n in counts.items() if n > 0 or outcome == "complete"
+        ]
+        best = self._best()
+        if self._standing.best and len(self._goals) == 1:
+            best = best.replace("best", f"best {self._goals[0].name}")
+        parts = [f"{self._standing.n_finished} of {self._n_trials} trials", *shown, best]
+        return ", ".join([*parts, *self._left()])
+
+    def _line(self, trial: FrozenTrial) -> Text:
+        head = f"trial {self._standing.n_finished:>2}/{self._n_trials} #{trial.number}"
+        parts = [head, self._outcome(trial), f"{seconds_of(trial):4.0f} s", self._best()]
+        if not self._is_live:
+            parts += self._left()
         values = ", ".join(f"{name}={format_value(v)}" for name, v in trial.params.items())
-        head = f"trial {self._n_finished:>2}/{self._n_trials} #{trial.number}"
-        return (
-            f"{head}  {_outcome(trial)}  {self._seconds[-1]:4.0f} s  "
-            f"best {self._best()}  [dim]{values}[/dim]"
-        )
+        return Text.assemble("  ".join([*parts, ""]), (values, "dim"))
 
-    def _start_trial(self) -> None:
-        self._trial_started = time.monotonic()
-        number = min(self._n_finished + 1, self._n_trials)
-        self._bar.update(
-            self._task,
-            completed=0.0,
-            description=f"trial {number}/{self._n_trials}",
-            note=f"choosing the configuration{self._outlook()}",
-        )
-
-    def _outlook(self) -> str:
-        best = f", best {self._best()}"
-        if not self._seconds:
-            return best
-        mean = sum(self._seconds) / len(self._seconds)
-        spent = time.monotonic() - self._trial_started
-        left = mean * (self._n_trials - self._n_finished) - min(spent, mean)
-        return f"{best}, {left / 60:.0f} min left" if left >= 60 else f"{best}, {left:.0f} s left"
-
-    @property
-    def _n_finished(self) -> int:
-        return len(self._study.get_trials(deepcopy=False, states=FINISHED))
+    def _outcome(self, trial: FrozenTrial) -> str:
+        outcome = outcome_of(trial)
+        if outcome == "complete":
+            pairs = zip(self._goals, trial.values, strict=True)
+            return ", ".join(f"{goal.name} {format_metric(value):>8}" for goal, value in pairs)
+        if outcome == "pruned" and trial.last_step is not None:
+            value = trial.intermediate_values[trial.last_step]
+            return f"pruned {format_metric(value)} at {trial.last_step}%"
+        if outcome == "infeasible":
+            return f"infeasible ({trial.user_attrs.get('pruned_reason')})"
+        return outcome
 
     def _best(self) -> str:
-        best = best_trial(self._study)
-        return "none yet" if best is None else f"{best.value:.4f}"
+        best = self._standing.best
+        if not best:
+            return "none complete yet"
+        if len(self._goals) > 1:
+            return f"{len(best)} on the Pareto front"
+        return f"best {format_metric(best[0].values[0])} (#{best[0].number})"
+
+    def _left(self) -> list[str]:
+        """What is known of the time left: a text, or nothing yet."""
+        parts = sum(one.fraction for one in list(self._running.values()))
+        done, missing = self._n_ended + parts, self._n_trials - self._standing.n_finished - parts
+        if done < _ENOUGH or missing <= 0:
+            return []
+        seconds = (time.monotonic() - self._began) / done * missing
+        return [f"about {format_duration(seconds)} left"]
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The study's best trial, or None if none is complete."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return min(complete, key=lambda trial: trial.value or 0.0, default=None)
+def format_duration(seconds: float) -> str:
+    """For people: "40 s", "12 min" or "3.5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def summary(study: optuna.Study, base_loss: float) -> Table:
-    """Base model, default configuration, best found: loss, gain over the base, parameters."""
-    table = Table(title=f"Study {study.study_name!r}, validation loss in nats per response token")
-    table.add_column("", no_wrap=True)
-    for column in ("loss", "gain over base", "gain over default"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("hyperparameters", overflow="fold")
-    table.add_row("base model", f"{base_loss:.4f}", "", "", "no adapter")
-    default, best = default_trial(study), best_trial(study)
-    for name, trial in (("default", default), ("best found", best)):
-        if trial is not None:
-            table.add_row(*_summary_row(name, trial, base_loss, default))
-    return table
-
-
-def _summary_row(
-    name: str, trial: FrozenTrial, base_loss: float, default: FrozenTrial | None
-) -> list[str]:
-    loss: Any = trial.value
-    over_default = "" if default is None else f"{default.value - loss:+.4f}"  # type: ignore[operator]
-    values = "\n".join(f"{key} = {format_value(value)}" for key, value in trial.params.items())
-    label = f"{name} (#{trial.number})"
-    return [label, f"{loss:.4f}", f"{base_loss - loss:+.4f}", over_default, values]
-
-
-def _outcome(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.COMPLETE:
-        return f"loss   {trial.value:.4f}"
-    if trial.state == TrialState.PRUNED and trial.last_step is not None:
-        value = trial.intermediate_values[trial.last_step]
-        return f"pruned {value:.4f} at {trial.last_step}%"
-    return trial.state.name.lower()
+@contextlib.contextmanager
+def _logging_above() -> Iterator[None]:
+    """Have Optuna's warnings printed above what is live: its handler has the stream of before."""
+    plain = getattr(sys.stderr, "rich_proxied_file", None)
+    handlers = [
+        handler
+        for handler in logging.getLogger("optuna").handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is plain
+    ]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(plain)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import io
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 import optuna
@@ -15,6 +17,9 @@ from typer.testing import Result
 
 from optuna_llmbo import cli
 from optuna_llmbo import llm as llms
+from optuna_llmbo.cli import metrics
+from optuna_llmbo.cli import terminal
+from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.objective import LoRAObjective
 
 
@@ -31,9 +36,9 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tune(tiny_llm: Path, data: Path, tmp_path: Path) -> Tune:
-    """`optuna-llmbo tune` with small settings; keywords override, None removes."""
+    """`optuna-llmbo tune` with small settings; keywords override, None removes, lists repeat."""
 
-    def run(**options: object) -> Result:
+    def run(*flags: str, **options: object) -> Result:
         settings: dict[str, object] = {
             "model": tiny_llm,
             "train": data,
@@ -46,10 +51,11 @@ def tune(tiny_llm: Path, data: Path, tmp_path: Path) -> Tune:
             "llm": tiny_llm,
         }
         settings |= options
-        arguments = ["tune"]
+        arguments = ["tune", *flags]
         for name, value in settings.items():
-            if value is not None:
-                arguments += [f"--{name.replace('_', '-')}", str(value)]
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None:
+                    arguments += [f"--{name.replace('_', '-')}", str(one)]
         return CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
 
     return run
@@ -156,6 +162,27 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "storage": ({"storage": "nonsense://x"}, "cannot open the storage 'nonsense://x'"),
     "validation": ({"validation": 60}, "cannot split 60 of 60"),
     "space": ({"space": "./nowhere.toml"}, "search space 'nowhere.toml' cannot be read"),
+    "metric": ({"metric": "rogue"}, "there is no metric 'rogue'. Did you mean 'rouge'"),
+    "metrics": ({"metric": ["loss"] * 2}, "two metrics are called 'loss'"),
+    "many": (
+        {"metric": ["loss", "seconds", "adapter_size", "bleu", "chrf"], "sampler": "llmbo"},
+        "takes at most 4 metrics, got 5",
+    ),
+    "no choices": ({"metric": "multiple_choice"}, "'multiple_choice' needs --choices"),
+    "choices": ({"choices": "A,B"}, "is the only one that reads --choices"),
+    "code": (
+        {"metric": "code_pass_at_1", "tests_column": "tests"},
+        "give --allow-execution if this machine may run them",
+    ),
+    "parallel and metric": (
+        {"parallel": 2, "metric": ["loss", "seconds"]},
+        "--parallel 2 with --metric loss --metric seconds: trials that train at once",
+    ),
+    "parallel and folder": ({"parallel": 2, "folder": "trials"}, "--parallel 2 with --folder:"),
+    "parallel and variant": (
+        {"parallel": 2, "variant": "pissa"},
+        "--parallel 2: variant='pissa' starts by changing the base model's weights",
+    ),
 }
 
 
@@ -166,8 +193,9 @@ def test_bad_input_exits_with_2_before_the_first_trial(
     result = tune(**options)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
-    if "storage" not in options and (tmp_path / "study.db").exists():
-        assert load(tmp_path).trials == []
+    assert "#0" not in result.stdout
+    if (tmp_path / "study.db").exists():  # a study that holds nothing would hold its directions
+        assert optuna.get_all_study_names(f"sqlite:///{tmp_path}/study.db") == []
 
 
 def test_a_proxy_of_so_many_by_length(tune: Tune, tmp_path: Path) -> None:
@@ -207,6 +235,123 @@ def test_another_objective_needs_another_study(tune: Tune, tmp_path: Path) -> No
 )
 def test_options_out_of_range(tune: Tune, wrong: dict[str, object]) -> None:
     assert tune(**wrong).exit_code == 2
+
+
+def test_a_metric_to_maximize(tune: Tune, data: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"is {i} even?", "response": "no" if i % 2 else "yes"} for i in range(60)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options: dict[str, Any] = {"metric": "multiple_choice", "choices": "yes, no", "trials": 2}
+    result = tune(**options)
+    assert result.exit_code == 0, result.output
+    study = load(tmp_path)
+    assert study.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert all(0 <= trial.value <= 1 for trial in study.trials if trial.value is not None)
+    for words in (
+        "The search is to maximize multiple_choice on the validation examples.",
+        "multiple_choice on the validation examples (maximize)",
+        f"best found (#{study.best_trial.number})",
+    ):
+        assert words in result.output
+    for changes, now in (
+        ({"metric": None, "choices": None}, "--metric loss"),
+        ({"choices": "yes,no,both"}, "--metric multiple_choice --choices yes,no,both"),
+    ):
+        other = tune(**options | changes)
+        assert other.exit_code == 2
+        assert f"--choices yes, no, not {now}: values of different metrics" in other.stderr
+    url = f"sqlite:///{tmp_path}/study.db"
+    arguments = ["promote", "--storage", url, "--out", str(tmp_path / "final"), "--json"]
+    promoted = CliRunner().invoke(
+        cli.app, [*arguments, "--top", "1", "--seeds", "1", "--device", "cpu"]
+    )
+    assert promoted.exit_code == 0, promoted.output
+    *_, last = map(json.loads, promoted.stdout.splitlines())
+    assert last["metric"] == {"name": "multiple_choice", "direction": "maximize"}
+    values = {one["validation"][0]: one["is_winner"] for one in last["contenders"]}
+    assert values[max(values)] is True
+    card = (tmp_path / "final" / "adapter" / "README.md").read_text()
+    assert "multiple_choice, to maximize, mean and standard deviation" in card
+
+
+def test_two_metrics(tune: Tune, tmp_path: Path) -> None:
+    result = tune(metric=["loss", "adapter_size"], trials=3)
+    assert result.exit_code == 0, result.output
+    study = load(tmp_path)
+    assert len(study.directions) == 2
+    for trial in study.best_trials:
+        assert f"Pareto front (#{trial.number})" in result.output
+    assert f"{len(study.best_trials)} on the Pareto front" in result.output
+    assert "With several metrics no trial is pruned." in result.output
+    url = f"sqlite:///{tmp_path}/study.db"
+    for command, more, message in (
+        ("export", ["--to", "peft"], "on the Pareto front are"),
+        ("promote", ["--device", "cpu"], "the study is on loss and adapter_size"),
+    ):
+        arguments = [command, "--storage", url, "--out", str(tmp_path / command), *more]
+        refused = CliRunner().invoke(cli.app, arguments)
+        assert refused.exit_code == 2 and message in refused.stderr
+    arguments = ["export", "--to", "peft", "--storage", url, "--out", str(tmp_path / "peft")]
+    chosen = CliRunner().invoke(cli.app, [*arguments, "--trial", "0"], env={"COLUMNS": "200"})
+    assert chosen.exit_code == 0 and ": loss 5." in chosen.output, chosen.output
+
+
+def test_tests_are_read_from_a_column(data: Path) -> None:
+    row = {
+        "prompt": "double it",
+        "response": "def f(x): return 2 * x",
+        "check": "assert f(2) == 4",
+    }
+    data.write_text(json.dumps(row) + "\n")
+    options = {"metric": ["code_pass_at_1"], "tests_column": "check", "train": str(data)}
+    (measure,) = metrics.measures_of(options, allow_execution=True)
+    assert measure.tests == {"double it": "assert f(2) == 4"}  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="has no column 'check'"):
+        metrics.measures_of(options | {"train": "stdlib-docstrings"}, allow_execution=True)
+
+
+@pytest.mark.filterwarnings("error:Heartbeat")
+def test_several_at_once(tune: Tune, tmp_path: Path) -> None:
+    result = tune(parallel=2, trials=3)
+    assert result.exit_code == 0, result.output
+    assert "trial  3/3" in result.output
+    trials = load(tmp_path).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    first, second = trials[:2]
+    assert second.datetime_start < first.datetime_complete  # type: ignore[operator]
+
+
+def test_quiet(tune: Tune) -> None:
+    result = tune("--quiet", trials=1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("\nStudy 'lora'") and "Loading" not in result.output
+    assert result.stdout.endswith("Trials: 1 complete, 0 pruned, 0 infeasible, 0 failed\n")
+    assert result.stderr == ""
+    both = tune("--quiet", "--json")
+    assert both.exit_code == 2 and "expected one of them" in both.stderr
+
+
+def test_json_of_an_interrupted_search(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoRAObjective, "__call__", interrupted_at_first)
+    result = tune("--json")
+    assert result.exit_code == 1
+    start, summary = map(json.loads, result.stdout.splitlines())
+    assert start["trials"] == 3 and start["finished"] == 0
+    assert summary["interrupted"] is True and summary["best"] == [] and summary["default"] is None
+    assert summary["counts"] == {"complete": 0, "pruned": 0, "infeasible": 0, "failed": 1}
+
+
+def test_what_an_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    terminal.keep_to_encoding()
+    sys.stdout.write("naïve")
+    sys.stdout.flush()
+    assert written.getvalue() == b"na\\xefve"
+
+
+def test_what_is_not_finite_is_null() -> None:
+    facts = {"a": float("inf"), "b": [1.0, float("nan")], 3: (True, None)}
+    assert terminal.plain(facts) == {"a": None, "b": [1.0, None], "3": [True, None]}
 
 
 def test_no_language_model_at_all(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:

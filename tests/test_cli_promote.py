@@ -36,9 +36,8 @@ def about(tiny_llm: Path, tmp_path: Path) -> dict[str, object]:
 
 def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    checked = run(
-        "proxy-check", "--figure", **about, out=tmp_path / "check", configs=4, fractions="0.2,0.5"
-    )
+    check = {**about, "out": tmp_path / "check", "configs": 4, "fractions": "0.2,0.5"}
+    checked = run("proxy-check", "--figure", **check)
     assert checked.exit_code == 0, checked.output
     assert "configuration 4 of 4, 47 examples" in checked.output
     assert (
@@ -48,6 +47,12 @@ def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path)
     )
     assert (tmp_path / "check" / "proxy-check.svg").exists()
     assert "| 0.2 | 9 |" in (tmp_path / "check" / "proxy-check.md").read_text()
+    again = run("proxy-check", "--json", **check)  # what is kept is not trained again
+    (summary,) = map(json.loads, again.stdout.splitlines())
+    assert summary["event"] == "summary" and summary["configurations"] == 4
+    assert [one["examples"] for one in summary["fractions"]] == [9, 24]
+    quiet = run("proxy-check", "--quiet", **check)
+    assert quiet.stdout.strip() == (tmp_path / "check" / "proxy-check.md").read_text().strip()
 
     tuned = run("tune", **about, proxy=0.5, trials=3, storage=url, sampler="random")
     assert tuned.exit_code == 0, tuned.output

@@ -12,6 +12,7 @@ from optuna_llmbo.cli.doctor import doctor
 from optuna_llmbo.cli.export import export
 from optuna_llmbo.cli.promote import promote
 from optuna_llmbo.cli.proxy_check import proxy_check
+from optuna_llmbo.cli.terminal import keep_to_encoding
 from optuna_llmbo.cli.tune import tune
 
 
@@ -27,4 +28,5 @@ for command in (tune, proxy_check, promote, export, doctor, clear_cache):
 
 def main() -> None:
     """Run the command line."""
+    keep_to_encoding()
     app()

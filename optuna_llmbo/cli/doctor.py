@@ -17,6 +17,7 @@ from optuna_llmbo import llm as llms
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
+from optuna_llmbo.cli.terminal import show
 
 
 _PACKAGES = (
@@ -60,7 +61,7 @@ def doctor(
     with bad_input_exits_with_2():
         source = llms.resolve(llm)
         table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
-    out.print(table)
+    show(table)
 
 
 def clear_cache(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import optuna
 import typer
 
+from optuna_llmbo.cli import metrics
 from optuna_llmbo.errors import InputError
 
 
@@ -30,6 +31,7 @@ _NAMES = (
     "response_column",
     "proxy",
     "proxy_by",
+    *metrics.OPTIONS,
     "space",
     "variant",
     "epochs",
@@ -83,6 +85,26 @@ Proxy = Annotated[
     ),
 ]
 ProxyBy = Annotated[str, typer.Option(help="random, length, kmeans or a column's name.")]
+Metric = Annotated[
+    list[str],
+    typer.Option(
+        help="What the search is on, by name (docs/lora.md); several times for several objectives."
+    ),
+]
+Choices = Annotated[
+    str | None,
+    typer.Option(help="Of --metric multiple_choice: the answers, comma-separated."),
+]
+TestsColumn = Annotated[
+    str | None,
+    typer.Option(help="Of --metric code_pass_at_1: the column with tests, Python source."),
+]
+AllowExecution = Annotated[
+    bool,
+    typer.Option(
+        "--allow-execution", help="Of --metric code_pass_at_1: generated code may be run here."
+    ),
+]
 Space = Annotated[Path | None, typer.Option(help="TOML file with the search space.")]
 Variant = Annotated[str, typer.Option(help="lora, rslora, dora, pissa, olora or lora+.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the proxy.")]
@@ -99,6 +121,10 @@ Seed = Annotated[int, typer.Option(help="Of the search, the data's split and the
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu.")]
 Storage = Annotated[str, typer.Option(help="Where Optuna keeps the study.")]
 StudyName = Annotated[str, typer.Option(help="The study's name.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only the result, and errors.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON lines for scripts (docs/lora.md), and nothing else.")
+]
 
 
 def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,16 +133,24 @@ def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
-def objective_of(options: Mapping[str, Any], **more: Any) -> LoRAObjective:
+def objective_of(
+    options: Mapping[str, Any], *, allow_execution: bool = False, **more: Any
+) -> LoRAObjective:
     """The objective that some options describe.
 
     Args:
         options: of `chosen`.
+        allow_execution: whether generated programs may be run, where the metric runs some.
         more: arguments of `LoRAObjective` that are no part of what it is: device, folder, keep.
+
+    Raises:
+        InputError: if the metrics are not what they should be.
     """
     from optuna_llmbo.lora.objective import LoRAObjective
 
-    return LoRAObjective(**{**options, **more})
+    measures = metrics.measures_of(options, allow_execution=allow_execution)
+    about = {name: value for name, value in options.items() if name not in metrics.OPTIONS}
+    return LoRAObjective(**{**about, "metric": measures, **more})
 
 
 def recorded(study: optuna.Study) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import statistics
 from typing import Annotated
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 import typer
 
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
-from optuna_llmbo.cli.terminal import out as terminal
+from optuna_llmbo.cli.terminal import Output
 
 
 if TYPE_CHECKING:
@@ -30,6 +29,9 @@ def promote(
     top: Annotated[int, typer.Option(help="How many configurations of the study.")] = 3,
     seeds: Annotated[int, typer.Option(help="With how many seeds each.")] = 3,
     device: options.Device = None,
+    allow_execution: options.AllowExecution = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train the best configurations on all data, several seeds each, and save the best adapter.
 
@@ -37,11 +39,15 @@ def promote(
     out are read once, by the winner and the default.
     """
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import events
         from optuna_llmbo.promote import promote as run
 
+        output = Output(quiet=quiet, json=as_json)
         the_study = studies.load_study(storage, study)
-        objective = options.objective_of(options.recorded(the_study), device=device)
-        terminal.print("Loading the model and the data ...")
+        objective = options.objective_of(
+            options.recorded(the_study), allow_execution=allow_execution, device=device
+        )
+        output.say("Loading the model and the data ...")
         objective.prepare()
         result = run(
             the_study,
@@ -49,16 +55,16 @@ def promote(
             folder=out,
             top=top,
             n_seeds=seeds,
-            tell=lambda text: terminal.print(f"Training {text} ..."),
+            tell=output.training,
         )
-    terminal.print(_table(result))
-    terminal.print(f"The adapter: {escape(str(result.adapter))}", soft_wrap=True)
+    output.result(_table(result), f"The adapter: {result.adapter}")
+    output.event("summary", events.promoted(result))
 
 
 def _table(result: Promotion) -> Table:
     from optuna_llmbo.promote import mean_and_deviation
 
-    table = Table(title="Loss after training on all data, nats per response token")
+    table = Table(title=f"After training on all data: {result.goal.title}")
     for column in ("", "validation", "test", "gain over default"):
         table.add_column(column, justify="right" if column else "left")
     for one in result.contenders:
@@ -69,9 +75,9 @@ def _table(result: Promotion) -> Table:
 
 
 def _gain(result: Promotion) -> str:
-    """How much lower the winner's mean loss is than the default's: on test, if there is one."""
+    """How much better the winner's mean is than the default's: on test, if there is one."""
     winner, default = result.winner, result.default
     if default is None or winner is default:
         return ""
-    ours, theirs = (c.test or c.validation for c in (winner, default))
-    return f"{statistics.fmean(theirs) - statistics.fmean(ours):+.4f}"
+    ours, theirs = (statistics.fmean(c.test or c.validation) for c in (winner, default))
+    return f"{result.goal.better(ours, theirs):+.4f}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.markup import escape
 import typer
 
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
-from optuna_llmbo.cli.terminal import out as terminal
+from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.errors import InputError
 
 
@@ -42,16 +41,21 @@ def proxy_check(
     gradient_checkpointing: options.GradientCheckpointing = False,
     seed: options.Seed = 0,
     device: options.Device = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Train the same configurations on parts of the data and on all of it, and compare."""
+    """Train the same configurations on parts of the data and on all of it, and compare losses."""
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import events
         from optuna_llmbo.lora import proxy_check as checks
+
+        output = Output(quiet=quiet, json=as_json)
 
         shares = _shares(fractions)
         about = options.chosen(context.params)
         # the space's batches are those of all data; the check leaves out what does not fit a part
         objective = options.objective_of(about, proxy=1.0, device=device)
-        terminal.print("Loading the model and the data ...")
+        output.say("Loading the model and the data ...")
         objective.prepare()
         check = checks.check_proxy(
             objective,
@@ -59,13 +63,14 @@ def proxy_check(
             fractions=shares,
             n_configs=configs,
             seed=seed,
-            tell=lambda text: terminal.print(f"Training {text} ..."),
+            tell=output.training,
         )
         report = checks.report(check)
         (out / "proxy-check.md").write_text(report + "\n")
         if figure:
             checks.draw(check, out / "proxy-check.svg")
-    terminal.print(escape(report), soft_wrap=True)
+    output.result(report)
+    output.event("summary", events.checked(check))
 
 
 def _shares(text: str) -> list[float]:

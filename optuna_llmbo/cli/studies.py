@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import optuna
+from optuna.study import StudyDirection
 
 from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
@@ -31,19 +33,40 @@ class PrunerName(StrEnum):
     none = "none"
 
 
-def open_study(storage: str, name: str, heartbeat: int) -> optuna.Study:
-    """A new study or the one there is; a trial whose process has died is tried again."""
+def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
+    """A database whose trials are tried again where their process has died."""
     try:
-        study = optuna.create_study(
-            storage=compat.storage_with_heartbeat(storage, heartbeat, max_retry=MAX_RETRIES),
-            study_name=name,
-            direction="minimize",
-            load_if_exists=True,
-        )
-        compat.retry_stale_trials(study)
-        return study
+        return compat.storage_with_heartbeat(url, heartbeat, max_retry=MAX_RETRIES)
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise _not_opened(storage, error) from error
+        raise _not_opened(url, error) from error
+
+
+def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
+    """The study of that name, if there is one."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    directions: Sequence[str],
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> optuna.Study:
+    """A new study or the one there is; a trial whose process has died is tried again."""
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[StudyDirection[direction.upper()] for direction in directions],
+        sampler=sampler,
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    compat.retry_stale_trials(study)
+    return study
 
 
 def load_study(storage: str, name: str) -> optuna.Study:
@@ -64,16 +87,31 @@ def _not_opened(storage: str, error: Exception) -> InputError:
 
 
 def make_sampler(
-    name: SamplerName, *, seed: int, n_before: int, llm: str | None, task: str
+    name: SamplerName,
+    *,
+    seed: int,
+    n_before: int,
+    n_objectives: int,
+    llm: str | None,
+    task: str,
 ) -> optuna.samplers.BaseSampler:
     """The sampler of that name.
 
     Optuna's own draw from a stream that starts with the process; a resumed study gets another
     stream, or it would try its start-up points again. Ours takes care of that itself.
+
+    Raises:
+        InputError: if the sampler takes no language model of that name, or not so many objectives.
     """
     if name is SamplerName.llmbo:
         from optuna_llmbo.sampler import LLMBOSampler
+        from optuna_llmbo.sampler import MAX_OBJECTIVES
 
+        if n_objectives > MAX_OBJECTIVES:
+            raise InputError(
+                f"--sampler llmbo takes at most {MAX_OBJECTIVES} metrics, got {n_objectives}: "
+                "leave some out, or take --sampler tpe."
+            )
         return LLMBOSampler(llm=llm, task=task, seed=seed)
     optuna_seed = seed + n_before
     if name is SamplerName.tpe:
@@ -83,7 +121,10 @@ def make_sampler(
     return optuna.samplers.RandomSampler(seed=optuna_seed)
 
 
-def make_pruner(name: PrunerName, reports: int) -> optuna.pruners.BasePruner:
+def make_pruner(name: PrunerName, reports: int, *, n_objectives: int) -> optuna.pruners.BasePruner:
+    """The pruner of that name; none for several objectives, of which trials report nothing."""
+    if n_objectives > 1:
+        return optuna.pruners.NopPruner()
     if name is PrunerName.median:
         return optuna.pruners.MedianPruner()
     if name is PrunerName.hyperband:  # a trial's resource is the percentage of its training

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Annotated
 from typing import TYPE_CHECKING
 
@@ -9,19 +11,24 @@ import optuna
 from optuna.trial import FrozenTrial
 import typer
 
+from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.studies import PrunerName
 from optuna_llmbo.cli.studies import SamplerName
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
-from optuna_llmbo.cli.terminal import errors
-from optuna_llmbo.cli.terminal import out
+from optuna_llmbo.cli.terminal import Output
+from optuna_llmbo.cli.terminal import warn
+from optuna_llmbo.errors import InputError
 
 
 if TYPE_CHECKING:
-    from optuna_llmbo.live import LiveView
+    from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.lora.objective import LoRAObjective
+    from optuna_llmbo.lora.prepare import Prepared
 
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 _MAX_CRASHES = 3
 """Trials that crash one after another end the search: it is not their hyperparameters."""
@@ -37,6 +44,10 @@ def tune(
     response_column: options.ResponseColumn = None,
     proxy: options.Proxy = 0.1,
     proxy_by: options.ProxyBy = "random",
+    metric: options.Metric = ["loss"],  # noqa: B006 - typer copies it, and shows it in --help
+    choices: options.Choices = None,
+    tests_column: options.TestsColumn = None,
+    allow_execution: options.AllowExecution = False,
     space: options.Space = None,
     variant: options.Variant = "lora",
     epochs: options.Epochs = 1,
@@ -53,6 +64,9 @@ def tune(
     ] = None,
     keep: Annotated[int, typer.Option(min=0, help="How many adapters to keep in --folder.")] = 1,
     trials: Annotated[int, typer.Option(min=1, help="Finished trials the study is to have.")] = 30,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Trials at once on the device, which share the base model.")
+    ] = 1,
     storage: options.Storage = "sqlite:///lora.db",
     study: Annotated[
         str, typer.Option(help="The study's name; an existing one is resumed.")
@@ -71,59 +85,128 @@ def tune(
             min=1, help="A trial that was silent for twice as many seconds is tried again."
         ),
     ] = 30,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""
     with bad_input_exits_with_2():
-        from optuna_llmbo.live import summary
-
+        output = Output(quiet=quiet, json=as_json)
         about = options.chosen(context.params)
-        objective = options.objective_of(about, folder=folder, keep=keep, device=device)
-        task = f"LoRA fine-tuning of {model} on {train}; minimize the validation loss."
-        the_study = studies.open_study(storage, study, heartbeat)
-        n_before = len(the_study.trials)
-        the_study.sampler = studies.make_sampler(
-            sampler, seed=seed, n_before=n_before, llm=llm, task=task
+        _check_parallel(parallel, metric, folder)
+        measures = metrics.measures_of(about, allow_execution=allow_execution)
+        objective = options.objective_of(
+            about, allow_execution=allow_execution, folder=folder, keep=keep, device=device
         )
-        the_study.pruner = studies.make_pruner(pruner, reports)
-        out.print("Loading the model and the data ...")
-        objective.prepare()
+        the_storage = studies.open_storage(storage, heartbeat)
+        there = studies.find_study(the_storage, study)
+        if there is not None and options.OPTIONS in there.user_attrs:
+            metrics.check_same(there, options.recorded(there), about)
+        the_sampler = studies.make_sampler(
+            sampler,
+            seed=seed,
+            n_before=0 if there is None else len(there.trials),
+            n_objectives=len(measures),
+            llm=llm,
+            task=f"LoRA fine-tuning of {model} on {train}; {_task(measures)}.",
+        )
+        if output.is_quiet:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if len(measures) > 1 and pruner is not PrunerName.none:
+            output.say("With several metrics no trial is pruned.")
+        output.say("Loading the model and the data ...")
+        prepared = objective.prepare()
+        _check_variant(parallel, prepared)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        the_study = studies.open_study(
+            the_storage,
+            study,
+            [one.direction for one in measures],
+            the_sampler,
+            studies.make_pruner(pruner, reports, n_objectives=len(measures)),
+        )
         objective.check_study(the_study)
         the_study.set_user_attr(options.OPTIONS, about)
     with bad_input_exits_with_2():
-        finished = _search(the_study, objective, trials)
-    out.print(summary(the_study, objective.base_loss))
-    out.print(f"To look at the study: optuna-dashboard {storage}", soft_wrap=True)
-    if not finished:
-        out.print("Interrupted. The same command goes on from here.")
-        raise typer.Exit(1)
+        finished = _search(the_study, objective, trials, parallel, output)
+    _conclude(the_study, objective, output, storage, finished=finished)
 
 
-def _search(study: optuna.Study, objective: LoRAObjective, n_trials: int) -> bool:
+def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) -> None:
+    """What trials that train at once cannot do."""
+    if parallel == 1:
+        return
+    if list(metric) != ["loss"]:
+        raise InputError(
+            f"--parallel {parallel} with --metric {' --metric '.join(metric)}: trials that train "
+            "at once are measured by their loss. Leave one of the two out."
+        )
+    if folder is not None:
+        raise InputError(
+            f"--parallel {parallel} with --folder: trials that train at once keep no state "
+            "on disk to go on from. Leave one of the two out."
+        )
+
+
+def _check_variant(parallel: int, prepared: Prepared) -> None:
+    """That some trials at least can train at once: those of other variants wait for each other."""
+    from optuna_llmbo.lora.hyperparameters import roles_of
+    from optuna_llmbo.lora.packed_layers import check_packable
+
+    if parallel == 1 or {"variant", "bias"} & set(roles_of(prepared.space.distributions)):
+        return
+    try:
+        check_packable(prepared.space.defaults)
+    except InputError as error:
+        raise InputError(f"--parallel {parallel}: {error}") from error
+
+
+def _task(measures: Sequence[Measure]) -> str:
+    """What a language model that reads the hyperparameters is told of the aim."""
+    names = {"loss": "the validation loss"}
+    return " and ".join(f"{one.direction} {names.get(one.name, one.name)}" for one in measures)
+
+
+def _search(
+    study: optuna.Study, objective: LoRAObjective, n_trials: int, parallel: int, output: Output
+) -> bool:
     """Run the trials that are missing; False if the user stopped it."""
-    from optuna_llmbo.live import FINISHED
+    from optuna_llmbo.cli import events
     from optuna_llmbo.live import LiveView
+    from optuna_llmbo.standing import goals_of
+    from optuna_llmbo.standing import standing
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    n_missing = n_trials - len(study.get_trials(deepcopy=False, states=FINISHED))
+    n_finished, goals = standing(study).n_finished, goals_of(objective.prepare().targets)
+    output.event("start", events.start(study, goals, objective.base_loss, n_trials))
+    n_missing = n_trials - n_finished
     if n_missing <= 0:
-        out.print(f"The study has its {n_trials} trials; --trials with a higher number goes on.")
+        output.say(f"The study has its {n_trials} trials; --trials with a higher number goes on.")
         return True
-    if n_missing < n_trials:
-        out.print(f"Resuming: {n_trials - n_missing} of {n_trials} trials are there.")
+    if n_finished:
+        output.say(f"Resuming: {n_finished} of {n_trials} trials are there.")
+    output.say(f"The search is to {' and to '.join(f'{g.direction} {g.title}' for g in goals)}.")
     _enqueue_default(study, objective)
-    with LiveView(out, study, n_trials) as view:
+
+    def tell(study: optuna.Study, trial: FrozenTrial) -> None:
+        output.event("trial", events.trial(study, trial, goals, n_trials))
+
+    with LiveView(output.progress, study, goals, n_trials) as view:
         objective.progress = view.on_step
         try:
-            _optimize(study, objective, n_missing, view)
+            _optimize(study, objective, n_missing, parallel, [view.on_trial, tell])
         except KeyboardInterrupt:
             return False
     return True
 
 
 def _optimize(
-    study: optuna.Study, objective: LoRAObjective, n_trials: int, view: LiveView
+    study: optuna.Study,
+    objective: LoRAObjective,
+    n_trials: int,
+    parallel: int,
+    callbacks: Sequence[Callback],
 ) -> None:
     """Run trials; one that crashes fails, and the next ones run, unless all do."""
+    from optuna_llmbo.lora.parallel import optimize_packed
     from optuna_llmbo.lora.run import TrialCrashed
 
     crashed: list[FrozenTrial] = []
@@ -133,14 +216,17 @@ def _optimize(
             crashed.clear()
             return
         crashed.append(trial)
-        errors.print(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
+        warn(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
         if len(crashed) == _MAX_CRASHES:
-            errors.print(f"[bold red]error:[/] {_MAX_CRASHES} trials crashed one after another.")
+            warn(f"error: {_MAX_CRASHES} trials crashed one after another.")
             raise typer.Exit(1)
 
-    study.optimize(
-        objective, n_trials=n_trials, callbacks=[view.on_trial, watch], catch=(TrialCrashed,)
-    )
+    if parallel > 1:
+        optimize_packed(study, objective, n_trials, parallel, callbacks)
+    else:
+        study.optimize(
+            objective, n_trials=n_trials, callbacks=[*callbacks, watch], catch=(TrialCrashed,)
+        )
 
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
@@ -154,3 +240,20 @@ def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
         return
     if default_trial(study) is None:
         study.enqueue_trial(params)
+
+
+def _conclude(
+    study: optuna.Study, objective: LoRAObjective, output: Output, storage: str, *, finished: bool
+) -> None:
+    """Say what has come of it; exit code 1 if the user stopped it."""
+    from optuna_llmbo.cli import events
+    from optuna_llmbo.cli.summary import summary
+    from optuna_llmbo.standing import goals_of
+
+    goals, base_loss = goals_of(objective.prepare().targets), objective.base_loss
+    output.result(*summary(study, goals, base_loss))
+    output.event("summary", events.summary(study, goals, base_loss, interrupted=not finished))
+    output.say(f"To look at the study: optuna-dashboard {storage}")
+    if not finished:
+        output.say("Interrupted. The same command goes on from here.")
+        raise typer.Exit(1)

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
@@ -34,54 +35,61 @@ def tune(arguments: list[str]) -> None:
     cli.app(arguments)
 
 
-@pytest.mark.slow
-def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
-    data, url = tmp_path / "train.jsonl", f"sqlite:///{tmp_path}/study.db"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
-    options = {
-        "model": tiny_llm, "train": data, "proxy": 0.9, "storage": url, "trials": N_TRIALS,
-        "epochs": 4, "folder": tmp_path / "trials", "heartbeat": HEARTBEAT, "device": "cpu",
-    }  # fmt: skip
-    arguments = [
-        "tune",
-        *(str(x) for name, value in options.items() for x in (f"--{name}", value)),
-    ]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optuna_llmbo.cli", "optuna_llmbo.sampler", "peft", "torch"])
-    rng, n_before = random.Random(0), 0
+class Search:
+    """`optuna-llmbo tune` in a process that can be killed, and its study."""
 
-    def study() -> optuna.Study:
-        return optuna.load_study(study_name="lora", storage=url)
+    def __init__(self, place: Path, tiny_llm: Path, **options: object) -> None:
+        data, self.url = place / "train.jsonl", f"sqlite:///{place}/study.db"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
+        shared = {
+            "model": tiny_llm, "train": data, "proxy": 0.9, "storage": self.url,
+            "heartbeat": HEARTBEAT, "device": "cpu",
+        }  # fmt: skip
+        words = [
+            str(x) for name, value in (shared | options).items() for x in (f"--{name}", value)
+        ]
+        self._arguments = ["tune", *words]
+        self._context = multiprocessing.get_context("forkserver")
+        modules = ["optuna_llmbo.cli", "optuna_llmbo.sampler", "peft", "torch"]
+        self._context.set_forkserver_preload(modules)
 
-    def begin() -> Any:
-        process = context.Process(target=tune, args=(arguments,))
+    @property
+    def study(self) -> optuna.Study:
+        return optuna.load_study(study_name="lora", storage=self.url)
+
+    def begin(self) -> Any:
+        process = self._context.Process(target=tune, args=(self._arguments,))
         process.start()
         return process
 
-    def is_in_a_trial() -> bool:
+    def running(self, first: int = 0) -> list[FrozenTrial]:
+        """Of the trials from a number on."""
         with contextlib.suppress(Exception):  # there is no study yet, or it is being made
-            states = [trial.state for trial in study().trials[n_before:]]
-            return TrialState.RUNNING in states
-        return False
+            return [t for t in self.study.trials[first:] if t.state is TrialState.RUNNING]
+        return []
 
+
+@pytest.mark.slow
+def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
+    search = Search(tmp_path, tiny_llm, trials=N_TRIALS, epochs=4, folder=tmp_path / "trials")
+    rng, n_before = random.Random(0), 0
     for _ in range(N_KILLS):
         with contextlib.suppress(Exception):
-            n_before = len(study().trials)
-        process = begin()
-        while process.is_alive() and not is_in_a_trial():
+            n_before = len(search.study.trials)
+        process = search.begin()
+        while process.is_alive() and not search.running(n_before):
             time.sleep(0.05)
         process.join(rng.uniform(0.0, 1.5))
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-
     for _ in range(2):  # the second time what the last kill has left is taken up
-        process = begin()
+        process = search.begin()
         process.join()
         assert process.exitcode == 0
         time.sleep(3 * HEARTBEAT)
 
-    trials = study().trials
+    trials = search.study.trials
     states = Counter(trial.state for trial in trials)
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(finished) >= N_TRIALS and states[TrialState.RUNNING] == 0
@@ -96,4 +104,29 @@ def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
     assert all(trial.user_attrs["steps"] > 0 for trial in finished)
     assert sum(bool(trial.user_attrs["is_default"]) for trial in finished) == 1
     kept = [path.parent.name for path in (tmp_path / "trials").glob("trial-*/adapter")]
-    assert kept == [f"trial-{study().best_trial.number}"]
+    assert kept == [f"trial-{search.study.best_trial.number}"]
+
+
+@pytest.mark.slow
+def test_killed_while_several_train(tmp_path: Path, tiny_llm: Path) -> None:
+    search = Search(
+        tmp_path, tiny_llm, trials=4, epochs=8, parallel=2, sampler="random", pruner="none"
+    )
+    process = search.begin()
+    while process.is_alive() and sum(bool(trial.params) for trial in search.running()) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    killed = {trial.number for trial in search.running()}
+    assert killed
+    time.sleep(3 * HEARTBEAT)
+    process = search.begin()
+    process.join()
+    assert process.exitcode == 0
+
+    trials = search.study.trials
+    states = Counter(trial.state for trial in trials)
+    assert states == {TrialState.COMPLETE: 4, TrialState.FAIL: len(killed)}
+    assert {t.number for t in trials if t.state is TrialState.FAIL} == killed
+    retried = [n for t in trials for n in t.system_attrs.get("retry_history", ())]
+    assert sorted(retried) == sorted(killed)

@@ -1,0 +1,120 @@
+"""What `--json` says, a line an event; docs/lora.md describes the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optuna_llmbo.lora.run import default_trial
+from optuna_llmbo.standing import Goal
+from optuna_llmbo.standing import outcome_of
+from optuna_llmbo.standing import seconds_of
+from optuna_llmbo.standing import standing
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.lora.proxy_check import ProxyCheck
+    from optuna_llmbo.promote import Promotion
+
+
+def start(
+    study: optuna.Study, goals: Sequence[Goal], base_loss: float, n_trials: int
+) -> dict[str, Any]:
+    """A search begins, or goes on."""
+    return {
+        "study": study.study_name,
+        "metrics": [{"name": goal.name, "direction": goal.direction} for goal in goals],
+        "finished": standing(study).n_finished,
+        "trials": n_trials,
+        "base_loss": base_loss,
+    }
+
+
+def trial(
+    study: optuna.Study, trial: FrozenTrial, goals: Sequence[Goal], n_trials: int
+) -> dict[str, Any]:
+    """A trial has ended."""
+    now = standing(study)
+    return {
+        **_facts(trial, goals),
+        "reports": trial.intermediate_values,
+        "reason": trial.user_attrs.get("pruned_reason"),
+        "finished": now.n_finished,
+        "trials": n_trials,
+        "best": [one.number for one in now.best],
+    }
+
+
+def summary(
+    study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, interrupted: bool
+) -> dict[str, Any]:
+    """A search is over."""
+    now, default = standing(study), default_trial(study)
+    return {
+        "study": study.study_name,
+        "interrupted": interrupted,
+        "counts": now.counts,
+        "base_loss": base_loss,
+        "default": None if default is None else _facts(default, goals),
+        "best": [_facts(one, goals) for one in now.best],
+    }
+
+
+def _facts(trial: FrozenTrial, goals: Sequence[Goal]) -> dict[str, Any]:
+    outcome = outcome_of(trial)
+    values = dict(zip([goal.name for goal in goals], trial.values or (), strict=False))
+    return {
+        "number": trial.number,
+        "outcome": outcome,
+        "values": values if outcome == "complete" else None,
+        "params": trial.params,
+        "is_default": bool(trial.user_attrs.get("is_default")),
+        "seconds": seconds_of(trial),
+    }
+
+
+def checked(check: ProxyCheck) -> dict[str, Any]:
+    """A proxy check is over."""
+    return {
+        "configurations": len(check.params),
+        "live": check.n_live,
+        "base_loss": check.base_loss,
+        "recommended": check.recommended,
+        "fractions": [
+            {
+                "fraction": one.fraction,
+                "examples": one.n_examples,
+                "spearman": one.spearman,
+                "spearman_live": one.spearman_live,
+                "pearson": one.pearson,
+                "pearson_live": one.pearson_live,
+                "regret": one.regret,
+                "seconds": one.seconds,
+                "saved": one.saved,
+            }
+            for one in check.agreements
+        ],
+    }
+
+
+def promoted(result: Promotion) -> dict[str, Any]:
+    """A promotion is over."""
+    return {
+        "metric": {"name": result.goal.name, "direction": result.goal.direction},
+        "adapter": str(result.adapter),
+        "contenders": [
+            {
+                "trial": one.trial,
+                "params": one.params,
+                "validation": one.validation,
+                "test": one.test,
+                "is_default": one is result.default,
+                "is_winner": one is result.winner,
+            }
+            for one in result.contenders
+        ],
+    }

@@ -1,0 +1,113 @@
+"""The metrics that a search is on, as a command line names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+
+from optuna_llmbo.errors import InputError
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.lora.metrics import Measure
+
+
+OPTIONS = ("metric", "choices", "tests_column")
+"""Those of the options that say what is measured."""
+
+_CHOICE, _CODE = "multiple_choice", "code_pass_at_1"
+
+
+def measures_of(options: Mapping[str, Any], *, allow_execution: bool = False) -> list[Measure]:
+    """The metrics that some options name.
+
+    Args:
+        options: of `options.chosen`.
+        allow_execution: whether generated programs may be run here. It is a matter of the
+            machine, and so no part of what a study records.
+
+    Raises:
+        InputError: if there is no such metric, or an option is missing or without use.
+    """
+    from optuna_llmbo.lora.metrics import CodePassAt1
+    from optuna_llmbo.lora.metrics import from_name
+    from optuna_llmbo.lora.metrics import MultipleChoice
+
+    names = _names(options)
+    choices, column = options.get("choices"), options.get("tests_column")
+    for option, value, name in (("choices", choices, _CHOICE), ("tests-column", column, _CODE)):
+        if (value is None) == (name in names):
+            verb = "needs" if name in names else "is the only one that reads"
+            raise InputError(f"the metric {name!r} {verb} --{option}: give both or neither.")
+    measures: list[Measure] = []
+    for name in names:
+        if name == _CHOICE:
+            measures.append(MultipleChoice([one.strip() for one in str(choices).split(",")]))
+        elif name == _CODE:
+            if not allow_execution:
+                raise InputError(
+                    f"the metric {name!r} runs programs that a model has written, which can do "
+                    "harm: give --allow-execution if this machine may run them, at best in a "
+                    "container."
+                )
+            measures.append(CodePassAt1(_tests(options, str(column)), allow_execution=True))
+        else:
+            measures.append(from_name(name))
+    return measures
+
+
+def check_same(
+    study: optuna.Study, recorded: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Check that a study that is resumed is on the same metrics.
+
+    Args:
+        study: the study.
+        recorded: the options that it was made with.
+        options: those that are given now.
+
+    Raises:
+        InputError: if it is not.
+    """
+    there, ours = _said(recorded), _said(options)
+    if there != ours:
+        raise InputError(
+            f"the study {study.study_name!r} is a search with {there}, not {ours}: values of "
+            "different metrics cannot be compared. Use another study name."
+        )
+
+
+def _names(options: Mapping[str, Any]) -> list[str]:
+    named = options.get("metric", "loss")  # studies of before there was the option are on the loss
+    return [named] if isinstance(named, str) else list(named)
+
+
+def _said(options: Mapping[str, Any]) -> str:
+    """The options as they are written."""
+    words = [f"--metric {name}" for name in _names(options)]
+    for name in OPTIONS[1:]:
+        if options.get(name) is not None:
+            words.append(f"--{name.replace('_', '-')} {options[name]}")
+    return " ".join(words)
+
+
+def _tests(options: Mapping[str, Any], column: str) -> dict[str, str]:
+    """The tests of every prompt, from the column of that name of all data there are."""
+    from optuna_llmbo.lora.data import load_pairs
+
+    tests: dict[str, str] = {}
+    for name in ("train", "validation", "test"):
+        source = options.get(name)
+        if isinstance(source, (str, os.PathLike)):
+            pairs = load_pairs(
+                source,
+                prompt_column=options.get("prompt_column"),
+                response_column=column,
+                stratum_column=column,  # which data without columns refuse
+            )
+            tests |= {pair.prompt: pair.response for pair in pairs}
+    return tests

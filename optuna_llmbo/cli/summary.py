@@ -1,0 +1,80 @@
+"""What a search has come to, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from optuna_llmbo.lora.run import default_trial
+from optuna_llmbo.prompt import format_value
+from optuna_llmbo.standing import format_metric
+from optuna_llmbo.standing import Goal
+from optuna_llmbo.standing import standing
+
+
+def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
+    """A table of the default configuration and the best one, or the Pareto front; then their
+    hyperparameters and how many trials ended how.
+
+    Args:
+        study: the study.
+        goals: what it is on.
+        base_loss: validation loss of the base model, nats per response token.
+    """
+    now, default = standing(study), default_trial(study)
+    aims = ", ".join(f"{goal.title} ({goal.direction})" for goal in goals)
+    rows: list[tuple[str, FrozenTrial]] = []
+    if default is not None:
+        rows.append((f"default (#{default.number})", default))
+    for one in now.best:
+        name = "best found" if len(goals) == 1 else "Pareto front"
+        rows.append((f"{name} (#{one.number})", one))
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in now.counts.items())
+    return [
+        Text(f"\nStudy {study.study_name!r}: {aims}", style="bold"),
+        _one(rows, goals[0], base_loss, default) if len(goals) == 1 else _several(rows, goals),
+        *(
+            Text(f"{name}: {', '.join(f'{k}={format_value(v)}' for k, v in one.params.items())}")
+            for name, one in rows
+        ),
+        Text(f"Trials: {counts}"),
+    ]
+
+
+def _one(
+    rows: Sequence[tuple[str, FrozenTrial]],
+    goal: Goal,
+    base_loss: float,
+    default: FrozenTrial | None,
+) -> Table:
+    """Values, and how much better they are than the base model's loss and the default's value."""
+    others = {"default": default.values[0]} if default is not None else {}
+    if goal.name == "loss":
+        others = {"base": base_loss} | others
+    table = _table("", goal.name, *(f"gain over {name}" for name in others))
+    if "base" in others:
+        table.add_row("base model", format_metric(base_loss))
+    for name, trial in rows:
+        gains = [f"{goal.better(trial.values[0], other):+.4f}" for other in others.values()]
+        table.add_row(name, format_metric(trial.values[0]), *gains)
+    return table
+
+
+def _several(rows: Sequence[tuple[str, FrozenTrial]], goals: Sequence[Goal]) -> Table:
+    table = _table("", *(goal.name for goal in goals))
+    for name, trial in rows:
+        table.add_row(name, *map(format_metric, trial.values))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
