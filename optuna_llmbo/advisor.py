@@ -54,6 +54,9 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 T = TypeVar("T")
 
+Question = Callable[[Suggestion, KernelName, Reader | None], T]
+"""What one may want to know of a study: asked with the kernel and the language model."""
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -135,6 +138,12 @@ class Advisor:
         suggestion = self._informed(study, seed)
         return self._predict(study, suggestion, [suggestion.space.checked(params)], warn)[0]
 
+    def ask(
+        self, study: Study, question: Question[T], *, seed: int, warn: Callable[[str], None]
+    ) -> T:
+        """See `LLMBOSampler.ask`."""
+        return self._answer(self._informed(study, seed), question, warn)
+
     def rank(
         self, study: Study, *, seed: int, warn: Callable[[str], None]
     ) -> list[Recommendation]:
@@ -175,11 +184,18 @@ class Advisor:
         configurations: Sequence[Configuration],
         warn: Callable[[str], None],
     ) -> list[Prediction]:
-        answer = self._ask(suggestion, lambda *how: suggestion.predict(configurations, *how), warn)
+        predictions = self._answer(
+            suggestion, lambda asked, *how: asked.predict(configurations, *how), warn
+        )
+        return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
+
+    def _answer(
+        self, suggestion: Suggestion, question: Question[T], warn: Callable[[str], None]
+    ) -> T:
+        answer = self._ask(suggestion, lambda *how: question(suggestion, *how), warn)
         if answer is None:
             raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
-        predictions, _ = answer
-        return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
+        return answer[0]
 
     def _ask(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -22,6 +23,7 @@ from optuna_llmbo import provenance
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.acquisition import ACQUISITIONS
 from optuna_llmbo.advisor import Advisor
+from optuna_llmbo.advisor import Question
 from optuna_llmbo.advisor import Recommendation
 from optuna_llmbo.axis import Axis
 from optuna_llmbo.body import Pooling
@@ -40,6 +42,8 @@ from optuna_llmbo.structure import shared_distributions
 from optuna_llmbo.suggest import Prediction
 from optuna_llmbo.transfer import SourceStudy
 
+
+T = TypeVar("T")
 
 MAX_OBJECTIVES = 4
 
@@ -280,6 +284,25 @@ class LLMBOSampler(BaseSampler):
         """
         self._raise_error_if_multi_objective(study)
         return self._advisor.rank(study, **self._asking(study))
+
+    def ask(self, study: Study, question: Question[T]) -> T:
+        """Whatever one likes of the model: `insight.examine` is made of it.
+
+        Args:
+            study: with at least one complete or pruned trial.
+            question: called with what is known of the study, the kernel and the language model,
+                and again with the numeric kernel if it raises SurrogateFitError.
+
+        Raises:
+            As `predict`.
+        """
+        self._raise_error_if_multi_objective(study)
+        return self._advisor.ask(study, question, **self._asking(study))
+
+    @property
+    def n_startup_trials(self) -> int:
+        """How many observed trials it takes before the model chooses."""
+        return self._planner.n_startup_trials
 
     def _asking(self, study: Study) -> dict[str, Any]:
         seed = self._planner.seed_of(len(compat.all_trials(study)))

@@ -109,7 +109,12 @@ class Suggestion:
         return self.region.space
 
     def choose(self, kernel: KernelName, read: Reader | None) -> Choice:
-        """The untried configuration that is most worth trying.
+        """The untried configuration that is most worth trying: see `consider`."""
+        judge, candidates = self.consider(kernel, read)
+        return judge.choice(candidates[0])
+
+    def consider(self, kernel: KernelName, read: Reader | None) -> tuple[Judge, np.ndarray]:
+        """The surrogates, fitted once, and what they choose from: (m, n names), the best first.
 
         Args:
             kernel: of the surrogate.
@@ -125,14 +130,14 @@ class Suggestion:
         if read is not None and kernel == "text":  # the numbers have no say
             pool = pool[rng.permutation(len(pool))[: self.n_candidates]]
         else:
-            judge = self._judge("numeric", None, pool)
+            judge = self.judge("numeric", None, pool)
             scores = judge(pool)
             found = self._climb(pool, scores, judge, rng)
             if read is None:
-                return judge.choice(found)
+                return judge, np.vstack([found, pool[np.argsort(-scores, kind="stable")]])
             pool = self._shortlist(pool, scores, found, rng)
-        judge = self._judge(kernel, read, pool)
-        return judge.choice(pool[int(judge(pool).argmax())])
+        judge = self.judge(kernel, read, pool)
+        return judge, pool[np.argsort(-judge(pool), kind="stable")]
 
     def predict(
         self, configurations: Sequence[Configuration], kernel: KernelName, read: Reader | None
@@ -143,27 +148,27 @@ class Suggestion:
             SurrogateFitError: if the surrogate cannot be fitted.
         """
         cube = self.space.to_unit(configurations)
-        surrogates = self._fit(kernel, read, cube)
-        ends = self.quantiles(surrogates, self.views(cube, read), (0.0, -_QUANTILE, _QUANTILE))
+        ends = self.judge(kernel, read, cube).quantiles(cube, (0.0, -_QUANTILE, _QUANTILE))
         return [Prediction(*map(float, row)) for row in ends[:, :, 0].T]
 
-    def quantiles(
-        self, surrogates: Surrogates, views: Views, places: Sequence[float]
-    ) -> np.ndarray:
-        """Of the noise-free objectives at some standard scores, (places, m, k), in their units."""
-        with torch.no_grad(), one_thread():
-            posterior = surrogates.model.posterior(surrogates.features(views))
-        mean, deviation = posterior.mean.numpy(), posterior.variance.sqrt().numpy()
-        scales = self._observations.scales
-        scores = [(mean + place * deviation).T for place in places]
-        return np.stack(
-            [
-                np.column_stack(
-                    [scale.inverse(column) for scale, column in zip(scales, rows, strict=True)]
-                )
-                for rows in scores
-            ]
+    def judge(self, kernel: KernelName, read: Reader | None, reference: np.ndarray) -> Judge:
+        """Surrogates, fitted once, to be asked of any points of the cube.
+
+        Args:
+            kernel: of the surrogate.
+            read: the language model; None for the numeric kernel.
+            reference: (m, n names) untried points, which help to place the text view's axes.
+
+        Raises:
+            SurrogateFitError: if the surrogates cannot be fitted.
+        """
+        data = self.observations
+        observed = self.views(data.cube, read, data)
+        targets = torch.from_numpy(data.targets)
+        surrogates = fit_surrogates(
+            observed, targets, kernel, self.views(reference, read), self.design
         )
+        return Judge(self, surrogates, read)
 
     def _climb(
         self, pool: np.ndarray, scores: np.ndarray, judge: Judge, rng: np.random.Generator
@@ -200,25 +205,14 @@ class Suggestion:
         is_new = self.space.keys(found[None])[0] not in self.space.keys(pool)
         return np.vstack([found, pool[: self.n_candidates - 1]]) if is_new else pool
 
-    def _judge(self, kernel: KernelName, read: Reader | None, reference: np.ndarray) -> Judge:
-        """How much points of the cube are worth trying, by freshly fitted surrogates."""
-        surrogates = self._fit(kernel, read, reference)
-        score = make_scorer(self._situation(surrogates, read), self.acquisition, seed=self.seed)
-        return Judge(self, surrogates, score, read)
-
-    def _fit(self, kernel: KernelName, read: Reader | None, reference: np.ndarray) -> Surrogates:
-        data = self._observations
-        observed = self.views(data.cube, read, data)
-        targets = torch.from_numpy(data.targets)
-        return fit_surrogates(observed, targets, kernel, self.views(reference, read), self.design)
-
-    def _situation(self, surrogates: Surrogates, read: Reader | None) -> Situation:
-        own = self._observations.cube[: len(self._observations.kept)]
+    def situation(self, surrogates: Surrogates, read: Reader | None) -> Situation:
+        """What the acquisition function needs to know."""
+        own = self.observations.cube[: len(self.observations.kept)]
         views = self.views(own, read)
         features = surrogates.features(views)
         pending = self.space.to_unit(self.history.pending)
         constraints = {
-            name: values[self._observations.kept]
+            name: values[self.observations.kept]
             for name, values in self.history.constraints.items()
         }
         feasible = np.ones(len(own), dtype=bool)
@@ -228,7 +222,7 @@ class Suggestion:
         return Situation(
             model=surrogates.model,
             observed=features,
-            targets=torch.from_numpy(self._observations.achieved(feasible)),
+            targets=torch.from_numpy(self.observations.achieved(feasible)),
             pending=surrogates.features(self.views(pending, read))
             if len(pending)
             else features[:0],
@@ -239,7 +233,7 @@ class Suggestion:
         self, cube: np.ndarray, read: Reader | None, data: Observations | None = None
     ) -> Views:
         """What the surrogates see of points of the cube, or of the observations."""
-        numeric = torch.from_numpy(self._numeric_view(cube))
+        numeric = torch.from_numpy(self.numeric_view(cube))
         reading = read(self.space.from_unit(cube)) if read is not None else None
         if data is None:
             return Views(numeric, reading)
@@ -247,18 +241,20 @@ class Suggestion:
         return Views(numeric, reading, gap, source)
 
     @cached_property
-    def _numeric_view(self) -> NumericView:
+    def numeric_view(self) -> NumericView:
+        """The numbers: hyperparameters, then derived quantities."""
         return NumericView(self.space, self.knowledge if self.design.derived else Knowledge())
 
     @cached_property
-    def _observations(self) -> Observations:
+    def observations(self) -> Observations:
+        """What the surrogates are fitted to."""
         return gather(self.space, self.history, self.sources, self.design.transform, self.seed)
 
     @cached_property
     def log_seconds(self) -> Callable[[Tensor], np.ndarray]:
         """How long trials take, a function of their numeric features."""
-        kept = self._observations.kept
-        numeric = torch.from_numpy(self._numeric_view(self._observations.cube[: len(kept)]))
+        kept = self.observations.kept
+        numeric = torch.from_numpy(self.numeric_view(self.observations.cube[: len(kept)]))
         return fit_log_seconds(numeric, self.history.seconds[kept])
 
     @cached_property
@@ -266,7 +262,24 @@ class Suggestion:
         if not self.history.infeasible:
             return torch.zeros(0, 0, dtype=torch.float64)
         latest = self.history.infeasible[-MAX_OBSERVED:]
-        return torch.from_numpy(self._numeric_view(self.space.to_unit(latest)))
+        return torch.from_numpy(self.numeric_view(self.space.to_unit(latest)))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Why points are worth trying: what adds up to their score. (m,) float64 each."""
+
+    improvement: np.ndarray
+    """The acquisition function: a logarithm, as the others."""
+    prior: np.ndarray
+    """The weighed density of where good values are expected; 0 where there is none."""
+    cost: np.ndarray
+    """Minus the expected logarithm of the seconds, up to a constant; 0 unless cost-aware."""
+
+    @property
+    def score(self) -> np.ndarray:
+        """Their sum."""
+        return np.asarray(self.improvement + self.prior + self.cost)
 
 
 @dataclass(frozen=True)
@@ -275,32 +288,53 @@ class Judge:
 
     suggestion: Suggestion
     surrogates: Surrogates
-    score: Callable[[Tensor], Tensor]
-    """The acquisition function of features."""
     read: Reader | None
 
     def __call__(self, cube: np.ndarray) -> np.ndarray:
         """How much m points are worth trying, (m,), larger is better."""
+        return self.terms(cube).score
+
+    def terms(self, cube: np.ndarray) -> Terms:
+        """How much m points are worth trying, and why."""
         asked = self.suggestion
         views = asked.views(cube, self.read)
-        scores = self.score(self.surrogates.features(views)).numpy()
+        prior = cost = np.zeros(len(cube))
         strength = asked.design.prior_strength / asked.history.n_observed
         if strength:
-            scores = scores + strength * asked.prior.log_density(cube)
+            prior = strength * asked.prior.log_density(cube)
         if asked.cost_aware:
-            scores = scores - asked.log_seconds(views.numeric)
-        return scores
+            cost = -asked.log_seconds(views.numeric)
+        return Terms(self._score(self.surrogates.features(views)).numpy(), prior, cost)
+
+    def features(self, cube: np.ndarray) -> Tensor:
+        """What the surrogates see of m points, (m, d) float64."""
+        with torch.no_grad():
+            return self.surrogates.features(self.suggestion.views(cube, self.read))
+
+    def quantiles(self, cube: np.ndarray, places: Sequence[float]) -> np.ndarray:
+        """Of the noise-free objectives at some standard scores, (places, m, k), in their units,
+        larger is better."""
+        with torch.no_grad(), one_thread():
+            posterior = self.surrogates.model.posterior(self.features(cube))
+        mean, deviation = posterior.mean.numpy(), posterior.variance.sqrt().numpy()
+        scores = mean + np.reshape(places, (-1, 1, 1)) * deviation
+        scales = self.suggestion.observations.scales
+        objectives = [scale.inverse(scores[..., j].ravel()) for j, scale in enumerate(scales)]
+        return np.stack(objectives, axis=-1).reshape(scores.shape)
 
     def choice(self, point: np.ndarray) -> Choice:
         """A point of the cube as the configuration to try."""
         cube = point[None]
-        views = self.suggestion.views(cube, self.read)
-        middle, low, high = self.suggestion.quantiles(self.surrogates, views, (0.0, -1.0, 1.0))[
-            :, 0
-        ]
+        middle, low, high = self.quantiles(cube, (0.0, -1.0, 1.0))[:, 0]
         return Choice(
             configuration=self.suggestion.space.from_unit(cube)[0],
             score=float(self(cube)[0]),
             means=tuple(map(float, middle)),
             deviations=tuple(map(float, (high - low) / 2)),
         )
+
+    @cached_property
+    def _score(self) -> Callable[[Tensor], Tensor]:
+        """The acquisition function of features."""
+        situation = self.suggestion.situation(self.surrogates, self.read)
+        return make_scorer(situation, self.suggestion.acquisition, seed=self.suggestion.seed)

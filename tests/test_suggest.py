@@ -105,7 +105,7 @@ def test_local_search_finds_better_than_the_pool() -> None:
     found, score_of = {}, {}
     for rounds in (5, 0):
         asked = suggestion(n=25, design=Design(refinements=rounds, prior_strength=0.0))
-        score_of[rounds] = score = asked._judge("numeric", None, pool)
+        score_of[rounds] = score = asked.judge("numeric", None, pool)
         found[rounds] = asked._climb(pool, score(pool), score, np.random.default_rng(1))
     best = pool[score_of[0](pool).argmax()]
     np.testing.assert_array_equal(found[0], best)
@@ -172,7 +172,7 @@ def test_the_interval_is_the_central_95_percent() -> None:
     targets = 30 + 4 * np.random.default_rng(2).random(12)  # no outliers: the scale is straight
     asked = suggestion(targets=targets[:, None])
     cube = np.random.default_rng(1).random((5, 2))
-    surrogate = asked._fit("numeric", None, cube)
+    surrogate = asked.judge("numeric", None, cube).surrogates
     with torch.no_grad():
         views = Views(torch.from_numpy(PLANE.features(cube)))
         posterior = surrogate.model.posterior(surrogate.features(views))
