@@ -35,6 +35,11 @@ class NumericView:
         """The derived quantities that have a column, in column order."""
         return tuple(self._ranges)
 
+    @property
+    def width(self) -> int:
+        """Number of columns, p: the hyperparameters' first, then the derived quantities'."""
+        return self._space.n_features + len(self._ranges)
+
     def __call__(self, cube: np.ndarray) -> np.ndarray:
         """The features of the configurations at m points, (m, p) float64, about [0, 1].
 

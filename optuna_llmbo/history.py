@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 import math
 
 import numpy as np
@@ -47,6 +48,17 @@ class History:
     def n_observed(self) -> int:
         """How many configurations have a target."""
         return len(self.configurations)
+
+    def first(self, n: int) -> History:
+        """As if only the first n of the observed trials had been made."""
+        return replace(
+            self,
+            configurations=self.configurations[:n],
+            targets=self.targets[:n],
+            gaps=self.gaps[:n],
+            seconds=self.seconds[:n],
+            constraints={name: values[:n] for name, values in self.constraints.items()},
+        )
 
 
 def sign_of(direction: StudyDirection) -> float:

@@ -72,6 +72,11 @@ class SearchSpace:
         is continuous."""
         return math.prod(axis.n_values for axis in self.axes)
 
+    @property
+    def n_features(self) -> int:
+        """How many columns `features` has."""
+        return sum(axis.width for axis in self.axes) + len(self.groups)
+
     def restrict(self, params: Mapping[str, Any]) -> Configuration | None:
         """The part of a trial's parameters that lies in this space.
 

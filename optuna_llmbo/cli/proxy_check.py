@@ -18,7 +18,7 @@ def proxy_check(
     model: options.Model,
     train: options.Train,
     out: Annotated[
-        Path, typer.Option(help="Folder for the fits and the figure; goes on if it is there.")
+        Path, typer.Option(help="Folder for the fits and what they say; goes on if it is there.")
     ],
     configs: Annotated[int, typer.Option(help="How many configurations, the default first.")] = 12,
     fractions: Annotated[
@@ -66,6 +66,7 @@ def proxy_check(
             tell=output.training,
         )
         report = checks.report(check)
+        checks.save_check(check, out)
         (out / "proxy-check.md").write_text(report + "\n")
         if figure:
             checks.draw(check, out / "proxy-check.svg")

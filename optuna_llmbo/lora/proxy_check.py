@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
+import json
 import math
 import os
 from pathlib import Path
@@ -24,6 +26,7 @@ from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.space import SearchSpace
 
 
+FILE = "proxy-check.json"
 LEAST_AGREEMENT = 0.8
 """Spearman correlation among live runs from which on a fraction is recommended: a convention."""
 _FEWEST = 4
@@ -188,6 +191,57 @@ def _correlation(of: Callable[..., Any], a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
         return math.nan
     return float(of(a, b).statistic)
+
+
+def save_check(check: ProxyCheck, folder: Path) -> Path:
+    """Write a check to `proxy-check.json` in a folder; what is not finite is null there."""
+    path = folder / FILE
+    record = {**asdict(check), "losses": check.losses.tolist()}
+    path.write_text(json.dumps(_finite_or_null(record), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_check(path: Path) -> ProxyCheck:
+    """The check that `save_check` has written.
+
+    Args:
+        path: the file, or the folder that it is in.
+
+    Raises:
+        InputError: if there is none.
+    """
+    path = path / FILE if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text())
+        losses = [[math.inf if loss is None else loss for loss in row] for row in record["losses"]]
+        agreements = tuple(_read_agreement(one) for one in record["agreements"])
+        return ProxyCheck(
+            params=tuple(record["params"]),
+            losses=np.array(losses, dtype=np.float64),
+            n_live=record["n_live"],
+            agreements=agreements,
+            base_loss=record["base_loss"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"expected a proxy check at {path}, the folder of `optuna-llmbo proxy-check --out` or "
+            f"the {FILE} in it; got {type(error).__name__}: {error}. Run that command again: it "
+            "takes the fits that it has made."
+        ) from error
+
+
+def _read_agreement(record: dict[str, Any]) -> Agreement:
+    numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in record.items()}
+    numbers["regret"] = tuple(math.inf if loss is None else loss for loss in record["regret"])
+    return Agreement(**numbers)
+
+
+def _finite_or_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite_or_null(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_null(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report(check: ProxyCheck) -> str:

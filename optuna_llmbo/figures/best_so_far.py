@@ -1,0 +1,97 @@
+"""The best so far by trial, against the default configuration."""
+
+from __future__ import annotations
+
+from optuna_llmbo.figures.figure import axis_title
+from optuna_llmbo.figures.figure import BLUE
+from optuna_llmbo.figures.figure import by_state
+from optuna_llmbo.figures.figure import Figure
+from optuna_llmbo.figures.figure import graph_objects
+from optuna_llmbo.figures.figure import GREY
+from optuna_llmbo.figures.figure import hover
+from optuna_llmbo.figures.figure import laid_out
+from optuna_llmbo.figures.figure import rounded
+from optuna_llmbo.figures.figure import SYMBOLS
+from optuna_llmbo.figures.figure import thinned
+from optuna_llmbo.figures.figure import value_range
+from optuna_llmbo.insight import Insight
+from optuna_llmbo.insight.progress import Progress
+
+
+CAPTION = (
+    "Each mark is a trial; the line is the best complete and feasible value so far, the "
+    "dotted line the default configuration. Trials without a value stand on the lower edge; "
+    "values far off may be cut off. Alarming: no step for half of the trials, many failed or "
+    "infeasible trials, or a line that never leaves the default."
+)
+_MOST = 250
+
+
+def best_so_far(insight: Insight) -> Figure | None:
+    """None if no trial is complete."""
+    progress, objective = insight.progress, insight.objective
+    if progress is None or objective is None:
+        return None
+    go = graph_objects()
+    plot = go.Figure()
+    drawn = [t for t in insight.trials if t.state != "running"]
+    last = max(t.number for t in drawn)
+    for state, trials in by_state(thinned(drawn, _MOST)).items():
+        colour, symbol = SYMBOLS[state]
+        for has_value in (True, False):
+            some = [t for t in trials if (rounded([t.value])[0] is not None) == has_value]
+            plot.add_scatter(
+                x=[t.number for t in some],
+                y=rounded([t.value for t in some], 5) if has_value else [0.0] * len(some),
+                yaxis="y" if has_value else "y2",
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
+                name=f"{state} ({progress.counts[state]})",
+                legendgroup=state,
+                showlegend=bool(some) and (has_value or all(t.value is None for t in trials)),
+                hovertext=[hover(t) for t in some],
+                hoverinfo="text",
+                visible=bool(some),
+                cliponaxis=False,
+            )
+    best = thinned(progress.best, _MOST)
+    plot.add_scatter(
+        x=[*(t.number for t in best), last],
+        y=rounded([*(t.value for t in best), best[-1].value], 5),
+        mode="lines",
+        line={"shape": "hv", "color": BLUE, "width": 2},
+        name="best so far",
+        hoverinfo="skip",
+    )
+    default = progress.default
+    if default is not None:
+        plot.add_scatter(
+            x=[min(t.number for t in drawn), last],
+            y=rounded([default.value] * 2, 5),
+            mode="lines",
+            line={"dash": "dot", "color": GREY, "width": 2},
+            name="default",
+            hoverinfo="skip",
+        )
+    must = [t.value for t in (best[-1], default) if t is not None]
+    laid_out(
+        plot,
+        xaxis={"title": {"text": "trial"}},
+        yaxis={
+            "title": {"text": axis_title(objective)},
+            "range": value_range([t.value for t in drawn], must),
+        },
+        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False},
+    )
+    return Figure("llmbo-best-so-far", "Best so far", CAPTION, _finding(progress), plot)
+
+
+def _finding(progress: Progress) -> str:
+    best = progress.best[-1]
+    said = f"The best is {best.value:.5g}, of trial {best.number}"
+    if progress.default is None:
+        return f"{said}."
+    return (
+        f"{said}: a gain of {progress.gain:.3g} over the default configuration, "
+        f"{progress.default.value:.5g}."
+    )

@@ -1,0 +1,77 @@
+"""Predicted against observed values."""
+
+from __future__ import annotations
+
+from optuna_llmbo.figures.figure import BLUE
+from optuna_llmbo.figures.figure import Figure
+from optuna_llmbo.figures.figure import graph_objects
+from optuna_llmbo.figures.figure import GREY
+from optuna_llmbo.figures.figure import hover
+from optuna_llmbo.figures.figure import laid_out
+from optuna_llmbo.figures.figure import rounded
+from optuna_llmbo.figures.figure import short
+from optuna_llmbo.figures.figure import thinned
+from optuna_llmbo.figures.figure import VERMILION
+from optuna_llmbo.insight import Insight
+
+
+CAPTION = (
+    "Each mark is a trial that the model chose: what was expected before it ran, with the "
+    "central 68% interval, and what came out. On the dotted line both agree. Alarming: a "
+    "share outside its range in brackets, which a calibrated model leaves one time in twenty, "
+    "or marks that all lie on one side. A noisy objective lowers the shares."
+)
+_MOST = 200
+
+
+def calibration(insight: Insight) -> Figure | None:
+    """None if no trial says what was expected of it."""
+    found, objective = insight.calibration, insight.objective
+    if found is None or objective is None:
+        return None
+    go = graph_objects()
+    plot = go.Figure()
+    pairs = thinned(found.trials, _MOST)
+    ends = rounded([*(p.mean for p in pairs), *(p.observed for p in pairs)])
+    known = [end for end in ends if end is not None]
+    line = [min(known), max(known)]
+    plot.add_scatter(
+        x=line,
+        y=line,
+        mode="lines",
+        line={"color": GREY, "dash": "dot"},
+        name="as expected",
+        hoverinfo="skip",
+    )
+    for inside, colour in ((True, BLUE), (False, VERMILION)):
+        some = [p for p in pairs if (abs(p.observed - p.mean) <= 1.96 * p.deviation) == inside]
+        plot.add_scatter(
+            x=rounded([p.mean for p in some]),
+            y=rounded([p.observed for p in some]),
+            error_x={
+                "type": "data",
+                "array": rounded([p.deviation for p in some], 3),
+                "thickness": 1,
+                "width": 0,
+            },
+            mode="markers",
+            marker={"color": colour, "size": 7, "symbol": "circle" if inside else "x"},
+            name="within 95%" if inside else "outside",
+            hovertext=[
+                f"expected {p.mean:.4g} ± {p.deviation:.2g}<br>{hover(p.trial)}" for p in some
+            ],
+            hoverinfo="text",
+            visible=bool(some),
+        )
+    name = short(objective.name, 40)
+    laid_out(
+        plot,
+        xaxis={"title": {"text": f"expected {name}"}},
+        yaxis={"title": {"text": f"observed {name}"}},
+    )
+    covered = " and ".join(
+        f"{c.share:.0%} in the {c.level:.0%} interval ({c.low:.0%} to {c.high:.0%})"
+        for c in found.coverages
+    )
+    finding = f"Of {len(found.trials)} trials, {covered}."
+    return Figure("llmbo-calibration", "Expected and observed", CAPTION, finding, plot)

@@ -1,0 +1,40 @@
+"""Which figures a study has data for, in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optuna_llmbo.figures.best_so_far import best_so_far
+from optuna_llmbo.figures.calibration import calibration
+from optuna_llmbo.figures.figure import Figure
+from optuna_llmbo.figures.figure import graph_objects
+from optuna_llmbo.figures.importance import importance
+from optuna_llmbo.figures.landscape import landscape
+from optuna_llmbo.figures.proxy import proxy
+from optuna_llmbo.figures.slices import slices
+from optuna_llmbo.figures.upcoming import upcoming
+from optuna_llmbo.insight import Insight
+
+
+_FIGURES: tuple[Callable[[Insight], Figure | None], ...] = (
+    best_so_far,
+    upcoming,
+    slices,
+    landscape,
+    calibration,
+    importance,
+    proxy,
+)
+
+
+def draw(insight: Insight) -> list[Figure]:
+    """The figures that there is something to show in.
+
+    Args:
+        insight: of `insight.examine`.
+
+    Raises:
+        InputError: if plotly is not installed.
+    """
+    graph_objects()
+    return [figure for make in _FIGURES if (figure := make(insight)) is not None]

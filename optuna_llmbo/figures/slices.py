@@ -1,0 +1,150 @@
+"""What the model says of each hyperparameter: small multiples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from optuna_llmbo.figures.figure import axis_title
+from optuna_llmbo.figures.figure import BAND
+from optuna_llmbo.figures.figure import BLUE
+from optuna_llmbo.figures.figure import by_state
+from optuna_llmbo.figures.figure import Figure
+from optuna_llmbo.figures.figure import graph_objects
+from optuna_llmbo.figures.figure import GREY
+from optuna_llmbo.figures.figure import laid_out
+from optuna_llmbo.figures.figure import rounded
+from optuna_llmbo.figures.figure import short
+from optuna_llmbo.figures.figure import SYMBOLS
+from optuna_llmbo.figures.figure import thinned
+from optuna_llmbo.figures.figure import value_range
+from optuna_llmbo.insight import Insight
+from optuna_llmbo.insight.slices import Slice
+
+
+CAPTION = (
+    "One hyperparameter a panel, the others held at the recommended configuration (dotted "
+    "line): what the model expects, and the central 95% interval. Marks are trials; their "
+    "other hyperparameters differ, so they need not lie in the band, and those far off are "
+    "cut off. Alarming: the best at an end of a range, which is then too narrow, or a band as "
+    "high as the panel, as then little is known."
+)
+_COLUMNS = 2
+_MOST_PANELS = 12
+_PANEL = 170
+"""Pixels of height a row."""
+_BELOW = 52
+_MOST_CHOICES = 20
+
+
+def slices(insight: Insight) -> Figure | None:
+    """None if the model could not be asked."""
+    found, objective = insight.slices, insight.objective
+    if found is None or not found.slices or objective is None:
+        return None
+    graph_objects()
+    from plotly.subplots import make_subplots
+
+    panels = found.slices[:_MOST_PANELS]
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    height = rows * (_PANEL + _BELOW) + 20
+    plot = make_subplots(
+        rows,
+        columns,
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        vertical_spacing=_BELOW / height if rows > 1 else 0,
+    )
+    most = max(10, 400 // len(panels))
+    seen: set[str] = set()
+    for i, panel in enumerate(panels):
+        where = {"row": i // columns + 1, "col": i % columns + 1}
+        _draw(plot, panel, where, most, seen)
+        plot.update_xaxes(title_text=short(panel.name, 28), **_axis(panel), **where)
+    plot.update_yaxes(title_text=axis_title(objective), row=(rows + 1) // 2, col=1)
+    ends = [end for panel in panels for end in (*panel.low, *panel.high)]
+    values = [t.value for t in insight.trials if t.state == "complete"]
+    plot.update_yaxes(range=value_range(values, ends))
+    laid_out(plot, height=height, showlegend=True)
+    left = len(found.slices) - len(panels)
+    finding = f"Recommended: trial {found.number}." + (
+        f" {left} more hyperparameters are not drawn." if left else ""
+    )
+    return Figure("llmbo-slices", "Each hyperparameter alone", CAPTION, finding, plot)
+
+
+def _axis(panel: Slice) -> dict[str, Any]:
+    if panel.kind == "choice":
+        return {"type": "category"}
+    if not panel.log:
+        return {}
+    is_narrow = panel.values[-1] < 10 * panel.values[0]
+    return {"type": "log", "dtick": "D2" if is_narrow else 1, "exponentformat": "e"}
+
+
+def _draw(  # type: ignore[no-untyped-def]
+    plot, panel: Slice, where: dict[str, int], most: int, seen: set[str]
+) -> None:
+    choice = panel.kind == "choice"
+    chosen = range(min(len(panel.values), _MOST_CHOICES) if choice else len(panel.values))
+    xs: list[Any] = [_x(panel, panel.values[i]) for i in chosen]
+    ends = (panel.low, panel.mean, panel.high)
+    low, mean, high = (rounded([v[i] for i in chosen]) for v in ends)
+    if choice:
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": rounded([panel.high[i] - panel.mean[i] for i in chosen], 3),
+            "arrayminus": rounded([panel.mean[i] - panel.low[i] for i in chosen], 3),
+        }
+        looks: dict[str, Any] = {"mode": "markers", "error_y": bars}
+    else:
+        plot.add_scatter(
+            x=[*xs, *xs[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            fillcolor=BAND,
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            **_legend("95% interval", seen),
+            **where,
+        )
+        looks = {"mode": "lines"}
+    plot.add_scatter(
+        x=xs,
+        y=mean,
+        line={"color": BLUE, "width": 2},
+        marker={"color": BLUE, "symbol": "line-ew-open", "size": 14},
+        **looks,
+        **_legend("expected", seen),
+        **where,
+    )
+    finished = [t for t in panel.trials if t.state in ("complete", "infeasible")]
+    for state, trials in by_state(thinned(finished, most)).items():
+        colour, symbol = SYMBOLS[state]
+        plot.add_scatter(
+            x=[_x(panel, t.params[panel.name]) for t in trials],
+            y=rounded([t.value for t in trials]),
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.6},
+            customdata=[t.number for t in trials],
+            hovertemplate="trial %{customdata}: %{x}, %{y}<extra></extra>",
+            **_legend(state, seen),
+            **where,
+        )
+    held = _x(panel, panel.held)
+    place = xs.index(held) if choice and held in xs else held
+    plot.add_vline(x=place, line={"color": GREY, "dash": "dot"}, **where)
+
+
+def _x(panel: Slice, value: Any) -> Any:
+    return short(value, 12) if panel.kind == "choice" else rounded([value], 5)[0]
+
+
+def _legend(name: str, seen: set[str]) -> dict[str, Any]:
+    """An entry the first time, none later."""
+    first = name not in seen
+    seen.add(name)
+    return {"name": name, "legendgroup": name, "showlegend": first}

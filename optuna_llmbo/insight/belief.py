@@ -1,0 +1,103 @@
+"""The fitted model, asked in the objective's own units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import torch
+from torch import Tensor
+
+from optuna_llmbo.candidates import candidate_pool
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.suggest import Judge
+from optuna_llmbo.suggest import Prediction
+from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.torch_state import one_thread
+
+
+_PLACES = (0.0, -1.96, 1.96)
+"""Standard scores of the mean and of the ends of the central 95% interval."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """A model of one objective, fitted to all trials."""
+
+    judge: Judge
+    kernel: KernelName
+    """The one that could be fitted."""
+    sign: float
+    """-1 where the study minimizes."""
+
+    @property
+    def asked(self) -> Suggestion:
+        """What is known of the study."""
+        return self.judge.suggestion
+
+    def predictions(self, cube: np.ndarray) -> np.ndarray:
+        """Mean, low and high end of the central 95% interval at m points, (m, 3) float64."""
+        mean, one, other = self.sign * self.judge.quantiles(cube, _PLACES)[..., 0]
+        return np.column_stack([mean, np.minimum(one, other), np.maximum(one, other)])
+
+    def prediction(self, point: np.ndarray) -> Prediction:
+        """Of one point, (n names,)."""
+        return Prediction(*map(float, self.predictions(point[None])[0]))
+
+    def covariance(self, cube: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+        """The process's prior covariance between whole runs at points, (m, q) float64.
+
+        Args:
+            cube: (m, n names).
+            other: (q, n names); None: the same points.
+        """
+        kernel = self.judge.surrogates.parts[0].model.covar_module
+        left = self.judge.features(cube)
+        right = left if other is None else self.judge.features(other)
+        with torch.no_grad(), one_thread():
+            return np.asarray(kernel(left, right).to_dense().numpy())
+
+    def correlation(self, cube: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """How alike the process takes points to be: 1 for the same, (m, q)."""
+        own, others = (np.diag(self.covariance(points)) for points in (cube, other))
+        return self.covariance(cube, other) / np.sqrt(np.outer(own, others))
+
+    def recommended(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """The complete trial of which the model expects most: see `LLMBOSampler.recommend`."""
+        space = self.asked.space
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        tried = [(t, c) for t in complete if (c := space.restrict(t.params)) is not None]
+        if not tried:
+            return None
+        means = self.sign * self.predictions(space.to_unit([c for _, c in tried]))[:, 0]
+        return tried[int(means.argmax())][0]
+
+    def sample(self, n: int) -> np.ndarray:
+        """At most n configurations from all over the space, tried or not, (m, n names)."""
+        rng = np.random.default_rng(self.asked.seed)
+        nothing = np.zeros((0, len(self.asked.space.names)))
+        pool = candidate_pool(self.asked.region, frozenset(), nothing, n=n, rng=rng)
+        return pool[np.sort(rng.permutation(len(pool))[:n])]
+
+    @cached_property
+    def views(self) -> dict[str, range]:
+        """The columns of the model's input by view; those that it has."""
+        numeric = self.asked.numeric_view
+        text = self.judge.surrogates.parts[0].text_view
+        p = numeric.width
+        own = p - len(numeric.derived_names)
+        if self.kernel == "text":
+            parts = {}
+        else:
+            parts = {"hyperparameters": range(own), "derived": range(own, p)}
+        parts["text"] = range(p, p + (text.width if text is not None else 0))
+        return {name: columns for name, columns in parts.items() if len(columns)}
+
+    def mean_at(self, features: Tensor) -> np.ndarray:
+        """The posterior mean on the model's own scale, (m,), larger is better."""
+        with torch.no_grad(), one_thread():
+            posterior = self.judge.surrogates.model.posterior(features)
+        return np.asarray(posterior.mean[:, 0].numpy())

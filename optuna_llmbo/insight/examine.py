@@ -1,0 +1,163 @@
+"""All that can be said of a study, each part or the reason why it is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import os
+from pathlib import Path
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo import compat
+from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.insight.belief import Belief
+from optuna_llmbo.insight.calibration import Calibration
+from optuna_llmbo.insight.calibration import calibration_of
+from optuna_llmbo.insight.embedding import EmbeddingMap
+from optuna_llmbo.insight.embedding import map_of
+from optuna_llmbo.insight.importance import Importance
+from optuna_llmbo.insight.importance import importance_of
+from optuna_llmbo.insight.progress import Progress
+from optuna_llmbo.insight.progress import progress_of
+from optuna_llmbo.insight.slices import Slices
+from optuna_llmbo.insight.slices import slices_of
+from optuna_llmbo.insight.tried import Objective
+from optuna_llmbo.insight.tried import objective_of
+from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.insight.tried import tried_of
+from optuna_llmbo.insight.upcoming import Next
+from optuna_llmbo.insight.upcoming import next_of
+from optuna_llmbo.lora.proxy_check import ProxyCheck
+from optuna_llmbo.lora.proxy_check import read_check
+from optuna_llmbo.lora.run import default_trial
+from optuna_llmbo.sampler import LLMBOSampler
+from optuna_llmbo.structure import informative
+from optuna_llmbo.suggest import Reader
+from optuna_llmbo.suggest import Suggestion
+
+
+FEWEST = 3
+"""Observed trials from which on the model is asked."""
+
+_NO_PROGRESS = "best so far: no trial is complete, feasible and of a finite value."
+_NO_CALIBRATION = (
+    "calibration: no complete trial says what was expected of it; those that LLMBOSampler's model "
+    "chooses do, with provenance=True."
+)
+_NO_IMPORTANCE = "importance: there are too few observed trials to compare models."
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What a study and the model of it say. A part is None where there is nothing to say."""
+
+    study: str
+    """The study's name."""
+    objective: Objective | None
+    """None for several objectives."""
+    trials: tuple[Tried, ...]
+    """Those that have begun, by number."""
+    progress: Progress | None = None
+    calibration: Calibration | None = None
+    map: EmbeddingMap | None = None
+    slices: Slices | None = None
+    importance: Importance | None = None
+    proxy: ProxyCheck | None = None
+    next: Next | None = None
+    reasons: tuple[str, ...] = ()
+    """Why parts are missing, a sentence each."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The parts that need the fitted model."""
+
+    map: EmbeddingMap | None = None
+    slices: Slices | None = None
+    importance: Importance | None = None
+    next: Next | None = None
+
+
+def examine(
+    study: Study,
+    sampler: LLMBOSampler | None = None,
+    *,
+    proxy_check: str | os.PathLike[str] | None = None,
+) -> Insight:
+    """What there is to see in a study, run by whatever sampler.
+
+    Args:
+        study: with one objective, or there is next to nothing to say.
+        sampler: whose model is asked. Default None: `LLMBOSampler(seed=0, provenance=False)`.
+        proxy_check: the folder that `optuna-llmbo proxy-check` has written, or the
+            `proxy-check.json` in it. Default None: nothing is said of the proxy.
+
+    Raises:
+        InputError: if there is no proxy check where it was said to be.
+    """
+    if sampler is None:
+        sampler = LLMBOSampler(seed=0, provenance=False)
+    proxy = None if proxy_check is None else read_check(Path(proxy_check))
+    if len(study.directions) > 1:
+        reason = f"the study has {len(study.directions)} objectives: these parts are for one."
+        return Insight(study.study_name, None, (), proxy=proxy, reasons=(reason,))
+    found = compat.all_trials(study)
+    trials = tuple(tried_of(t) for t in found if t.state != TrialState.WAITING)
+    objective = objective_of(study)
+    default = default_trial(study)
+    progress = progress_of(trials, objective, None if default is None else default.number)
+    calibration = calibration_of(found)
+    model, why_not = _ask(study, sampler, found, trials, progress, objective)
+    reasons = [
+        _NO_PROGRESS if progress is None else None,
+        _NO_CALIBRATION if calibration is None else None,
+        why_not,
+        _NO_IMPORTANCE if why_not is None and model.importance is None else None,
+    ]
+    return Insight(
+        study=study.study_name,
+        objective=objective,
+        trials=trials,
+        progress=progress,
+        calibration=calibration,
+        proxy=proxy,
+        **vars(model),
+        reasons=tuple(reason for reason in reasons if reason is not None),
+    )
+
+
+def _ask(
+    study: Study,
+    sampler: LLMBOSampler,
+    found: list[FrozenTrial],
+    trials: tuple[Tried, ...],
+    progress: Progress | None,
+    objective: Objective,
+) -> tuple[_Model, str | None]:
+    """The parts that need the model, or why there are none."""
+    n = len(informative(found))
+    if n < FEWEST:
+        return _Model(), f"the model is asked from {FEWEST} observed trials on; there are {n}."
+    best = progress.best[-1] if progress is not None else None
+    n_missing = sampler.n_startup_trials - n
+
+    def question(asked: Suggestion, kernel: KernelName, read: Reader | None) -> _Model:
+        judge, candidates = asked.consider(kernel, read)
+        belief = Belief(judge, kernel, objective.sign)
+        upcoming = next_of(belief, candidates, trials, best, objective, n_missing)
+        recommended = belief.recommended(found)
+        return _Model(
+            map=map_of(belief, trials, upcoming.points, None if best is None else best.number),
+            slices=None if recommended is None else slices_of(belief, trials, recommended),
+            importance=importance_of(belief),
+            next=upcoming,
+        )
+
+    try:
+        return sampler.ask(study, question), None
+    except (InputError, SurrogateFitError) as error:
+        return _Model(), f"the model cannot be asked: {error}"

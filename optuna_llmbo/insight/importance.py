@@ -1,0 +1,98 @@
+"""How much the model goes by the numbers, by what knowledge derives of them, and by the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.insight.belief import Belief
+
+
+N_PREFIXES = 6
+N_SAMPLED = 256
+FEWEST = 4
+"""Observed trials of the shortest prefix."""
+_N_PERMUTATIONS = 8
+_NOTHING = 1e-12
+"""Variance of a mean that is the same everywhere, on a scale of 1."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Of the views, over the study."""
+
+    n_trials: tuple[int, ...]
+    """How many observed trials, in order, the model was fitted to."""
+    shares: Mapping[str, tuple[float, ...]]
+    """Of each view ("hyperparameters", "derived", "text"; those that the model has) at each of
+    them: 0 if the posterior mean does not depend on it, 1 if it depends on nothing else."""
+
+
+def importance_of(belief: Belief) -> Importance | None:
+    """Refit to the first trials, to more of them, to all; permute one view at a time.
+
+    With f the posterior mean, Z a sample of configurations from all over the space and Z' the same
+    with one view's columns exchanged between configurations, E[(f(Z) - f(Z'))^2] / (2 Var f(Z)):
+    Jansen's estimator of the total Sobol index (Jansen 1999, Computer Physics Communications 117).
+
+    Its limits: the views are functions of each other, so that a permuted one contradicts the
+    others. The model is asked where no configuration lies, shares need not add up to 1 and may
+    exceed it, and what two views say alike is shared out among them by the fit.
+
+    Returns:
+        None if there are too few trials.
+    """
+    n = belief.asked.history.n_observed
+    if n < FEWEST:
+        return None
+    cube = belief.sample(N_SAMPLED)
+    sizes = sorted({round(size) for size in np.linspace(FEWEST, n, N_PREFIXES)})
+    found = {}
+    for size in sizes:
+        fitted = belief if size == n else _fitted_to(belief, size, cube)
+        if fitted is not None:
+            found[size] = view_shares(fitted, cube)
+    names = {name: None for shares in found.values() for name in shares}
+    return Importance(
+        tuple(found),
+        {name: tuple(shares.get(name, 0.0) for shares in found.values()) for name in names},
+    )
+
+
+def _fitted_to(belief: Belief, size: int, cube: np.ndarray) -> Belief | None:
+    """The same model of the first trials alone; None if it cannot be fitted to them."""
+    asked = replace(belief.asked, history=belief.asked.history.first(size))
+    try:
+        return replace(belief, judge=asked.judge(belief.kernel, belief.judge.read, cube))
+    except SurrogateFitError:
+        return None
+
+
+def view_shares(belief: Belief, cube: np.ndarray) -> dict[str, float]:
+    """The share of each view in one model's posterior mean: see `importance_of`.
+
+    Args:
+        belief: the fitted model.
+        cube: (m, n names) the sample.
+    """
+    features = belief.judge.features(cube)
+    mean = belief.mean_at(features)
+    variance = float(mean.var())
+    if variance < _NOTHING:
+        return dict.fromkeys(belief.views, 0.0)
+    rng = np.random.default_rng(belief.asked.seed)
+    orders = [torch.from_numpy(rng.permutation(len(cube))) for _ in range(_N_PERMUTATIONS)]
+    shares = {}
+    for name, columns in belief.views.items():
+        changes = []
+        for order in orders:
+            permuted = features.clone()
+            permuted[:, list(columns)] = features[order][:, list(columns)]
+            changes.append(float(np.square(belief.mean_at(permuted) - mean).mean()))
+        shares[name] = float(np.mean(changes)) / (2 * variance)
+    return shares

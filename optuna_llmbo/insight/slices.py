@@ -1,0 +1,124 @@
+"""What the model says of each hyperparameter, the others held at the recommended values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+from typing import Any
+from typing import Literal
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial
+
+from optuna_llmbo.axis import Axis
+from optuna_llmbo.insight.belief import Belief
+from optuna_llmbo.insight.tried import Tried
+
+
+N_PLACES = 33
+"""Along a parameter with more values than these."""
+
+Kind = Literal["float", "int", "choice"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One hyperparameter."""
+
+    name: str
+    kind: Kind
+    log: bool
+    """Whether its axis is logarithmic."""
+    values: tuple[Any, ...]
+    """m of its values, in order."""
+    mean: tuple[float, ...]
+    """What the model expects at each, in the objective's units."""
+    low: tuple[float, ...]
+    """Lower end of the central 95% interval of the noise-free value."""
+    high: tuple[float, ...]
+    """Its upper end."""
+    held: Any
+    """The recommended configuration's own value."""
+    trials: tuple[Tried, ...]
+    """Those that have the parameter and a finite value; their other parameters differ."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """All hyperparameters of the recommended configuration, in the order of their names."""
+
+    number: int
+    """Of the recommended trial."""
+    params: Mapping[str, Any]
+    """Its parameters, where the others are held."""
+    slices: tuple[Slice, ...]
+
+
+def slices_of(belief: Belief, trials: Sequence[Tried], recommended: FrozenTrial) -> Slices:
+    """Along each parameter that the recommended trial has and that leaves a choice.
+
+    Where a value leads to another branch of the objective, that branch's parameters are in the
+    middle of their ranges, and those of the left branch are absent.
+
+    Args:
+        belief: the fitted model.
+        trials: shown as points.
+        recommended: of `Belief.recommended`.
+    """
+    held = belief.asked.space.restrict(recommended.params)
+    assert held is not None
+    found = tuple(_slice(belief, trials, dict(held), name) for name in sorted(held))
+    return Slices(recommended.number, dict(held), found)
+
+
+def _slice(belief: Belief, trials: Sequence[Tried], held: dict[str, Any], name: str) -> Slice:
+    space = belief.asked.space
+    axis = space.axis(name)
+    places = _places(axis)
+    (point,) = space.to_unit([held])
+    cube = np.tile(np.where(np.isnan(point), 0.5, point), (len(places), 1))
+    cube[:, space.names.index(name)] = places
+    cube = _as_the_branch_says(belief, cube, point)
+    mean, low, high = belief.predictions(cube).T
+    distribution = axis.distribution
+    return Slice(
+        name=name,
+        kind=_kind(axis),
+        log=bool(getattr(distribution, "log", False)),
+        values=tuple(axis.from_unit(float(place)) for place in places),
+        mean=tuple(map(float, mean)),
+        low=tuple(map(float, low)),
+        high=tuple(map(float, high)),
+        held=held[name],
+        trials=tuple(
+            t
+            for t in trials
+            if name in t.params and t.value is not None and math.isfinite(t.value)
+        ),
+    )
+
+
+def _as_the_branch_says(belief: Belief, cube: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Points with the parameters that their values lead to; those that agree with the held point
+    on what is there keep its very place."""
+    if not belief.asked.space.groups:
+        return cube
+    spread = belief.asked.region.spread(cube)
+    same = (np.isnan(spread) == np.isnan(point)).all(axis=1)
+    return np.where(same[:, None] & np.isnan(point), np.nan, spread)
+
+
+def _places(axis: Axis) -> np.ndarray:
+    if axis.n_values <= N_PLACES:
+        return axis.places()
+    return np.unique(axis.snap(np.linspace(0.0, 1.0, N_PLACES)))
+
+
+def _kind(axis: Axis) -> Kind:
+    if isinstance(axis.distribution, CategoricalDistribution):
+        return "choice"
+    return "int" if isinstance(axis.distribution, IntDistribution) else "float"
