@@ -8,7 +8,7 @@ from optuna_llmbo.figures.figure import by_state
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
-from optuna_llmbo.figures.figure import hover
+from optuna_llmbo.figures.figure import hovering
 from optuna_llmbo.figures.figure import laid_out
 from optuna_llmbo.figures.figure import rounded
 from optuna_llmbo.figures.figure import SYMBOLS
@@ -24,7 +24,7 @@ CAPTION = (
     "values far off may be cut off. Alarming: no step for half of the trials, many failed or "
     "infeasible trials, or a line that never leaves the default."
 )
-_MOST = 250
+_MOST = 200
 
 
 def best_so_far(insight: Insight) -> Figure | None:
@@ -49,8 +49,7 @@ def best_so_far(insight: Insight) -> Figure | None:
                 name=f"{state} ({progress.counts[state]})",
                 legendgroup=state,
                 showlegend=bool(some) and (has_value or all(t.value is None for t in trials)),
-                hovertext=[hover(t) for t in some],
-                hoverinfo="text",
+                **hovering(some),
                 visible=bool(some),
                 cliponaxis=False,
             )

@@ -6,7 +6,7 @@ from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
-from optuna_llmbo.figures.figure import hover
+from optuna_llmbo.figures.figure import hovering
 from optuna_llmbo.figures.figure import laid_out
 from optuna_llmbo.figures.figure import rounded
 from optuna_llmbo.figures.figure import short
@@ -21,7 +21,7 @@ CAPTION = (
     "share outside its range in brackets, which a calibrated model leaves one time in twenty, "
     "or marks that all lie on one side. A noisy objective lowers the shares."
 )
-_MOST = 200
+_MOST = 150
 
 
 def calibration(insight: Insight) -> Figure | None:
@@ -57,10 +57,7 @@ def calibration(insight: Insight) -> Figure | None:
             mode="markers",
             marker={"color": colour, "size": 7, "symbol": "circle" if inside else "x"},
             name="within 95%" if inside else "outside",
-            hovertext=[
-                f"expected {p.mean:.4g} ± {p.deviation:.2g}<br>{hover(p.trial)}" for p in some
-            ],
-            hoverinfo="text",
+            **hovering([p.trial for p in some], "expected %{x} ± %{error_x.array}"),
             visible=bool(some),
         )
     name = short(objective.name, 40)

@@ -45,7 +45,7 @@ SYMBOLS: Mapping[State, tuple[str, str]] = {
 }
 """Colour and marker of each state."""
 
-_WRAP = 66
+_WRAP = 72
 """Characters a line of a caption in the plot: 360 pixels of small print."""
 _LINE = 13
 """Pixels a line of it."""
@@ -75,7 +75,7 @@ class Figure:
         nothing else does, such as the dashboard."""
         plot = graph_objects().Figure(self.plot)
         left, bottom, top = plot.layout.margin.l, plot.layout.margin.b, plot.layout.margin.t
-        lines = [f"<b>{line}</b>" for line in textwrap.wrap(self.finding, _WRAP)]
+        lines = [f"<b>{line}</b>" for line in textwrap.wrap(self.finding, _WRAP - 6)]
         lines += textwrap.wrap(self.caption, _WRAP)
         below = _LINE * len(lines) + 10
         plot.update_layout(
@@ -115,19 +115,27 @@ def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
     """The plot, changed in place, with what all figures have in common."""
     plot.update_layout(
         {
-            "template": {},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 62, "r": 14, "t": 34, "b": 48},
-            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "margin": {"l": 62, "r": 14, "t": 44, "b": 46},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1,
+                "yanchor": "bottom",
+                "font": {"size": 10},
+                "bgcolor": "rgba(0,0,0,0)",
+            },
             "font": {"size": 11},
             "hoverlabel": {"align": "left", "font": {"size": 11}},
             **layout,
         }
     )
-    lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": GREY, "automargin": False}
-    plot.update_xaxes(**lines, title_standoff=6)
-    plot.update_yaxes(**lines, title_standoff=6)
+    plot.layout.template = graph_objects().layout.Template()  # plotly's own is 7 kB
+    lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": GREY, "showline": True}
+    titles = {"title_standoff": 6, "title_font": {"size": 11}}
+    plot.update_xaxes(**lines, **titles)
+    plot.update_yaxes(**lines, **titles)
     return plot
 
 
@@ -164,15 +172,35 @@ def short(value: Any, most: int = 20) -> str:
     """A parameter's value in a few characters, safe to show as HTML."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = text if len(text) <= most else text[: most - 1] + "…"
+    text = text.replace("%{", "% {")  # which plotly's templates would fill in
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def hover(trial: Tried) -> str:
-    """A trial's number, state, value and parameters, a line each."""
-    lines = [f"trial {trial.number}, {trial.state}" + (f" ({trial.path})" if trial.path else "")]
-    if trial.value is not None:
-        lines.append(f"value {trial.value:.4g}")
-    return "<br>".join([*lines, params_text(trial.params)])
+def hovering(trials: Sequence[Tried], *more: str) -> dict[str, Any]:
+    """A trace's arguments: each trial's number, state, value and parameters, a line each.
+
+    Args:
+        trials: the trace's points.
+        more: lines of plotly's templates that come before the parameters.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    shown = names[:_PARAMS_SHOWN]
+    lines = ["trial %{customdata[0]}", "value %{customdata[1]}", *more]
+    lines += [f"{short(name, 30)}: %{{customdata[{i + 2}]}}" for i, name in enumerate(shown)]
+    if len(names) > len(shown):
+        lines.append(f"and {len(names) - len(shown)} more")
+    return {
+        "customdata": [[_heading(t), short(t.value), *_values(t, shown)] for t in trials],
+        "hovertemplate": "<br>".join(lines) + "<extra></extra>",
+    }
+
+
+def _heading(trial: Tried) -> str:
+    return f"{trial.number}, {trial.state}" + (f" ({trial.path})" if trial.path else "")
+
+
+def _values(trial: Tried, names: Sequence[str]) -> list[str]:
+    return [short(trial.params[name], 12) if name in trial.params else "-" for name in names]
 
 
 def params_text(params: Mapping[str, Any]) -> str:

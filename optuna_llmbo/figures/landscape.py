@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import by_state
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
-from optuna_llmbo.figures.figure import hover
+from optuna_llmbo.figures.figure import hovering
 from optuna_llmbo.figures.figure import laid_out
+from optuna_llmbo.figures.figure import ORANGE
 from optuna_llmbo.figures.figure import rounded
 from optuna_llmbo.figures.figure import short
 from optuna_llmbo.figures.figure import SYMBOLS
@@ -26,6 +31,9 @@ CAPTION = (
     "all trials in one corner while other places look as good, or a star among much worse "
     "colours."
 )
+_COLOURS = [[0.0, BLUE], [0.5, "#a6a6a6"], [1.0, ORANGE]]
+"""From the worst to the best: none of them is lost on a light or a dark ground."""
+_COLOUR = "%{marker.color}"
 _MOST = 120
 
 
@@ -35,17 +43,16 @@ def landscape(insight: Insight) -> Figure | None:
     if found is None or objective is None:
         return None
     plot = graph_objects().Figure()
-    _add(plot, [("", p) for p in found.candidates], name="untried", size=4, opacity=0.55)
+    _add(plot, found.candidates, name="untried", size=4, opacity=0.55, showlegend=False)
     shown = thinned(found.tried, _MOST)
     if found.best is not None and all(t.number != found.best for t, _ in shown):
         shown += [(t, place) for t, place in found.tried if t.number == found.best]
     for state in by_state([t for t, _ in shown]):
-        some = [(hover(t), place) for t, place in shown if t.state == state]
-        _add(plot, some, name=state, size=9, symbol=SYMBOLS[state][1], line=GREY)
-    best = [(hover(t), place) for t, place in shown if t.number == found.best]
-    _add(plot, best, name="best so far", size=16, symbol="star", line=VERMILION)
-    coming = [(f"next, rank {i + 1}", place) for i, place in enumerate(found.next)]
-    _add(plot, coming, name="next", size=11, symbol="diamond", line=VERMILION)
+        some = [(t, place) for t, place in shown if t.state == state]
+        _add_tried(plot, some, name=state, size=9, symbol=SYMBOLS[state][1], line=GREY)
+    _add(plot, found.next, name="next", size=11, symbol="diamond", line=VERMILION)
+    best = [(t, place) for t, place in shown if t.number == found.best]
+    _add_tried(plot, best, name="best so far", size=17, symbol="star", line=VERMILION)
     means = [p.mean for p in _places(found)]
     by = "numbers and text" if found.has_text else "numbers"
     finding = f"The two axes hold {found.share:.0%} of the variance. The distance is of {by}."
@@ -53,15 +60,19 @@ def landscape(insight: Insight) -> Figure | None:
         plot,
         xaxis={"title": {"text": "first axis, no unit"}, "showticklabels": False},
         yaxis={"title": {"text": "second axis, no unit"}, "showticklabels": False},
-        margin={"l": 30, "r": 14, "t": 34, "b": 40},
+        margin={"l": 30, "r": 14, "t": 44, "b": 34},
         coloraxis={
             "cmin": rounded([min(means)])[0],
             "cmax": rounded([max(means)])[0],
-            "colorscale": "Cividis",
+            "colorscale": _COLOURS,
             "reversescale": objective.sign < 0,
             "colorbar": {
-                "title": {"text": f"expected {short(objective.name, 30)}", "side": "right"},
-                "thickness": 10,
+                "title": {
+                    "text": f"expected {short(objective.name, 30)}",
+                    "side": "right",
+                    "font": {"size": 11},
+                },
+                "thickness": 8,
                 "tickformat": ".3~g",
             },
         },
@@ -74,33 +85,37 @@ def _places(found: EmbeddingMap) -> list[Place]:
     return [*found.candidates, *found.next, *(place for _, place in tried)]
 
 
-def _add(  # type: ignore[no-untyped-def]
-    plot,
-    places: list[tuple[str, Place]],
+def _add_tried(plot: Any, pairs: Sequence[tuple[Tried, Place]], **looks: Any) -> None:
+    if pairs:
+        more = hovering([t for t, _ in pairs], f"expected {_COLOUR}")
+        _add(plot, [place for _, place in pairs], **looks, **more)
+
+
+def _add(
+    plot: Any,
+    places: Sequence[Place],
     *,
-    name: str,
     size: int,
     symbol: str = "circle",
     opacity: float = 1.0,
     line: str | None = None,
+    **more: Any,
 ) -> None:
     if not places:
         return
-    texts = [text for text, _ in places]
+    marker = {
+        "size": size,
+        "symbol": symbol,
+        "opacity": opacity,
+        "color": rounded([p.mean for p in places]),
+        "coloraxis": "coloraxis",
+        "line": {"width": 1 if line else 0, "color": line},
+    }
+    trace = {"hovertemplate": f"{more['name']}, expected {_COLOUR}<extra></extra>", **more}
     plot.add_scatter(
-        x=rounded([p.x for _, p in places], 3),
-        y=rounded([p.y for _, p in places], 3),
+        x=rounded([p.x for p in places], 3),
+        y=rounded([p.y for p in places], 3),
         mode="markers",
-        name=name,
-        marker={
-            "size": size,
-            "symbol": symbol,
-            "opacity": opacity,
-            "color": rounded([p.mean for _, p in places]),
-            "coloraxis": "coloraxis",
-            "line": {"width": 1 if line else 0, "color": line},
-        },
-        hovertext=texts if any(texts) else None,
-        hovertemplate=("%{hovertext}<br>" if any(texts) else "")
-        + "expected %{marker.color}<extra></extra>",
+        marker=marker,
+        **trace,
     )

@@ -52,11 +52,15 @@ def slices(insight: Insight) -> Figure | None:
     plot = make_subplots(
         rows,
         columns,
+        specs=[
+            [{} if row * columns + column < len(panels) else None for column in range(columns)]
+            for row in range(rows)
+        ],
         shared_yaxes=True,
-        horizontal_spacing=0.06,
+        horizontal_spacing=0.08,
         vertical_spacing=_BELOW / height if rows > 1 else 0,
     )
-    most = max(10, 400 // len(panels))
+    most = max(10, 300 // len(panels))
     seen: set[str] = set()
     for i, panel in enumerate(panels):
         where = {"row": i // columns + 1, "col": i % columns + 1}

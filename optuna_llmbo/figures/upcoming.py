@@ -6,7 +6,6 @@ import textwrap
 
 import numpy as np
 
-from optuna_llmbo.figures.figure import axis_title
 from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
@@ -40,7 +39,7 @@ def upcoming(insight: Insight) -> Figure | None:
     from plotly.subplots import make_subplots
 
     candidates = [found.chosen, *found.runners_up]
-    names = ["next", *(f"{i + 2}." for i in range(len(found.runners_up)))]
+    names = ["next", *(str(i + 2) for i in range(len(found.runners_up)))]
     texts = [params_text(c.params) for c in candidates]
     plot = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
     expected = [c.expected for c in candidates]
@@ -81,8 +80,10 @@ def upcoming(insight: Insight) -> Figure | None:
                 col=1,
             )
     laid_out(plot, barmode="relative")
-    plot.update_yaxes(title_text="<br>".join(textwrap.wrap(axis_title(objective), 24)), row=1)
-    plot.update_yaxes(title_text="log score against<br>the mean", row=2)
+    title = textwrap.wrap(short(objective.name, 36), 18)
+    plot.update_yaxes(title_text="<br>".join(title), row=1)
+    plot.update_yaxes(title_text="log score<br>(no unit)", row=2)
+    plot.update_xaxes(type="category")
     plot.update_xaxes(title_text="candidate, the best score first", row=2)
     chosen = ", ".join(f"{short(n, 30)} {short(v)}" for n, v in found.chosen.params.items())
     finding = f"Next: {chosen}. {found.text}"

@@ -95,4 +95,4 @@ def _coverage(pairs: Sequence[Expected], level: float) -> Coverage:
     n, places = len(pairs), stats.norm.ppf((1 + level) / 2)
     inside = sum(abs(p.observed - p.mean) <= places * p.deviation for p in pairs)
     low, high = stats.binom.interval(_LUCK, n, level)
-    return Coverage(level, inside / n, float(low) / n, float(high) / n)
+    return Coverage(level, float(inside) / n, float(low) / n, float(high) / n)

@@ -48,6 +48,7 @@ _NO_CALIBRATION = (
     "calibration: no complete trial says what was expected of it; those that LLMBOSampler's model "
     "chooses do, with provenance=True."
 )
+_NO_SLICES = "slices: no complete trial is left to recommend and to hold the others at."
 _NO_IMPORTANCE = "importance: there are too few observed trials to compare models."
 
 
@@ -116,6 +117,7 @@ def examine(
         _NO_PROGRESS if progress is None else None,
         _NO_CALIBRATION if calibration is None else None,
         why_not,
+        _NO_SLICES if why_not is None and model.slices is None else None,
         _NO_IMPORTANCE if why_not is None and model.importance is None else None,
     ]
     return Insight(

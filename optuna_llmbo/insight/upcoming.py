@@ -19,7 +19,7 @@ N_RUNNERS_UP = 4
 TERMS = ("improvement", "prior", "cost")
 _ALIKE = 0.9
 """Correlation from which on two candidates count as the same idea."""
-_LOOKED_AT = 256
+_LOOKED_AT = 512
 """Candidates among which runners-up are looked for."""
 _MANY = 10.0
 """Logarithm of a ratio that is not written out."""
@@ -152,8 +152,8 @@ def _near(belief: Belief, points: np.ndarray, trials: Sequence[Tried]) -> list[N
 def _expectation(chosen: Candidate, best: Tried | None, objective: Objective) -> str:
     expected = chosen.expected
     said = (
-        f"The model expects a value of {expected.mean:.4g} ({objective.name}; 95% between "
-        f"{expected.low:.4g} and {expected.high:.4g})"
+        f"The model expects {expected.mean:.4g} for {objective.name}, with 95% between "
+        f"{expected.low:.4g} and {expected.high:.4g}"
     )
     if best is None:
         return f"{said}."
