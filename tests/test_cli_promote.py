@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from typer.testing import Result
 
 from optuna_llmbo import cli
+from optuna_llmbo.lora.proxy_check import read_check
 from tests.lora.conftest import rows
 
 
@@ -53,6 +54,7 @@ def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path)
     assert [one["examples"] for one in summary["fractions"]] == [9, 24]
     quiet = run("proxy-check", "--quiet", **check)
     assert quiet.stdout.strip() == (tmp_path / "check" / "proxy-check.md").read_text().strip()
+    assert read_check(tmp_path / "check").losses.shape == (3, 4)
 
     tuned = run("tune", **about, proxy=0.5, trials=3, storage=url, sampler="random")
     assert tuned.exit_code == 0, tuned.output

@@ -49,7 +49,7 @@ _WRAP = 72
 """Characters a line of a caption in the plot: 360 pixels of small print."""
 _LINE = 13
 """Pixels a line of it."""
-_TITLE = 22
+_TITLE = 26
 """Pixels of the title."""
 _PARAMS_SHOWN = 10
 _MARGIN = 0.08
@@ -69,11 +69,13 @@ class Figure:
     """What it shows of this study, in a sentence or two; may be empty."""
     plot: go.Figure
     """Without title and caption, on a transparent ground; the fonts' colour is left open."""
+    small: go.Figure | None = None
+    """What `alone` shows instead, where the plot is higher than a card of the dashboard."""
 
     def alone(self) -> go.Figure:
         """A copy that carries the title above it, and finding and caption beneath, for where
-        nothing else does, such as the dashboard."""
-        plot = graph_objects().Figure(self.plot)
+        nothing else does, such as a card of the dashboard, 450 pixels high."""
+        plot = graph_objects().Figure(self.plot if self.small is None else self.small)
         left, bottom, top = plot.layout.margin.l, plot.layout.margin.b, plot.layout.margin.t
         lines = [f"<b>{line}</b>" for line in textwrap.wrap(self.finding, _WRAP - 6)]
         lines += textwrap.wrap(self.caption, _WRAP)
@@ -83,8 +85,6 @@ class Figure:
             title_font={"size": 15},
             margin={"t": top + _TITLE, "b": bottom + below},
         )
-        if plot.layout.height is not None:
-            plot.layout.height += below + _TITLE
         plot.add_annotation(
             text="<br>".join(lines),
             font={"size": 10},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 from typing import Any
+from typing import TYPE_CHECKING
 
 from optuna_llmbo.figures.figure import axis_title
 from optuna_llmbo.figures.figure import BAND
@@ -22,6 +24,10 @@ from optuna_llmbo.insight import Insight
 from optuna_llmbo.insight.slices import Slice
 
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
 CAPTION = (
     "One hyperparameter a panel, the others held at the recommended configuration (dotted "
     "line): what the model expects, and the central 95% interval. Marks are trials; their "
@@ -31,9 +37,14 @@ CAPTION = (
 )
 _COLUMNS = 2
 _MOST_PANELS = 12
-_PANEL = 170
-"""Pixels of height a row."""
+_COLUMNS_IN_SMALL = 3
+_MOST_IN_SMALL = 6
+_ROW = 222
+"""Pixels of height a row of panels."""
 _BELOW = 52
+"""Of these, between one row and the next."""
+_SPACING = 0.32
+"""Between rows where there is no height, as a share of it."""
 _MOST_CHOICES = 20
 
 
@@ -42,13 +53,33 @@ def slices(insight: Insight) -> Figure | None:
     found, objective = insight.slices, insight.objective
     if found is None or not found.slices or objective is None:
         return None
+    panels = found.slices[:_MOST_PANELS]
+    by_effect = sorted(found.slices, key=_effect, reverse=True)
+    rows = math.ceil(len(panels) / _COLUMNS)
+    plot = _multiples(insight, panels, _COLUMNS, height=rows * _ROW + 20)
+    small = _multiples(insight, by_effect[:_MOST_IN_SMALL], _COLUMNS_IN_SMALL, height=None)
+    largest = ", ".join(short(one.name, 30) for one in by_effect[:3])
+    left = len(found.slices) - len(panels)
+    finding = (
+        f"Recommended: trial {found.number}. The model sees the largest differences along "
+        f"{largest}." + (f" {left} more hyperparameters are not drawn." if left else "")
+    )
+    return Figure("llmbo-slices", "Each hyperparameter alone", CAPTION, finding, plot, small)
+
+
+def _effect(one: Slice) -> float:
+    return max(one.mean) - min(one.mean)
+
+
+def _multiples(
+    insight: Insight, panels: Sequence[Slice], columns: int, *, height: int | None
+) -> go.Figure:
+    """A panel a slice. Without a height it is that of a card of the dashboard."""
     graph_objects()
     from plotly.subplots import make_subplots
 
-    panels = found.slices[:_MOST_PANELS]
-    columns = min(_COLUMNS, len(panels))
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    height = rows * (_PANEL + _BELOW) + 20
     plot = make_subplots(
         rows,
         columns,
@@ -58,7 +89,7 @@ def slices(insight: Insight) -> Figure | None:
         ],
         shared_yaxes=True,
         horizontal_spacing=0.08,
-        vertical_spacing=_BELOW / height if rows > 1 else 0,
+        vertical_spacing=(_BELOW / height if height else _SPACING) if rows > 1 else 0,
     )
     most = max(10, 300 // len(panels))
     seen: set[str] = set()
@@ -66,16 +97,14 @@ def slices(insight: Insight) -> Figure | None:
         where = {"row": i // columns + 1, "col": i % columns + 1}
         _draw(plot, panel, where, most, seen)
         plot.update_xaxes(title_text=short(panel.name, 28), **_axis(panel), **where)
-    plot.update_yaxes(title_text=axis_title(objective), row=(rows + 1) // 2, col=1)
+    assert insight.objective is not None
+    title = axis_title(insight.objective)
+    title = title if height else title.replace(", ", ",<br>")
+    plot.update_yaxes(title_text=title, row=(rows + 1) // 2, col=1)
     ends = [end for panel in panels for end in (*panel.low, *panel.high)]
     values = [t.value for t in insight.trials if t.state == "complete"]
     plot.update_yaxes(range=value_range(values, ends))
-    laid_out(plot, height=height, showlegend=True)
-    left = len(found.slices) - len(panels)
-    finding = f"Recommended: trial {found.number}." + (
-        f" {left} more hyperparameters are not drawn." if left else ""
-    )
-    return Figure("llmbo-slices", "Each hyperparameter alone", CAPTION, finding, plot)
+    return laid_out(plot, height=height, showlegend=True)
 
 
 def _axis(panel: Slice) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import textwrap
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ CAPTION = (
     "interval that lies on the bad side of the dotted line, or a choice by prior knowledge "
     "alone late in a study."
 )
+_MOST_NAMED = 8
 _TERMS = {"improvement": BLUE, "prior": ORANGE, "cost": PURPLE}
 
 
@@ -85,6 +88,11 @@ def upcoming(insight: Insight) -> Figure | None:
     plot.update_yaxes(title_text="log score<br>(no unit)", row=2)
     plot.update_xaxes(type="category")
     plot.update_xaxes(title_text="candidate, the best score first", row=2)
-    chosen = ", ".join(f"{short(n, 30)} {short(v)}" for n, v in found.chosen.params.items())
-    finding = f"Next: {chosen}. {found.text}"
+    finding = f"Next: {_named(found.chosen.params)}. {found.text}"
     return Figure("llmbo-next", "What comes next, and why", CAPTION, finding, plot)
+
+
+def _named(params: Mapping[str, Any]) -> str:
+    named = [f"{short(name, 30)} {short(value)}" for name, value in params.items()]
+    more = len(named) - _MOST_NAMED
+    return ", ".join([*named[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])])
