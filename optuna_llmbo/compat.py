@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 import warnings
 
@@ -123,3 +124,21 @@ def store_constraints(
 ) -> None:
     """Evaluate and store a trial's constraints, where Optuna and its dashboard look for them."""
     _process_constraints_after_trial(constraints_func, study, trial, state)
+
+
+def system_attribute(study: Study, key: str) -> Any:
+    """A study's system attribute as it is in the storage now; None if it has none of that name."""
+    return study._storage.get_study_system_attrs(study._study_id).get(key)
+
+
+def set_system_attribute(study: Study, key: str, value: Any) -> None:
+    """Store a study's system attribute: JSON, at most 2,045 characters of it."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def trial_with_note(study: Study, trial: FrozenTrial) -> Any:
+    """What optuna-dashboard's `save_note` and `get_note` take for a trial, finished ones too.
+
+    They take a `Trial`, which cannot be made of a finished trial: that asks the sampler.
+    """
+    return SimpleNamespace(storage=study._storage, study=study, _trial_id=trial._trial_id)

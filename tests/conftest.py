@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -64,3 +65,12 @@ def warnings_logged() -> Iterator[list[str]]:
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
+
+
+@pytest.fixture
+def model_not_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown of a study comes without the parts that need a fitted model, which take a
+    second each; unless the parameter is False."""
+    if getattr(request, "param", True):
+        examine = importlib.import_module("optuna_llmbo.insight.examine")
+        monkeypatch.setattr(examine, "FEWEST", 10**6)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import typer
 
+from optuna_llmbo.cli.dashboard import dashboard
 from optuna_llmbo.cli.doctor import clear_cache
 from optuna_llmbo.cli.doctor import doctor
 from optuna_llmbo.cli.export import export
 from optuna_llmbo.cli.promote import promote
 from optuna_llmbo.cli.proxy_check import proxy_check
+from optuna_llmbo.cli.report import report
 from optuna_llmbo.cli.terminal import keep_to_encoding
 from optuna_llmbo.cli.tune import tune
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find LoRA hyperparameters with few trials on a small part of the data.",
 )
-for command in (tune, proxy_check, promote, export, doctor, clear_cache):
+for command in (tune, dashboard, report, proxy_check, promote, export, doctor, clear_cache):
     app.command()(command)
 
 

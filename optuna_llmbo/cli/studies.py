@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.study import StudyDirection
+import typer
 
 from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
 
 
+if TYPE_CHECKING:
+    from optuna_llmbo.sampler import LLMBOSampler
+
+
 MAX_RETRIES = 3
 """How often a trial whose process has died is tried again: it may be what kills it."""
+
+
+Reader = Annotated[
+    str | None,
+    typer.Option("--llm", help="A language model that reads the trials too; default: none."),
+]
+ProxyCheckFolder = Annotated[
+    Path | None, typer.Option("--proxy-check", help="The --out of `proxy-check`, to be shown too.")
+]
 
 
 class SamplerName(StrEnum):
@@ -79,6 +96,14 @@ def load_study(storage: str, name: str) -> optuna.Study:
         raise _not_opened(storage, error) from error
 
 
+def study_names(storage: str) -> list[str]:
+    """The names of a storage's studies."""
+    try:
+        return optuna.get_all_study_names(storage)
+    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
+        raise _not_opened(storage, error) from error
+
+
 def _not_opened(storage: str, error: Exception) -> InputError:
     return InputError(
         f"cannot open the storage {storage!r}: {type(error).__name__}: "
@@ -119,6 +144,15 @@ def make_sampler(
     if name is SamplerName.gp:
         return optuna.samplers.GPSampler(seed=optuna_seed)
     return optuna.samplers.RandomSampler(seed=optuna_seed)
+
+
+def make_reader(llm: str | None) -> LLMBOSampler | None:
+    """The sampler whose model looks at a study, where a language model is to read with it."""
+    if llm is None:
+        return None
+    from optuna_llmbo.sampler import LLMBOSampler
+
+    return LLMBOSampler(llm=llm)
 
 
 def make_pruner(name: PrunerName, reports: int, *, n_objectives: int) -> optuna.pruners.BasePruner:

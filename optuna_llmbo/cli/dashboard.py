@@ -1,0 +1,133 @@
+"""`optuna-llmbo dashboard`: publish studies into optuna-dashboard, and serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+import threading
+from typing import Annotated
+from typing import Any
+
+from rich.markup import escape
+import typer
+
+from optuna_llmbo.cli import options
+from optuna_llmbo.cli import studies
+from optuna_llmbo.cli.terminal import bad_input_exits_with_2
+from optuna_llmbo.cli.terminal import errors
+from optuna_llmbo.cli.terminal import out as terminal
+from optuna_llmbo.errors import InputError
+
+
+def dashboard(
+    study: Annotated[
+        str | None, typer.Argument(help="The study's name; default: all of the storage.")
+    ] = None,
+    storage: options.Storage = "sqlite:///lora.db",
+    publish_only: Annotated[
+        bool, typer.Option("--publish-only", help="Publish, and serve nothing.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8080,
+    artifact_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for files of trials, such as adapters; default: none."),
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Look for new trials every so many seconds, and publish."),
+    ] = None,
+    llm: studies.Reader = None,
+    proxy_check: studies.ProxyCheckFolder = None,
+) -> None:
+    """Publish figures and notes of a study into optuna-dashboard, and serve it."""
+    with bad_input_exits_with_2():
+        from optuna_llmbo.dashboard.publish import check_installed
+
+        check_installed()
+        store = _store(artifact_dir)
+        publisher = _Publisher(
+            storage,
+            study,
+            {
+                "sampler": studies.make_reader(llm),
+                "proxy_check": proxy_check,
+                "artifact_store": store,
+            },
+        )
+        publisher.publish_new()
+    if publish_only:
+        return
+    if watch is not None:
+        threading.Thread(target=publisher.watch, args=(watch,), daemon=True).start()
+    with bad_input_exits_with_2():
+        _serve(storage, host, port, store)
+
+
+class _Publisher:
+    """Publishes the studies of a storage that have trials which were not published yet.
+
+    Args:
+        storage: its URL.
+        name: of the study; None for all.
+        options: of `publish`.
+    """
+
+    def __init__(self, storage: str, name: str | None, options: dict[str, Any]) -> None:
+        self._storage = storage
+        self._name = name
+        self._options = options
+        self._published: dict[str, int] = {}
+
+    def publish_new(self) -> None:
+        from optuna_llmbo.dashboard import publish
+
+        names = studies.study_names(self._storage) if self._name is None else [self._name]
+        for name in names:
+            study = studies.load_study(self._storage, name)
+            n_finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+            if self._published.get(name) == n_finished:
+                continue
+            figures = publish(study, **self._options)
+            self._published[name] = n_finished
+            what = f"{n_finished} finished trials, {len(figures)} figures"
+            terminal.print(f"Published {escape(name)}: {what}.", soft_wrap=True)
+        if not names:
+            terminal.print("The storage holds no study yet.")
+
+    def watch(self, seconds: float, sleep: Callable[[float], object] | None = None) -> None:
+        """Publish again and again; what goes wrong is told, and tried again."""
+        pause = threading.Event().wait if sleep is None else sleep
+        while True:
+            pause(seconds)
+            try:
+                self.publish_new()
+            except Exception as error:  # the server goes on: the storage may be back next time
+                errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def _store(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    from optuna.artifacts import FileSystemArtifactStore
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to --artifact-dir {folder}: {error.strerror}.") from error
+    return FileSystemArtifactStore(str(folder))
+
+
+def _serve(storage: str, host: str, port: int, store: Any) -> None:
+    """Run the dashboard until it is interrupted."""
+    import optuna_dashboard
+
+    terminal.print(f"optuna-dashboard: http://{host}:{port} (Ctrl+C ends it)", soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        try:
+            optuna_dashboard.run_server(storage, host, port, store)
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {host}:{port}: {error.strerror}. Give another --port."
+            ) from error

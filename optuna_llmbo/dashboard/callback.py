@@ -1,0 +1,114 @@
+"""Publish while a study runs: rarely, by one worker, and without ever failing it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from typing import Any
+from typing import TYPE_CHECKING
+import uuid
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optuna_llmbo import compat
+from optuna_llmbo.dashboard.publish import check_installed
+from optuna_llmbo.dashboard.publish import publish
+from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import warn_once
+
+
+if TYPE_CHECKING:
+    from optuna_llmbo.sampler import LLMBOSampler
+
+
+_PUBLISHED = "llmbo:published"
+"""System attribute of the study: how many finished trials were published last, and who did."""
+
+
+class DashboardCallback:
+    """A callback for `study.optimize` that publishes into optuna-dashboard now and then.
+
+    The worker that runs trial number every - 1, 2 * every - 1, ... publishes when that trial is
+    finished, so that of several workers one does. `close`, or the end of a `with` block, publishes
+    what came after. A study never fails for it: what goes wrong is a warning, said once.
+
+    Args:
+        every: publish once in so many trials.
+        sampler: see `publish`; default: the study's, if it is an `LLMBOSampler`.
+        proxy_check: see `publish`.
+        artifact_store: see `publish`.
+
+    Raises:
+        InputError: if `every` is not an integer of at least 1, or optuna-dashboard is missing.
+    """
+
+    def __init__(
+        self,
+        every: int = 5,
+        *,
+        sampler: LLMBOSampler | None = None,
+        proxy_check: str | os.PathLike[str] | None = None,
+        artifact_store: Any = None,
+    ) -> None:
+        check_at_least("every", every, 1)
+        check_installed()
+        self._every = every
+        self._sampler = sampler
+        self._options: dict[str, Any] = {
+            "proxy_check": proxy_check,
+            "artifact_store": artifact_store,
+        }
+        self._study: optuna.Study | None = None
+        self._lock = threading.Lock()  # with n_jobs, threads share the callback
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._study = study
+        if trial.number % self._every == self._every - 1:
+            self._publish(study)
+
+    def __enter__(self) -> DashboardCallback:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Publish what has finished since the last time; nothing if nothing has."""
+        if self._study is not None:
+            self._publish(self._study)
+
+    def _publish(self, study: optuna.Study) -> None:
+        with self._lock:
+            try:
+                if _claim(study):
+                    publish(study, self._sampler or _own_sampler(study), **self._options)
+            except Exception as error:  # a picture of the search must not end the search
+                warn_once(
+                    f"optuna-llmbo: could not publish into optuna-dashboard: "
+                    f"{type(error).__name__}: {error} The study goes on."
+                )
+
+
+def _own_sampler(study: optuna.Study) -> LLMBOSampler | None:
+    """The study's sampler, if it is ours and can be asked."""
+    from optuna_llmbo.sampler import LLMBOSampler
+
+    return study.sampler if isinstance(study.sampler, LLMBOSampler) else None
+
+
+def _claim(study: optuna.Study) -> bool:
+    """Whether this worker is to publish the study as it is now: nobody else has or does."""
+    n_finished = sum(trial.state.is_finished() for trial in compat.all_trials(study))
+    there = compat.system_attribute(study, _PUBLISHED)
+    if there is not None and there["finished"] >= n_finished:
+        return False
+    ours = {"finished": n_finished, "by": uuid.uuid4().hex}
+    compat.set_system_attribute(study, _PUBLISHED, ours)
+    return bool(compat.system_attribute(study, _PUBLISHED) == ours)
