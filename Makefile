@@ -13,7 +13,7 @@ SMALL ?= --seeds 3 --budget 20 --jobs 2
 SMALL_METHODS := ours-numeric,gp,tpe,random
 SMALL_RESULTS := benchmarks/results/race/small
 
-.PHONY: demo test test-oldest-optuna lint types dashboard race race-small clean
+.PHONY: demo test test-oldest-optuna lint types dashboard screenshots race race-small clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,7 +29,12 @@ demo: $(INSTALLED)
 		$(DEMO_OPTIONS)
 
 dashboard: $(INSTALLED)
-	$(BIN)/optuna-dashboard $(DEMO_STORAGE)
+	$(BIN)/optuna-llmbo dashboard --storage $(DEMO_STORAGE) --watch 30
+
+# The README's pictures, of the demo's study; needs Debian's chromium. The seed fixes the order in
+# which optuna-dashboard shows figures.
+screenshots: $(INSTALLED)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.browser.screenshots --storage $(DEMO_STORAGE) --study demo
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -79,4 +84,4 @@ race-small: $(INSTALLED)
 		--at 5,10,20 --table $(SMALL_RESULTS)/race.parquet
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .pytest-artifacts .ruff_cache
