@@ -22,11 +22,11 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_llmbo.lora.run import Progress
+from optuna_llmbo.outcome import outcome_of
 from optuna_llmbo.prompt import format_value
 from optuna_llmbo.sparkline import sparkline
 from optuna_llmbo.standing import format_metric
 from optuna_llmbo.standing import Goal
-from optuna_llmbo.standing import outcome_of
 from optuna_llmbo.standing import seconds_of
 from optuna_llmbo.standing import standing
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 import importlib.metadata
@@ -18,8 +17,10 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo import compat
-from optuna_llmbo.marks import INFEASIBLE
-from optuna_llmbo.marks import INTERRUPTED
+from optuna_llmbo.outcome import count
+from optuna_llmbo.outcome import Outcome
+from optuna_llmbo.outcome import outcome_of
+from optuna_llmbo.outcome import violated
 from optuna_llmbo.prompt import format_value
 from optuna_llmbo.provenance import PREFIX
 
@@ -30,17 +31,13 @@ PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "gpytorch
 SURPRISING = 3.0
 """So many deviations from what was expected make a result a surprise."""
 
-OUTCOMES = ("complete", "pruned", "infeasible", "failed", "interrupted", "running", "waiting")
-"""How a trial can stand; `infeasible` and `interrupted` are told apart from Optuna's states."""
-
 
 @dataclass(frozen=True)
 class TrialFacts:
     """One trial in plain values."""
 
     trial: FrozenTrial
-    outcome: str
-    """One of `OUTCOMES`."""
+    outcome: Outcome
     reason: str
     """Why it was pruned, is infeasible or has failed; empty if nothing says so."""
     values: tuple[float, ...]
@@ -86,12 +83,9 @@ class Overview:
     """Of the packages that are installed here, exactly."""
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many trials ended how, in the order of `OUTCOMES`; zeros are left out but for the
-        four that matter."""
-        counted = Counter(facts.outcome for facts in self.trials)
-        always = OUTCOMES[:4]
-        return {name: counted[name] for name in OUTCOMES if counted[name] or name in always}
+    def counts(self) -> dict[Outcome, int]:
+        """How many trials stand how."""
+        return count(facts.outcome for facts in self.trials)
 
     @property
     def gain(self) -> float | None:
@@ -107,7 +101,7 @@ class Overview:
         far = [facts for facts in self.trials if facts.surprise > SURPRISING]
         return tuple(sorted(far, key=lambda facts: -facts.surprise))
 
-    def with_outcome(self, outcome: str) -> tuple[TrialFacts, ...]:
+    def with_outcome(self, outcome: Outcome) -> tuple[TrialFacts, ...]:
         """The trials that ended so."""
         return tuple(facts for facts in self.trials if facts.outcome == outcome)
 
@@ -131,7 +125,7 @@ def overview(study: optuna.Study) -> Overview:
 def facts_of(trial: FrozenTrial) -> TrialFacts:
     """One trial in plain values."""
     attributes = trial.user_attrs
-    outcome = _outcome(trial)
+    outcome = outcome_of(trial)
     duration = trial.duration
     expected = _numbers(attributes.get(f"{PREFIX}mean"))
     deviations = _numbers(attributes.get(f"{PREFIX}deviation"))
@@ -174,26 +168,14 @@ def values_text(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.5g}" for value in values)
 
 
-def _outcome(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.FAIL:
-        return "interrupted" if trial.user_attrs.get(INTERRUPTED) else "failed"
-    if trial.state.is_finished() and (trial.user_attrs.get(INFEASIBLE) or _violated(trial)):
-        return "infeasible"
-    return trial.state.name.lower()
-
-
-def _violated(trial: FrozenTrial) -> dict[str, float]:
-    return {name: value for name, value in compat.constraints_of(trial).items() if value > 0}
-
-
-def _reason(trial: FrozenTrial, outcome: str) -> str:
+def _reason(trial: FrozenTrial, outcome: Outcome) -> str:
     if outcome == "failed":
         text = str(trial.user_attrs.get("traceback") or "").strip()
         return text.splitlines()[-1] if text else ""
-    violated = _violated(trial)
-    if outcome == "infeasible" and violated:
-        broken = ", ".join(f"{name} is {value:.4g}" for name, value in violated.items())
-        return f"violated constraints (at most 0 is allowed): {broken}"
+    broken = violated(trial)
+    if outcome == "infeasible" and broken:
+        told = ", ".join(f"{name} is {value:.4g}" for name, value in broken.items())
+        return f"violated constraints (at most 0 is allowed): {told}"
     return str(trial.user_attrs.get("pruned_reason") or "")
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
-from optuna_llmbo.marks import INFEASIBLE
+from optuna_llmbo.outcome import count
+from optuna_llmbo.outcome import Outcome
+from optuna_llmbo.outcome import outcome_of
 
 
 if TYPE_CHECKING:
     from optuna_llmbo.lora.metrics import Measure
 
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-OUTCOMES = ("complete", "pruned", "infeasible", "failed")
-
-
+_SAYING: tuple[Outcome, ...] = ("complete", "pruned", "infeasible")
 _TITLES = {
     "loss": "validation loss in nats per response token",
     "seconds": "seconds of training",
@@ -56,31 +53,24 @@ def goals_of(measures: Sequence[Measure]) -> tuple[Goal, ...]:
 class Standing:
     """Of one moment: other workers may change it."""
 
-    counts: dict[str, int]
-    """Trials by outcome, all of `OUTCOMES`."""
+    counts: dict[Outcome, int]
+    """Trials that have ended, by outcome."""
     best: tuple[FrozenTrial, ...]
     """The best complete trial, or of several objectives the Pareto front by its first value."""
 
     @property
     def n_finished(self) -> int:
-        """Trials that say something: all but the failed ones."""
-        return sum(self.counts.values()) - self.counts["failed"]
+        """Trials that say something: all but those that failed or were interrupted."""
+        return sum(self.counts[outcome] for outcome in _SAYING)
 
 
 def standing(study: optuna.Study) -> Standing:
     """Where a study stands now."""
-    ended = Counter(outcome_of(trial) for trial in study.get_trials(deepcopy=False))
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     best = sorted(study.best_trials, key=lambda trial: (trial.values[0], trial.number))
     if len(study.directions) == 1:
         best = best[:1]
-    return Standing({name: ended[name] for name in OUTCOMES}, tuple(best))
-
-
-def outcome_of(trial: FrozenTrial) -> str:
-    """One of `OUTCOMES`; of a trial that has not ended its state's name."""
-    if trial.state is TrialState.PRUNED and trial.user_attrs.get(INFEASIBLE):
-        return "infeasible"
-    return {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())
+    return Standing(count(map(outcome_of, ended)), tuple(best))
 
 
 def seconds_of(trial: FrozenTrial) -> float:

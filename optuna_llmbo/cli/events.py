@@ -10,8 +10,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo.lora.run import default_trial
+from optuna_llmbo.outcome import outcome_of
 from optuna_llmbo.standing import Goal
-from optuna_llmbo.standing import outcome_of
 from optuna_llmbo.standing import seconds_of
 from optuna_llmbo.standing import standing
 

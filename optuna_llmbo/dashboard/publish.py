@@ -96,7 +96,7 @@ def _for_dashboard(figure: Figure) -> Any:
 
     What it shows and how to read it stands in the study's note: the dashboard's card is small.
     """
-    plot = copy.deepcopy(figure.plot)
+    plot = copy.deepcopy(figure.plot if figure.small is None else figure.small)
     above = (plot.layout.margin.t or 0) + _TITLE
     plot.update_layout(
         title={"text": figure.title, "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 15}},

@@ -14,8 +14,8 @@ import numpy as np
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import State
 from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.outcome import Outcome
 
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE, GREY = (
 BAND = "rgba(0, 128, 197, 0.22)"
 _GRID = "rgba(128, 128, 128, 0.25)"
 
-SYMBOLS: Mapping[State, tuple[str, str]] = {
+SYMBOLS: Mapping[Outcome, tuple[str, str]] = {
     "complete": (BLUE, "circle"),
     "pruned": (ORANGE, "triangle-down"),
     "infeasible": (VERMILION, "x"),
@@ -218,7 +218,7 @@ def thinned(items: Sequence[Any], most: int) -> list[Any]:
     return [items[len(items) - 1 - int(i * step)] for i in range(most)][::-1]
 
 
-def by_state(trials: Sequence[Tried]) -> dict[State, list[Tried]]:
+def by_state(trials: Sequence[Tried]) -> dict[Outcome, list[Tried]]:
     """The trials by state, in the order of `SYMBOLS`."""
     groups = {state: [t for t in trials if t.state == state] for state in SYMBOLS}
     return {state: group for state, group in groups.items() if group}

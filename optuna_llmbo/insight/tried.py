@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from typing import Literal
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
-from optuna_llmbo import compat
 from optuna_llmbo.history import sign_of
-from optuna_llmbo.marks import INFEASIBLE
-from optuna_llmbo.marks import INTERRUPTED
-
-
-State = Literal["complete", "pruned", "infeasible", "failed", "interrupted", "running"]
+from optuna_llmbo.outcome import Outcome
+from optuna_llmbo.outcome import outcome_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Tried:
     """A trial that has begun."""
 
     number: int
-    state: State
+    state: Outcome
     value: float | None
     """Of a pruned trial the last that it reported; None for one without a value. May be
     infinite."""
@@ -61,18 +55,4 @@ def tried_of(trial: FrozenTrial) -> Tried:
     if value is None and trial.last_step is not None:
         value = trial.intermediate_values[trial.last_step]
     path = trial.user_attrs.get("llmbo:path")
-    return Tried(trial.number, _state(trial), value, dict(trial.params), path)
-
-
-def _state(trial: FrozenTrial) -> State:
-    """Infeasible: it breaks a constraint, or the objective says that it cannot be run."""
-    if trial.state == TrialState.RUNNING:
-        return "running"
-    if trial.user_attrs.get(INTERRUPTED):
-        return "interrupted"
-    broken = any(value > 0 for value in compat.constraints_of(trial).values())
-    if broken or trial.user_attrs.get(INFEASIBLE):
-        return "infeasible"
-    if trial.state == TrialState.COMPLETE:
-        return "complete"
-    return "pruned" if trial.state == TrialState.PRUNED else "failed"
+    return Tried(trial.number, outcome_of(trial), value, dict(trial.params), path)

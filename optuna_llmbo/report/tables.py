@@ -43,9 +43,9 @@ def all_trials(overview: Overview) -> Table:
 
 def counts(overview: Overview) -> Table:
     """How many trials ended how."""
-    rows = [(name, str(count)) for name, count in overview.counts.items()]
-    rows.append(("all", str(len(overview.trials))))
-    return Table("How trials ended", ("outcome", "trials"), tuple(rows), "counts")
+    rows = tuple((str(name), str(count)) for name, count in overview.counts.items())
+    total = ("all", str(len(overview.trials)))
+    return Table("How trials ended", ("outcome", "trials"), (*rows, total), "counts")
 
 
 def ranges(overview: Overview) -> Table:

@@ -87,7 +87,7 @@ def test_a_whole_check(make_objective: Make, tmp_path: Path) -> None:
     assert check.losses.shape == (3, 4) and len(told) == 12
     assert len({str(one) for one in check.params}) == 4
     assert max(one["batch_size"] for one in check.params) <= round(0.2 * len(pool))
-    assert check.agreements[0].saved > check.agreements[1].saved
+    assert all(a.seconds > 0 and a.saved < 1 for a in check.agreements)
     again = check_proxy(objective, **options, tell=told.append)
     assert len(told) == 12 and np.array_equal(again.losses, check.losses)
     assert "| 0.2 | 11 |" in proxy_check.report(check)
