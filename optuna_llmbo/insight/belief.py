@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ from optuna_llmbo.suggest import Suggestion
 from optuna_llmbo.torch_state import one_thread
 
 
+N_REFERENCE = 256
 _PLACES = (0.0, -1.96, 1.96)
 """Standard scores of the mean and of the ends of the central 95% interval."""
 
@@ -74,6 +76,22 @@ class Belief:
             return None
         means = self.sign * self.predictions(space.to_unit([c for _, c in tried]))[:, 0]
         return tried[int(means.argmax())][0]
+
+    def over_the_space(self) -> Belief:
+        """The same with the text's axes placed among configurations from all over the space; the
+        sampler places them among the few that it chooses from. Without text it is the same."""
+        if self.judge.read is None:
+            return self
+        return self.fitted_to(self.asked)
+
+    def fitted_to(self, asked: Suggestion) -> Belief:
+        """A model of the same kind of what is known in another suggestion, over the whole space.
+
+        Raises:
+            SurrogateFitError: if it cannot be fitted.
+        """
+        reference = self.sample(N_REFERENCE)
+        return replace(self, judge=asked.judge(self.kernel, self.judge.read, reference))
 
     def sample(self, n: int) -> np.ndarray:
         """At most n configurations from all over the space, tried or not, (m, n names)."""

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from optuna_llmbo.insight.belief import Belief
+from optuna_llmbo.insight.belief import N_REFERENCE
 from optuna_llmbo.insight.tried import Tried
-
-
-N_CANDIDATES = 256
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def map_of(
     space = belief.asked.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
     tried = space.to_unit([c for _, c in pairs])
-    others = belief.sample(N_CANDIDATES)
+    others = belief.sample(N_REFERENCE)
     cube = np.vstack([tried, upcoming, others])
     axes, share = principal_axes(belief.covariance(cube))
     means = belief.predictions(cube)[:, 0]

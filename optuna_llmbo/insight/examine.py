@@ -151,6 +151,7 @@ def _ask(
         judge, candidates = asked.consider(kernel, read)
         belief = Belief(judge, kernel, objective.sign)
         upcoming = next_of(belief, candidates, trials, best, objective, n_missing)
+        belief = belief.over_the_space()
         recommended = belief.recommended(found)
         return _Model(
             map=map_of(belief, trials, upcoming.points, None if best is None else best.number),

@@ -11,10 +11,10 @@ import torch
 
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight.belief import Belief
+from optuna_llmbo.insight.belief import N_REFERENCE
 
 
 N_PREFIXES = 6
-N_SAMPLED = 256
 FEWEST = 4
 """Observed trials of the shortest prefix."""
 _N_PERMUTATIONS = 8
@@ -50,11 +50,11 @@ def importance_of(belief: Belief) -> Importance | None:
     n = belief.asked.history.n_observed
     if n < FEWEST:
         return None
-    cube = belief.sample(N_SAMPLED)
+    cube = belief.sample(N_REFERENCE)
     sizes = sorted({round(size) for size in np.linspace(FEWEST, n, N_PREFIXES)})
     found = {}
     for size in sizes:
-        fitted = belief if size == n else _fitted_to(belief, size, cube)
+        fitted = belief if size == n else _fitted_to(belief, size)
         if fitted is not None:
             found[size] = view_shares(fitted, cube)
     names = {name: None for shares in found.values() for name in shares}
@@ -64,11 +64,10 @@ def importance_of(belief: Belief) -> Importance | None:
     )
 
 
-def _fitted_to(belief: Belief, size: int, cube: np.ndarray) -> Belief | None:
+def _fitted_to(belief: Belief, size: int) -> Belief | None:
     """The same model of the first trials alone; None if it cannot be fitted to them."""
-    asked = replace(belief.asked, history=belief.asked.history.first(size))
     try:
-        return replace(belief, judge=asked.judge(belief.kernel, belief.judge.read, cube))
+        return belief.fitted_to(replace(belief.asked, history=belief.asked.history.first(size)))
     except SurrogateFitError:
         return None
 

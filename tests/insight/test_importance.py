@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 
 import pytest
 
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo import suggest as suggest_module
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight.importance import Importance
 from tests.insight.studies import bowl
@@ -51,3 +53,17 @@ def test_the_text_is_a_view(tiny_llm: Path) -> None:
     alone = examine(study, LLMBOSampler(seed=0, llm=tiny_llm, kernel="text", n_candidates=4))
     assert alone.importance is not None and list(alone.importance.shares) == ["text"]
     assert alone.importance.shares["text"][-1] == pytest.approx(1.0, abs=0.15)
+
+
+def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for the choice, which all parts ask, and one for each shorter prefix."""
+    sizes = []
+    fit = suggest_module.fit_surrogates
+
+    def count(observed: object, targets: Sized, *rest: object) -> object:
+        sizes.append(len(targets))
+        return fit(observed, targets, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suggest_module, "fit_surrogates", count)
+    examine(study_of(PLANE, bowl, 6), LLMBOSampler(seed=0))
+    assert sizes == [6, 4, 5]
