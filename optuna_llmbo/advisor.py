@@ -19,7 +19,6 @@ from typing import TypeVar
 
 import optuna.logging
 from optuna.study import Study
-from optuna.trial import TrialState
 
 from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
@@ -34,6 +33,7 @@ from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.history import read_history
 from optuna_llmbo.history import sign_of
 from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.outcome import outcome_of
 from optuna_llmbo.prior import Prior
 from optuna_llmbo.prior import Range
 from optuna_llmbo.prompt import Prompt
@@ -149,10 +149,12 @@ class Advisor:
     ) -> list[Recommendation]:
         """See `LLMBOSampler.rank`."""
         suggestion = self._informed(study, seed)
-        trials = [t for t in compat.all_trials(study) if t.state == TrialState.COMPLETE]
+        trials = [t for t in compat.all_trials(study) if outcome_of(t) == "complete"]
         tried = [(t, c) for t in trials if (c := suggestion.space.restrict(t.params)) is not None]
         if not tried:
-            raise InputError("the study has no complete trial to recommend: run some first.")
+            raise InputError(
+                "the study has no complete and feasible trial to recommend: run some first."
+            )
         predictions = self._predict(study, suggestion, [c for _, c in tried], warn)
         sign = sign_of(study.direction)
         ranked = [

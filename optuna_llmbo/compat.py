@@ -52,6 +52,13 @@ def retry_stale_trials(study: Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
+def name_metrics(study: Study, names: Sequence[str]) -> None:
+    """Name a study's objectives, for whoever shows it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
+
+
 def ask(study: Study) -> optuna.Trial:
     """A new trial, for which `heartbeat` is: Optuna warns that those of `Study.ask` have none."""
     with warnings.catch_warnings():

@@ -264,20 +264,20 @@ class LLMBOSampler(BaseSampler):
         return self._advisor.predict(study, params, **self._asking(study))
 
     def recommend(self, study: Study) -> Recommendation:
-        """The complete trial whose configuration the model expects the best value of.
+        """The complete and feasible trial whose configuration the model expects the best value of.
 
         With a noisy objective the best observed value is in part luck; the model's mean at the
         configurations that were tried is not misled by it.
 
         Raises:
-            InputError: if the study has no complete trial.
+            InputError: if the study has no such trial.
             SurrogateFitError: if the model cannot be fitted.
             ValueError: if the study has several objectives.
         """
         return self.rank(study)[0]
 
     def rank(self, study: Study) -> list[Recommendation]:
-        """All complete trials, the one first whose configuration the model expects most of.
+        """All complete and feasible trials, the one the model expects most of first.
 
         Raises:
             As `recommend`.

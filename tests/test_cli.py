@@ -79,7 +79,7 @@ def test_a_whole_run(tune: Tune, tmp_path: Path) -> None:
         "default (#0)",
         f"best found (#{study.best_trial.number})",
         f"{study.best_value:.4f}",
-        f"optuna-dashboard sqlite:///{tmp_path}/study.db",
+        f"optuna-llmbo dashboard lora --storage sqlite:///{tmp_path}/study.db",
     ):
         assert words in result.output
 

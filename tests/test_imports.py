@@ -92,6 +92,7 @@ ARROWS = {
         "history",
         "knowledge",
         "llm",
+        "outcome",
         "prior",
         "prompt",
         "space",

@@ -567,6 +567,26 @@ def test_a_recommendation_is_a_complete_trial_with_all_its_parameters() -> None:
     assert (recommended.number, recommended.params) == (7, params)
 
 
+def test_a_recommendation_breaks_no_constraint() -> None:
+    study = wave_study(6)
+    best = study.best_value - 5
+    params = {"x": 0.9, "y": 0.4}
+    study.add_trial(
+        create_trial(
+            params=params,
+            distributions=UNIT,
+            value=best,
+            system_attrs={"constraints": (1.0,)},
+        )
+    )
+    sampler = LLMBOSampler(kernel="numeric", seed=0)
+    assert 6 not in {one.number for one in sampler.rank(study)}
+    broken = optuna.create_study()
+    broken.add_trials(study.trials[6:])
+    with pytest.raises(InputError, match="no complete and feasible trial"):
+        sampler.recommend(broken)
+
+
 def test_what_cannot_be_predicted_is_said() -> None:
     sampler = LLMBOSampler(kernel="numeric", seed=0)
     study = wave_study(6)

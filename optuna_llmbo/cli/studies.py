@@ -17,6 +17,7 @@ from optuna_llmbo.errors import InputError
 
 
 if TYPE_CHECKING:
+    from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.sampler import LLMBOSampler
 
 
@@ -69,7 +70,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study 
 def open_study(
     storage: optuna.storages.BaseStorage,
     name: str,
-    directions: Sequence[str],
+    measures: Sequence[Measure],
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
@@ -77,11 +78,12 @@ def open_study(
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=[StudyDirection[direction.upper()] for direction in directions],
+        directions=[StudyDirection[one.direction.upper()] for one in measures],
         sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
+    compat.name_metrics(study, [one.name for one in measures])
     compat.retry_stale_trials(study)
     return study
 

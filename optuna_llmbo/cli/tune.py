@@ -120,7 +120,7 @@ def tune(
         the_study = studies.open_study(
             the_storage,
             study,
-            [one.direction for one in measures],
+            measures,
             the_sampler,
             studies.make_pruner(pruner, reports, n_objectives=len(measures)),
         )
@@ -253,7 +253,8 @@ def _conclude(
     goals, base_loss = goals_of(objective.prepare().targets), objective.base_loss
     output.result(*summary(study, goals, base_loss))
     output.event("summary", events.summary(study, goals, base_loss, interrupted=not finished))
-    output.say(f"To look at the study: optuna-dashboard {storage}")
+    look = f"optuna-llmbo dashboard {study.study_name} --storage {storage}"
+    output.say(f"To look at the study: {look}")
     if not finished:
         output.say("Interrupted. The same command goes on from here.")
         raise typer.Exit(1)
