@@ -1,0 +1,230 @@
+"""torch.compile in the LoRA objective: what compiling costs, and after how many steps it pays.
+
+The base model is loaded once and each trial puts another adapter on it, so that what one trial
+has compiled serves the next one only if its modules are alike. The same trials are run in several
+ways in one process:
+
+- "none": as the objective is;
+- "layers": each decoder layer is compiled for itself, and all layers share what is compiled;
+- "body": the whole model with its adapters is compiled as one, but for the vocabulary projection:
+  a hook there picks the positions of the response, other ones in each batch, and torch.compile
+  does not see that a hook has been replaced (`skip_nnmodule_hook_guards`).
+
+Both with `dynamic=True`, as batches differ in length, and nothing compiled before: each way starts
+with an empty cache. Two cases: "small" has one rank and batch size and no dropout in all trials,
+where the first trial should compile for all; in "mixed" rank, batch size and dropout differ (the
+cases of `benchmarks.training`). Random search, no pruner, one report a trial. Seconds are those of
+the processor, the C++ compiler's among them, which other programs disturb least; the raw results
+hold the clock's too.
+
+A way pays after so many steps as make up for its first trial's excess, if its later trials of
+"small" are faster at all. On a CPU g++ is needed.
+
+    python -m benchmarks.compile            # 20 minutes on a core, and the tables
+    python -m benchmarks.compile --report   # the kept results as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import json
+import os
+from pathlib import Path
+import shutil
+import statistics
+import time
+from typing import Any
+
+import optuna
+import torch
+from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache
+
+from benchmarks import console
+from benchmarks.provenance import versions
+from benchmarks.race.run import provenance
+from benchmarks.training import CASES
+from benchmarks.training import PACKAGES
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import LoRAObjective
+
+
+RESULTS = Path(__file__).parent / "results" / "compile.json"
+NONE = "none"
+WAYS: dict[str, Callable[[Any], Sequence[torch.nn.Module]]] = {
+    NONE: lambda model: (),
+    "layers": lambda model: tuple(model.base_model.layers),
+    "body": lambda model: (model.base_model,),
+}
+
+Cost = dict[str, Any]
+
+
+def measure(objective: LoRAObjective, n_trials: int, way: str) -> list[Cost]:
+    """Run trials in one way, nothing being compiled before.
+
+    Returns:
+        Of each trial: rank, steps, loss, seconds on the clock and of the processor, and how many
+        graphs were compiled in it.
+    """
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner()
+    )
+    with _compiled(WAYS[way](objective.prepare().model)):
+        return [_trial(study, objective) for _ in range(n_trials)]
+
+
+def _trial(study: optuna.Study, objective: LoRAObjective) -> Cost:
+    began, cpu, graphs = time.perf_counter(), _processor_seconds(), _graphs()
+    study.optimize(objective, n_trials=1)
+    trial = study.trials[-1]
+    return {
+        "rank": trial.params["rank"],
+        "steps": trial.user_attrs["steps"],
+        "loss": trial.value,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": _processor_seconds() - cpu,
+        "graphs": _graphs() - graphs,
+    }
+
+
+@contextlib.contextmanager
+def _compiled(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Inside, modules run compiled; they and torch are left as they were."""
+    torch._dynamo.reset()
+    with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
+        for module in modules:
+            module.compile(dynamic=True)
+        try:
+            yield
+        finally:
+            for module in modules:
+                module._compiled_call_impl = None
+            torch._dynamo.reset()
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those it has waited for, such as g++."""
+    return sum(os.times()[:4])
+
+
+def _graphs() -> int:
+    return int(counters["stats"]["unique_graphs"])
+
+
+def break_even(ways: Mapping[str, Sequence[Cost]], way: str) -> tuple[float, float, float]:
+    """From trials that are alike: what compiling costs, and what a later step saves.
+
+    Returns:
+        Seconds of the first trial more than without; seconds of a step with its share of the
+        evaluation, over those without; after how many steps it pays, or inf.
+    """
+    ours, without = _per_step(ways[way][1:]), _per_step(ways[NONE][1:])
+    cost = ways[way][0]["cpu_seconds"] - ways[NONE][0]["cpu_seconds"]
+    return cost, ours / without, cost / (without - ours) if ours < without else float("inf")
+
+
+def _per_step(trials: Sequence[Cost]) -> float:
+    return statistics.median(trial["cpu_seconds"] / trial["steps"] for trial in trials)
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Seconds of each way's trials, then where compiling pays."""
+    rows = []
+    for case, ways in result["cases"].items():
+        for way, trials in ways.items():
+            seconds = [trial["cpu_seconds"] for trial in trials]
+            pairs = zip(trials, ways[NONE], strict=True)
+            rows.append(
+                [
+                    *(case, way, ", ".join(str(trial["rank"]) for trial in trials)),
+                    ", ".join(f"{one:.1f}" for one in seconds),
+                    f"{sum(seconds) / sum(trial['cpu_seconds'] for trial in ways[NONE]):.2f}",
+                    ", ".join(str(trial["graphs"]) for trial in trials),
+                    f"{max(abs(a['loss'] - b['loss']) for a, b in pairs):.1e}",
+                ]
+            )
+    head = ["trials", "way", "ranks", "seconds of each", "of none", "graphs", "loss differs by"]
+    alike = result["cases"]["small"]
+    paid = []
+    for way in (way for way in alike if way != NONE):
+        cost, ratio, steps = break_even(alike, way)
+        pays = f"{steps:.0f}" if steps < float("inf") else "never"
+        paid.append([way, f"{cost:.1f}", f"{ratio:.2f}", pays])
+    second = ["way", "seconds to compile", "a later step, of none", "pays after steps"]
+    return f"{console.table(head, rows)}\n\n{console.table(second, paid)}"
+
+
+def main() -> None:
+    """Measure, keep and print."""
+    options = _options()
+    if options.report:
+        result = json.loads(options.save.read_text())
+        print(f"{_about(result)}\n\n{report(result)}")
+        return
+    if options.device == "cpu" and shutil.which("g++") is None:
+        raise InputError("torch.compile needs g++ on a CPU: install it.")
+    source = provenance()  # the commit that is run, asked for before the first trial
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(options.threads)
+    result: dict[str, Any] = {
+        "threads": options.threads,
+        "cores": os.cpu_count(),
+        "load_average_before": os.getloadavg(),
+        "cases": {},
+        **source,
+        "versions": versions(PACKAGES),
+    }
+    for case, space in CASES.items():
+        objective = LoRAObjective(
+            "embedded",
+            "stdlib-docstrings",
+            space=space,
+            proxy=options.examples,
+            validation=4,
+            max_length=64,
+            reports=1,
+            device=options.device,
+        )
+        measure(objective, 1, NONE)  # not counted
+        result["cases"][case] = {}
+        for way in console.names(options.ways):
+            result["cases"][case][way] = measure(objective, options.trials, way)
+            result |= {"objective": objective.fingerprint, "load_average_after": os.getloadavg()}
+            options.save.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{_about(result)}\n\n{report(result)}")
+
+
+def _about(result: Mapping[str, Any]) -> str:
+    """A line on what was measured, and where."""
+    objective = result["objective"]
+    return (
+        f"{result['cpu']}, {result['threads']} of {result['cores']} threads, load "
+        f"{result['load_average_before'][0]:.1f} before and {result['load_average_after'][0]:.1f} "
+        f"after; {objective['model']} in {objective['dtype'].removeprefix('torch.')}, "
+        f"{objective['train_examples']} examples of at most 64 tokens a trial; commit "
+        f"{result['commit']}, {result['date']}"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--trials", type=int, default=3, help="in each way")
+    parser.add_argument("--ways", default=",".join(WAYS), help="with commas, none first")
+    parser.add_argument("--examples", type=int, default=16, help="of a trial")
+    parser.add_argument("--report", action="store_true", help="print the kept results and stop")
+    parser.add_argument("--save", type=Path, default=RESULTS, help="file of the results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""What the proxy saves: searches on a part of the LoRA table's data against searches on all of it.
+
+A search of n random configurations directly on all data ends with the best of them. One on a
+fraction trains its best k again on all data, as `promote` does, and ends with the best of these.
+Losses and seconds are those of the table's real runs, the 150 configurations that were run at
+every fraction, with one seed. The means over all searches of n different ones among them are
+computed exactly, by counting, so that no draw of searches adds noise; the intervals are of
+resampling the configurations themselves (bootstrap, 95%), with the search of each resample
+compared with the direct one of the same resample.
+
+"Saved" is at equal quality: the fewest trials on the fraction whose mean final loss is at most
+that of the direct search, and what they and the retraining take. Up to 75 trials count, half of
+the configurations: the more of the table's configurations a search has, the more it is every other
+search.
+
+    python -m benchmarks.proxy_savings            # a minute on a core, and the tables
+    python -m benchmarks.proxy_savings --report   # the kept results as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+from scipy.special import comb
+
+from benchmarks import console
+from benchmarks.lora_table import tables
+from benchmarks.lora_table.tables import PARAMS
+from benchmarks.lora_table.tiers import FRACTIONS
+from benchmarks.race.run import provenance
+
+
+RESULTS = Path(__file__).parent / "results" / "proxy_savings.json"
+TABLE = tables.FOLDER / "cpu.parquet"
+BUDGETS, TRIALS = (5, 10, 30, 60), 30
+MOST = 75  # trials on a part
+TOPS = (1, 3)
+N_RESAMPLES, LEVEL = 2000, 0.95
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Configurations that were run on a part and on all of the data, each array (N,)."""
+
+    part_loss: np.ndarray
+    part_seconds: np.ndarray
+    loss: np.ndarray
+    """On all data."""
+    seconds: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Runs:
+        """These configurations; one may be there several times."""
+        arrays = (self.part_loss, self.part_seconds, self.loss, self.seconds)
+        return Runs(*(array[rows] for array in arrays))
+
+
+def runs(table: pandas.DataFrame, fraction: float) -> Runs:
+    """The table's random configurations, seed 0, that have a result at a fraction and at 1."""
+    rows = table[(table["design"] == "random") & (table["seed"] == 0)]
+    wide = rows.pivot(index=list(PARAMS), columns="fraction", values=["loss", "seconds"])
+    wide = wide[[(what, f) for f in (fraction, 1.0) for what in ("loss", "seconds")]].dropna()
+    return Runs(*wide.to_numpy().T)
+
+
+def direct(searched: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """Mean final loss and seconds of searches of 1, ..., N configurations on all data, (N,)."""
+    numbers = np.arange(1, len(searched.loss) + 1)
+    return best_of_top(searched.loss, searched.loss, 1), numbers * searched.seconds.mean()
+
+
+def by_proxy(searched: Runs, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of searches on the part, whose best `top` are trained again on all data.
+
+    A search of fewer than `top` configurations trains all of them again.
+    """
+    numbers = np.arange(1, len(searched.loss) + 1)
+    retraining = sum_of_top(searched.part_loss, searched.seconds, top)
+    seconds = numbers * searched.part_seconds.mean() + retraining
+    return best_of_top(searched.part_loss, searched.loss, top), seconds
+
+
+def best_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
+    """Mean, over all subsets of n, of the lowest value among the `top` that come first in it.
+
+    For each rank, the subsets are counted whose last of the `top` it is: the others of the `top`
+    are any of those before it, the rest any of those behind. Of the others' values, cut off at
+    the last one's, the q-th highest (from 0) is the lowest of `top` - 1 in C(q, `top` - 2) choices.
+
+    Args:
+        order: (N,), by which a subset is ordered, lowest first.
+        values: (N,), none negative.
+        top: k, at least 1.
+
+    Returns:
+        (N,), for n = 1, ..., N; for n < k as with k = n.
+    """
+    sorted_values, size = values[np.argsort(order, kind="stable")], len(values)
+    if top == 1:
+        return np.asarray(_last_of_top(size, 1) @ sorted_values)
+    clipped = np.tril(np.minimum(sorted_values, sorted_values[:, None]), -1)  # (last, others)
+    lowest = -np.sort(-clipped, axis=1) @ comb(np.arange(size), top - 2)
+    means = _last_of_top(size, top) @ lowest
+    means[: top - 1] = best_of_top(order, values, top - 1)[: top - 1]
+    return np.asarray(means)
+
+
+def sum_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
+    """Mean, over all subsets of n, of the sum of the values of the `top` that come first, (N,)."""
+    sorted_values, size = values[np.argsort(order, kind="stable")], len(values)
+    ranks = np.arange(size)
+    chosen = sum(_last_of_top(size, j) * comb(ranks, j - 1) for j in range(1, top + 1))
+    return np.asarray(chosen @ sorted_values)
+
+
+@functools.cache
+def _last_of_top(size: int, top: int) -> np.ndarray:
+    """(n, rank): share of the subsets of n whose `top` first are a rank and given ones before."""
+    numbers, behind = np.arange(1, size + 1)[:, None], size - 1 - np.arange(size)
+    return np.asarray(comb(behind, numbers - top) / comb(size, numbers))
+
+
+def measures(part: Runs, top: int) -> Measures:
+    """What one fraction and k cost and save, on one sample of configurations.
+
+    Returns:
+        At `TRIALS` trials: "loss" of the proxy search; "worse", that less the direct search's;
+        "time", its seconds over the direct one's. For each budget, "trials N", the fewest on the
+        part that are as good as N directly, and "saved N", the share of the seconds; inf and -inf
+        where `MOST` are too few.
+    """
+    loss, seconds = by_proxy(part, top)
+    direct_loss, direct_seconds = direct(part)
+    at = TRIALS - 1
+    result = {
+        "loss": loss[at],
+        "worse": loss[at] - direct_loss[at],
+        "time": seconds[at] / direct_seconds[at],
+    }
+    for budget in BUDGETS:
+        reached = np.flatnonzero(loss[:MOST] <= direct_loss[budget - 1])
+        first = reached[0] if len(reached) else None
+        result[f"trials {budget}"] = np.inf if first is None else first + 1.0
+        result[f"saved {budget}"] = (
+            -np.inf if first is None else 1 - seconds[first] / direct_seconds[budget - 1]
+        )
+    return {name: float(value) for name, value in result.items()}
+
+
+def estimates(part: Runs, top: int, n_resamples: int = N_RESAMPLES) -> dict[str, list[float]]:
+    """Each measure as (value, low, high), by resampling the configurations."""
+    rng, size = np.random.default_rng(0), len(part.loss)
+    samples = [measures(part.take(rng.integers(size, size=size)), top) for _ in range(n_resamples)]
+    tail = round((n_resamples - 1) * (1 - LEVEL) / 2)
+    result = {}
+    for name, value in measures(part, top).items():
+        ordered = sorted(sample[name] for sample in samples)  # elements: they may be infinite
+        result[name] = [value, ordered[tail], ordered[-1 - tail]]
+    return result
+
+
+def measure(table: pandas.DataFrame) -> dict[str, Any]:
+    """The direct search, and each fraction and k."""
+    whole = runs(table, FRACTIONS[0])
+    loss, seconds = direct(whole)
+    searches = [
+        {"fraction": fraction, "top": top, **estimates(runs(table, fraction), top)}
+        for fraction in FRACTIONS[:-1]
+        for top in TOPS
+    ]
+    at = {str(n): {"loss": float(loss[n - 1]), "seconds": float(seconds[n - 1])} for n in BUDGETS}
+    return {"configurations": len(whole.loss), "direct": at, "searches": searches}
+
+
+def report(record: Mapping[str, Any]) -> str:
+    """Quality at the same number of trials; then the saving at the same quality (-: not reached)."""
+    at = record["direct"][str(TRIALS)]
+    lines = [f"{TRIALS} trials on all data: {at['seconds']:.0f} seconds, loss {at['loss']:.4f}."]
+    head = ["fraction", "retrained", "seconds of those on all data", "loss", "worse", "trials for"]
+    head[-1] += " the same loss"
+    rows, saved = [], []
+    for one in record["searches"]:
+        name = [f"{one['fraction']:.0%}", f"best {one['top']}"]
+        worse, time = one["worse"], one["time"]
+        rows.append(
+            [
+                *name,
+                f"{time[0]:.2f} ({time[1]:.2f} to {time[2]:.2f})",
+                f"{one['loss'][0]:.4f}",
+                f"{worse[0]:+.4f} ({worse[1]:+.4f} to {worse[2]:+.4f})",
+                f"{_trials(one, 0)} ({_trials(one, 1)} to {_trials(one, 2)})",
+            ]
+        )
+        saved.append([*name, *(_saved(one[f"saved {budget}"]) for budget in BUDGETS)])
+    budgets = [f"as {n} on all data" for n in BUDGETS]
+    tables_ = [
+        console.table(head, rows),
+        console.table(["fraction", "retrained", *budgets], saved),
+    ]
+    return "\n\n".join([*lines, *tables_])
+
+
+def _trials(one: Mapping[str, Any], which: int) -> str:
+    number = one[f"trials {TRIALS}"][which]
+    return f"{number:.0f}" if np.isfinite(number) else f"over {MOST}"
+
+
+def _saved(estimate: Sequence[float]) -> str:
+    value, low, high = (f"{x:.0%}" if np.isfinite(x) else "-" for x in estimate)
+    return "-" if value == high == "-" else f"{value} ({low} to {high})"
+
+
+def main() -> None:
+    """Measure, keep and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--report", action="store_true", help="only print the kept results")
+    if not parser.parse_args().report:
+        record = {**provenance(), **measure(tables.read(TABLE))}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    print(report(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
