@@ -6,9 +6,8 @@ ways in one process:
 
 - "none": as the objective is;
 - "layers": each decoder layer is compiled for itself, and all layers share what is compiled;
-- "body": the whole model with its adapters is compiled as one, but for the vocabulary projection:
-  a hook there picks the positions of the response, other ones in each batch, and torch.compile
-  does not see that a hook has been replaced (`skip_nnmodule_hook_guards`).
+- "body": the whole model with its adapters is compiled as one, but for the vocabulary projection,
+  before which a hook picks the positions of the response.
 
 Both with `dynamic=True`, as batches differ in length, and nothing compiled before: each way starts
 with an empty cache. Two cases: "small" has one rank and batch size and no dropout in all trials,
@@ -20,8 +19,10 @@ hold the clock's too.
 A way pays after so many steps as make up for its first trial's excess, if its later trials of
 "small" are faster at all. On a CPU g++ is needed.
 
-    python -m benchmarks.compile            # 20 minutes on a core, and the tables
-    python -m benchmarks.compile --report   # the kept results as Markdown
+    python -m benchmarks.compile                                      # both cases, all ways
+    python -m benchmarks.compile --cases mixed --ways none,layers     # a part of it
+    python -m benchmarks.compile --ways none --dtype float32          # what rounding does
+    python -m benchmarks.compile --report                             # the kept results
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 
 
-RESULTS = Path(__file__).parent / "results" / "compile.json"
+RESULTS = Path(__file__).parent / "results" / "compile"
 NONE = "none"
+BACKEND = "inductor"
 WAYS: dict[str, Callable[[Any], Sequence[torch.nn.Module]]] = {
     NONE: lambda model: (),
     "layers": lambda model: tuple(model.base_model.layers),
@@ -99,7 +101,7 @@ def _compiled(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     torch._dynamo.reset()
     with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
         for module in modules:
-            module.compile(dynamic=True)
+            module.compile(dynamic=True, backend=BACKEND)
         try:
             yield
         finally:
@@ -150,22 +152,30 @@ def report(result: Mapping[str, Any]) -> str:
                 ]
             )
     head = ["trials", "way", "ranks", "seconds of each", "of none", "graphs", "loss differs by"]
-    alike = result["cases"]["small"]
-    paid = []
-    for way in (way for way in alike if way != NONE):
-        cost, ratio, steps = break_even(alike, way)
+    tables = [console.table(head, rows)]
+    alike = result["cases"].get("small", {NONE: []})
+    if len(alike) > 1:
+        tables.append(_when_it_pays(alike))
+    return "\n\n".join(tables)
+
+
+def _when_it_pays(ways: Mapping[str, Sequence[Cost]]) -> str:
+    rows = []
+    for way in [way for way in ways if way != NONE]:
+        cost, ratio, steps = break_even(ways, way)
         pays = f"{steps:.0f}" if steps < float("inf") else "never"
-        paid.append([way, f"{cost:.1f}", f"{ratio:.2f}", pays])
-    second = ["way", "seconds to compile", "a later step, of none", "pays after steps"]
-    return f"{console.table(head, rows)}\n\n{console.table(second, paid)}"
+        rows.append([way, f"{cost:.1f}", f"{ratio:.2f}", pays])
+    head = ["way", "seconds to compile", "a later step, of none", "pays after steps"]
+    return console.table(head, rows)
 
 
 def main() -> None:
     """Measure, keep and print."""
     options = _options()
     if options.report:
-        result = json.loads(options.save.read_text())
-        print(f"{_about(result)}\n\n{report(result)}")
+        for path in sorted(RESULTS.glob("*.json")):
+            result = json.loads(path.read_text())
+            print(f"{_about(result)}\n\n{report(result)}\n")
         return
     if options.device == "cpu" and shutil.which("g++") is None:
         raise InputError("torch.compile needs g++ on a CPU: install it.")
@@ -180,16 +190,18 @@ def main() -> None:
         **source,
         "versions": versions(PACKAGES),
     }
-    for case, space in CASES.items():
+    options.save.parent.mkdir(parents=True, exist_ok=True)
+    for case in console.names(options.cases):
         objective = LoRAObjective(
             "embedded",
             "stdlib-docstrings",
-            space=space,
+            space=CASES[case],
             proxy=options.examples,
             validation=4,
             max_length=64,
             reports=1,
             device=options.device,
+            dtype=None if options.dtype is None else getattr(torch, options.dtype),
         )
         measure(objective, 1, NONE)  # not counted
         result["cases"][case] = {}
@@ -216,13 +228,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--cases", default=",".join(CASES), help="with commas")
+    parser.add_argument("--dtype", help="of the base model; default: as the objective chooses")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--trials", type=int, default=3, help="in each way")
     parser.add_argument("--ways", default=",".join(WAYS), help="with commas, none first")
     parser.add_argument("--examples", type=int, default=16, help="of a trial")
     parser.add_argument("--report", action="store_true", help="print the kept results and stop")
-    parser.add_argument("--save", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument(
+        "--save", type=Path, default=RESULTS / "cpu.json", help="file of the results"
+    )
     return parser.parse_args()
 
 

@@ -95,7 +95,7 @@ def best_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
 
     For each rank, the subsets are counted whose last of the `top` it is: the others of the `top`
     are any of those before it, the rest any of those behind. Of the others' values, cut off at
-    the last one's, the q-th highest (from 0) is the lowest of `top` - 1 in C(q, `top` - 2) choices.
+    the last one's, the q-th highest (from 0) is the lowest in C(q, `top` - 2) choices.
 
     Args:
         order: (N,), by which a subset is ordered, lowest first.
@@ -157,15 +157,19 @@ def measures(part: Runs, top: int) -> Measures:
     return {name: float(value) for name, value in result.items()}
 
 
-def estimates(part: Runs, top: int, n_resamples: int = N_RESAMPLES) -> dict[str, list[float]]:
-    """Each measure as (value, low, high), by resampling the configurations."""
+Estimate = list[float | None]
+
+
+def estimates(part: Runs, top: int, n_resamples: int = N_RESAMPLES) -> dict[str, Estimate]:
+    """Each measure as [value, low, high], by resampling; None where it is infinite."""
     rng, size = np.random.default_rng(0), len(part.loss)
     samples = [measures(part.take(rng.integers(size, size=size)), top) for _ in range(n_resamples)]
     tail = round((n_resamples - 1) * (1 - LEVEL) / 2)
     result = {}
     for name, value in measures(part, top).items():
         ordered = sorted(sample[name] for sample in samples)  # elements: they may be infinite
-        result[name] = [value, ordered[tail], ordered[-1 - tail]]
+        numbers = (value, ordered[tail], ordered[-1 - tail])
+        result[name] = [number if np.isfinite(number) else None for number in numbers]
     return result
 
 
@@ -183,11 +187,9 @@ def measure(table: pandas.DataFrame) -> dict[str, Any]:
 
 
 def report(record: Mapping[str, Any]) -> str:
-    """Quality at the same number of trials; then the saving at the same quality (-: not reached)."""
+    """Quality at the same number of trials; the saving at the same quality (-: not reached)."""
     at = record["direct"][str(TRIALS)]
     lines = [f"{TRIALS} trials on all data: {at['seconds']:.0f} seconds, loss {at['loss']:.4f}."]
-    head = ["fraction", "retrained", "seconds of those on all data", "loss", "worse", "trials for"]
-    head[-1] += " the same loss"
     rows, saved = [], []
     for one in record["searches"]:
         name = [f"{one['fraction']:.0%}", f"best {one['top']}"]
@@ -202,21 +204,20 @@ def report(record: Mapping[str, Any]) -> str:
             ]
         )
         saved.append([*name, *(_saved(one[f"saved {budget}"]) for budget in BUDGETS)])
-    budgets = [f"as {n} on all data" for n in BUDGETS]
-    tables_ = [
-        console.table(head, rows),
-        console.table(["fraction", "retrained", *budgets], saved),
-    ]
-    return "\n\n".join([*lines, *tables_])
+    head = ["fraction", "retrained"]
+    quality = ["seconds of those on all data", "loss", "worse", "trials for the same loss"]
+    budgets = [f"saved, as good as {n} on all data" for n in BUDGETS]
+    lines += [console.table([*head, *quality], rows), console.table([*head, *budgets], saved)]
+    return "\n\n".join(lines)
 
 
 def _trials(one: Mapping[str, Any], which: int) -> str:
     number = one[f"trials {TRIALS}"][which]
-    return f"{number:.0f}" if np.isfinite(number) else f"over {MOST}"
+    return f"over {MOST}" if number is None else f"{number:.0f}"
 
 
-def _saved(estimate: Sequence[float]) -> str:
-    value, low, high = (f"{x:.0%}" if np.isfinite(x) else "-" for x in estimate)
+def _saved(estimate: Sequence[float | None]) -> str:
+    value, low, high = ("-" if x is None else f"{x:.0%}" for x in estimate)
     return "-" if value == high == "-" else f"{value} ({low} to {high})"
 
 
