@@ -30,6 +30,7 @@ from benchmarks.training import RELOAD
 
 
 RESULTS = Path(__file__).parent / "results"
+HEAD = ("what", "seconds, of those without", "loss, worse than without")
 Row = tuple[str, str, str]
 
 
@@ -55,14 +56,18 @@ def of_training(record: dict[str, Any]) -> Iterator[Row]:
 
 
 def of_compiling(records: Sequence[dict[str, Any]]) -> Iterator[Row]:
-    """All trials of a way, compiling included."""
+    """All trials of a way, with the compiling that they share."""
     cases = [case for record in records for case in record["cases"].values()]
     for way in [way for way in compiling.WAYS if way != compiling.NONE]:
         pairs = [(case[way], case[compiling.NONE]) for case in cases if way in case]
         ratios = [_sum(a, "cpu_seconds") / _sum(b, "cpu_seconds") for a, b in pairs]
         worse = [(_sum(a, "loss") - _sum(b, "loss")) / len(a) for a, b in pairs]
         if pairs:
-            yield f"torch.compile, {way}", _range(ratios), _range(worse, "+.4f")
+            yield (
+                f"torch.compile, {way}, {len(pairs[0][0])} trials",
+                _range(ratios),
+                _range(worse, "+.4f"),
+            )
 
 
 def of_pruning(record: dict[str, Any]) -> Iterator[Row]:
@@ -112,8 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table."""
-    head = ["what", "seconds, of those without", "loss, worse than without"]
-    print(console.table(head, rows()))
+    print(console.table(HEAD, rows()))
 
 
 if __name__ == "__main__":
