@@ -32,8 +32,8 @@ from optuna_llmbo import LLMBOSampler
 
 RESULTS = Path(__file__).parent / "results" / "svm_pack.json"
 PACK = Path(__file__).parents[1] / "examples" / "svm.toml"
-N_TRIALS, N_SEEDS = 20, 20
-SHOWN = (1, 5, 10, 20)
+N_TRIALS, N_SEEDS = 15, 10
+SHOWN = (1, 5, 10, 15)
 DATA: dict[str, Callable[..., Any]] = {
     "breast cancer": datasets.load_breast_cancer,
     "wine": datasets.load_wine,
@@ -56,7 +56,7 @@ def objective_of(name: str) -> Callable[[optuna.Trial], float]:
 
 def run(objective: Callable[[optuna.Trial], float], with_pack: bool, seed: int) -> list[float]:
     """The best error after each trial of one study."""
-    sampler = LLMBOSampler(knowledge=PACK if with_pack else None, seed=seed)
+    sampler = LLMBOSampler(knowledge=PACK if with_pack else "auto", seed=seed)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=N_TRIALS)
     return list(np.minimum.accumulate([trial.value for trial in study.trials]))

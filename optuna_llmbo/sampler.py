@@ -280,7 +280,7 @@ class LLMBOSampler(BaseSampler):
         """All complete and feasible trials, the one the model expects most of first.
 
         Raises:
-            As `recommend`.
+            InputError, SurrogateFitError, ValueError: as `recommend`.
         """
         self._raise_error_if_multi_objective(study)
         return self._advisor.rank(study, **self._asking(study))

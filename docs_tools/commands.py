@@ -1,0 +1,75 @@
+"""The command line's reference: a hook of MkDocs that writes it from the commands themselves.
+
+Where a page says `<!-- commands -->`, each command follows with its help and a table of its options.
+"""
+
+from __future__ import annotations
+
+from enum import EnumType
+import inspect
+from pathlib import Path
+from types import NoneType
+from types import UnionType
+from typing import Any
+from typing import get_args
+from typing import get_type_hints
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+import typer
+
+from optuna_llmbo import cli
+
+
+MARK = "<!-- commands -->"
+
+_TAKES = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the commands where the page wants them."""
+    return markdown.replace(MARK, reference()) if MARK in markdown else markdown
+
+
+def commands() -> dict[str, Any]:
+    """The commands by name, as Typer makes them."""
+    group: Any = typer.main.get_command(cli.app)
+    return dict(group.commands)
+
+
+def reference() -> str:
+    """All commands as Markdown."""
+    return "\n\n".join(_command(name, command) for name, command in commands().items())
+
+
+def _command(name: str, command: Any) -> str:
+    types = get_type_hints(inspect.unwrap(command.callback))
+    rows = [_row(option, types[option.name]) for option in command.params]
+    head = ["| option | default | what it is |", "| --- | --- | --- |"]
+    return "\n".join([f"## optuna-llmbo {name}", "", command.help, "", *head, *rows])
+
+
+def _row(option: Any, annotation: Any) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    cells = (f"{flags} {_takes(option, annotation)}", _default(option), option.help or "")
+    return "| " + " | ".join(cell.replace("|", "\\|").strip() for cell in cells) + " |"
+
+
+def _takes(option: Any, annotation: Any) -> str:
+    """What stands behind an option."""
+    if option.is_flag or option.metavar:
+        return option.metavar or ""
+    of_union = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    (kind,) = (one for one in of_union if one is not NoneType)
+    if isinstance(kind, EnumType):
+        return " ".join(f"`{choice.value}`" for choice in kind)  # type: ignore[attr-defined]
+    return _TAKES[kind]
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "required"
+    if option.default is None or option.is_flag:
+        return ""
+    return f"`{getattr(option.default, 'value', option.default)}`"

@@ -1,0 +1,133 @@
+"""Links of pages to files outside docs/: a hook of MkDocs.
+
+A page says `[the script](../benchmarks/race/report.py)`, which works where the repository is read.
+For the site, what is linked becomes a page under repository/: Markdown as it is, source text in a
+block, a folder as its README or the list of its files. Pictures and data are copied.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+import os
+from pathlib import Path
+from pathlib import PurePosixPath
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+
+
+PLACE = PurePosixPath("repository")
+"""Where on the site the files outside docs/ are."""
+
+_DOCS = PurePosixPath("docs")
+_LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)")
+_FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+_LANGUAGES = {".py": "python", ".toml": "toml", ".txt": "text", ".json": "json", "": "text"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what pages link to, and what these link to."""
+    root = _root(config)
+    waiting = [path for file in files.documentation_pages() for path in _linked(root, file)]
+    seen: set[PurePosixPath] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in seen and not path.is_relative_to(_DOCS):
+            seen.add(path)
+            file = _file(root, path, config)
+            files.append(file)
+            waiting += _linked(root, file)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Have a page's links lead to where on the site the files are."""
+    root, here = _root(config), PurePosixPath(page.file.src_uri)
+
+    def replace(match: re.Match[str]) -> str:
+        target = _target(root, here, match[1])
+        if target is None:
+            return match[1]  # MkDocs warns of it
+        return os.path.relpath(_uri(root, target), here.parent)
+
+    return _outside_code(markdown, lambda text: _LINK.sub(replace, text))
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path).parent
+
+
+def _linked(root: Path, file: File) -> list[PurePosixPath]:
+    """The files of the repository that a page links to."""
+    if not file.src_uri.endswith(".md"):
+        return []
+    found: list[PurePosixPath] = []
+
+    def collect(text: str) -> str:
+        targets = (_target(root, PurePosixPath(file.src_uri), link) for link in _LINK.findall(text))
+        found.extend(target for target in targets if target is not None)
+        return text
+
+    _outside_code(file.content_string, collect)
+    return found
+
+
+def _target(root: Path, uri: PurePosixPath, link: str) -> PurePosixPath | None:
+    """The path in the repository that a page's link means; None if nothing is there.
+
+    Args:
+        uri: of the page on the site.
+        link: as it stands in the page.
+    """
+    origin = uri.relative_to(PLACE) if uri.is_relative_to(PLACE) else _DOCS / uri
+    path = PurePosixPath(os.path.normpath(origin.parent / link))
+    if not (root / path).exists() or path.parts[0] == "..":
+        return None
+    readme = path / "README.md"
+    return readme if (root / readme).exists() else path
+
+
+def _uri(root: Path, path: PurePosixPath) -> PurePosixPath:
+    """Where on the site a file or a folder of the repository is."""
+    if path.is_relative_to(_DOCS):
+        return path.relative_to(_DOCS)
+    if (root / path).is_dir():
+        return PLACE / path / "index.md"
+    return PLACE / (f"{path}.md" if path.suffix in _LANGUAGES else path)
+
+
+def _file(root: Path, path: PurePosixPath, config: MkDocsConfig) -> File:
+    uri, place = str(_uri(root, path)), root / path
+    if place.is_dir():
+        return File.generated(config, uri, content=_listing(place, path))
+    if path.suffix in _LANGUAGES:
+        block = f"```{_LANGUAGES[path.suffix]}\n{place.read_text().rstrip()}\n```\n"
+        return File.generated(config, uri, content=f"# {path}\n\n{block}")
+    return File.generated(config, uri, abs_src_path=str(place))
+
+
+def _listing(folder: Path, path: PurePosixPath) -> str:
+    """A folder's files, of modules with the first line of their docstring."""
+    lines = [f"# {path}", ""]
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith(("__", ".")):
+            lines.append(f"- `{file.name}`{_first_line(file)}")
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(file: Path) -> str:
+    if file.suffix != ".py":
+        return ""
+    documentation = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return f": {documentation.splitlines()[0]}" if documentation else ""
+
+
+def _outside_code(markdown: str, change: Callable[[str], str]) -> str:
+    """Change what is not in fenced blocks, which are every second part."""
+    parts = _FENCED.split(markdown)
+    parts[::2] = map(change, parts[::2])
+    return "".join(parts)
