@@ -13,7 +13,7 @@ SMALL ?= --seeds 3 --budget 20 --jobs 2
 SMALL_METHODS := ours-numeric,gp,tpe,random
 SMALL_RESULTS := benchmarks/results/race/small
 
-.PHONY: demo test test-oldest-optuna lint types dashboard screenshots race race-small clean
+.PHONY: demo test test-oldest-optuna lint types dashboard docs docs-serve screenshots race race-small clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,15 @@ dashboard: $(INSTALLED)
 # which optuna-dashboard shows figures.
 screenshots: $(INSTALLED)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.browser.screenshots --storage $(DEMO_STORAGE) --study demo
+
+# The site, in site/; the variable quiets what the theme prints about MkDocs 2.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(INSTALLED)
+	$(BIN)/python -m mkdocs serve
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -84,4 +93,4 @@ race-small: $(INSTALLED)
 		--at 5,10,20 --table $(SMALL_RESULTS)/race.parquet
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .pytest-artifacts .ruff_cache
+	rm -rf .venv site .mypy_cache .pytest_cache .pytest-artifacts .ruff_cache

@@ -1,6 +1,6 @@
 """The command line's reference: a hook of MkDocs that writes it from the commands themselves.
 
-Where a page says `<!-- commands -->`, each command follows with its help and a table of its options.
+Where a page says `<!-- commands -->`, each command follows with its help and its options.
 """
 
 from __future__ import annotations

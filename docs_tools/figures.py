@@ -1,6 +1,6 @@
 """The figures of docs/method.md, drawn from the package's own code.
 
-    python -m docs_tools.figures    # writes docs/figures/*.svg; half a minute on one core
+python -m docs_tools.figures    # writes docs/figures/*.svg; half a minute on one core
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ def posterior() -> Any:
     suggestion = suggestion_of(study, sampler)
     cube = np.linspace(0, 1, 401)[:, None]
     judge = suggestion._judge("numeric", None, cube)
-    low, middle, high = -suggestion.quantiles(judge.surrogates, suggestion.views(cube, None), (1.96, 0, -1.96))[:, :, 0]
+    views = suggestion.views(cube, None)
+    low, middle, high = -suggestion.quantiles(judge.surrogates, views, (1.96, 0, -1.96))[:, :, 0]
     rates = [configuration["learning_rate"] for configuration in suggestion.space.from_unit(cube)]
-    score = judge.score(judge.surrogates.features(suggestion.views(cube, None))).numpy()
+    score = judge.score(judge.surrogates.features(views)).numpy()
 
     figure, (above, below) = _figure(2, (7, 5), sharex=True, height_ratios=(3, 2))
     above.fill_between(rates, low, high, color=BLUE, alpha=0.2, lw=0, label="95% interval")
@@ -101,12 +102,11 @@ def posterior() -> Any:
 
 def prior() -> Any:
     """The density of a typical range, and how its say fades with the trials."""
-    names = {"rank": IntDistribution(1, 256, log=True), "learning_rate": RATE}
-    space = SearchSpace(names)
-    knowledge = load_knowledge("auto").relevant([*names, "lora_alpha"])
+    space = SearchSpace({"learning_rate": RATE})
+    knowledge = load_knowledge("auto").relevant(["learning_rate", "rank", "lora_alpha"])
     typical = knowledge.typical_range("learning_rate")
     assert typical is not None
-    cube = np.column_stack([np.full(401, 0.5), np.linspace(0, 1, 401)])
+    cube = np.linspace(0, 1, 401)[:, None]
     density = Prior(space, {"learning_rate": typical}).log_density(cube)
     rates = [configuration["learning_rate"] for configuration in space.from_unit(cube)]
     figure, (panel,) = _figure(1, (7, 3))
@@ -142,7 +142,9 @@ def pruned() -> Any:
     ends = [steps[-1], 100], [values[-1], -history.targets[-1, 0]]
     panel.plot(*ends, "--", color=BLUE, label="what it counts as")
     panel.plot(100, ends[1][1], "o", color=BLUE, mfc="white")
-    panel.set(xlabel="share of the training, %", ylabel="validation loss", xticks=(25, 50, 75, 100))
+    panel.set(
+        xlabel="share of the training, %", ylabel="validation loss", xticks=(25, 50, 75, 100)
+    )
     panel.legend(fontsize="small")
     return figure
 
@@ -191,8 +193,8 @@ def trie() -> Any:
         _box(panel, last, rows[end], "token", "#fde0c5")
     n_all = sum(map(len, sequences))
     panel.set_title(
-        f"{len(sequences)} configurations: {n_all} words one by one, {len(chunk.token_ids)} in the "
-        "trie",
+        f"{len(sequences)} configurations: {n_all} words one by one, "
+        f"{len(chunk.token_ids)} in the trie",
         fontsize="small",
     )
     panel.set(xlim=(-0.6, last + 0.6), ylim=(-0.6, len(sequences) - 0.4))
@@ -246,7 +248,6 @@ def draw(folder: Path) -> list[Path]:
         figure = make()
         paths.append(folder / f"{name}.svg")
         figure.savefig(paths[-1], metadata={"Date": None}, facecolor="white")
-        figure.savefig(Path("/tmp/site-figs") / f"{name}.png", facecolor="white")
         pyplot.close(figure)
     return paths
 

@@ -68,7 +68,9 @@ def _linked(root: Path, file: File) -> list[PurePosixPath]:
     found: list[PurePosixPath] = []
 
     def collect(text: str) -> str:
-        targets = (_target(root, PurePosixPath(file.src_uri), link) for link in _LINK.findall(text))
+        targets = (
+            _target(root, PurePosixPath(file.src_uri), link) for link in _LINK.findall(text)
+        )
         found.extend(target for target in targets if target is not None)
         return text
 
@@ -80,6 +82,7 @@ def _target(root: Path, uri: PurePosixPath, link: str) -> PurePosixPath | None:
     """The path in the repository that a page's link means; None if nothing is there.
 
     Args:
+        root: of the repository.
         uri: of the page on the site.
         link: as it stands in the page.
     """

@@ -90,6 +90,14 @@ def test_what_optuna_calls_experimental_is_no_news(tune: Tune) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_the_default_proxy(tune: Tune, data: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"count on from {i}", "response": f"{i + 1}"} for i in range(120)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = tune(proxy=None, trials=1)
+    assert result.exit_code == 0, result.output
+    assert load(tmp_path).trials[0].user_attrs["fraction"] == pytest.approx(0.1, abs=0.01)
+
+
 def test_running_again_resumes(tune: Tune, tmp_path: Path) -> None:
     tune(trials=2)
     again = tune(trials=2)

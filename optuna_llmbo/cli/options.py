@@ -49,9 +49,9 @@ def _source(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def _proxy(text: str) -> float:
-    """A share, or a whole number: so many examples."""
-    return int(text) if text.isdecimal() else float(text)
+def _proxy(text: str | float) -> float:
+    """A share, or a whole number: so many examples. The default comes as the number it is."""
+    return int(text) if str(text).isdecimal() else float(text)
 
 
 Model = Annotated[str, typer.Option(help="Hub id, folder, .gguf file, or 'embedded'.")]

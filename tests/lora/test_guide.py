@@ -5,13 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 import re
-import shlex
 
-import click
-import pytest
-import typer
-
-from optuna_llmbo import cli
 from optuna_llmbo.lora import recipe
 from optuna_llmbo.lora.hyperparameters import ALIASES
 from optuna_llmbo.lora.metrics import registry
@@ -20,7 +14,6 @@ from optuna_llmbo.lora.space_file import read_space
 
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "lora.md").read_text()
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_space_can_be_searched(tmp_path: Path) -> None:
@@ -42,15 +35,3 @@ def test_metrics_that_are_named_exist() -> None:
     table = GUIDE[GUIDE.index("| metric | direction |") :].split("\n\n")[0]
     named = set(re.findall(r'`"(\w+)"`', table))
     assert named <= set(registry.NAMES) and set(registry.NAMES) - named == {"rouge", "rougeLsum"}
-
-
-COMMANDS = [line for line in re.findall(r"^\$ (optuna-llmbo .*)", GUIDE + README, re.MULTILINE)]
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_have_these_options(line: str) -> None:
-    _, name, *words = shlex.split(line, comments=True)
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
-    options = {o for p in group.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
-    assert {word for word in words if word.startswith("--")} <= options

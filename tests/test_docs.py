@@ -1,0 +1,112 @@
+"""What the README and docs/ say works: every code block is run, or checked and says why not."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+import re
+
+import pytest
+
+from docs_tools import figures
+import optuna_llmbo
+from tests import docs_blocks
+from tests.docs_blocks import Block
+from tests.docs_blocks import ROOT
+
+
+PAGES = [
+    page for page in docs_blocks.pages() if any(b.reason is None for b in docs_blocks.blocks(page))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_blocks_run(
+    page: Path, tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    docs_blocks.furnish(tmp_path, tiny_llm)
+    docs_blocks.run_page(page, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "block", list(docs_blocks.not_run()), ids=lambda block: f"{block}: {block.reason}"
+)
+def test_blocks_that_are_not_run(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    docs_blocks.check(block)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("python", "from optuna_llmbo import NoSuchThing\n"),
+        ("python", "print(\n"),
+        ("console", "$ optuna-llmbo tune --no-such-option 1\n"),
+        ("console", "$ make no-such-target\n"),
+        ("console", "$ python -m benchmarks.no_such_module\n"),
+        ("console", "$ python -m benchmarks.pruning --no-such-option\n"),
+        ("console", "$ for x in\n"),
+        ("yaml", "a: 1\n"),
+    ],
+)
+def test_checks_find_mistakes(language: str, text: str) -> None:
+    with pytest.raises(Exception):  # noqa: B017  (each has its own)
+        docs_blocks.check(Block("page.md", 1, language, text, "a reason"))
+
+
+def test_every_block_says_its_language() -> None:
+    """Blocks without one are figures in letters, of which only the architecture has some."""
+    for page in docs_blocks.pages():
+        fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
+        if page.name != "architecture.md":
+            assert fences[::2].count("") == 0, page
+
+
+def test_messages_of_the_troubleshooting_page_are_the_packages() -> None:
+    texts = _messages()
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(quoted) > 20
+    missing = [one for one in quoted if not any(_says(text, one) for text in texts)]
+    assert missing == []
+
+
+def _says(text: str, quoted: str) -> bool:
+    parts = (re.escape(part) for part in quoted.split("..."))
+    return re.search(".*".join(parts), text, re.DOTALL) is not None
+
+
+def _messages() -> list[str]:
+    """All texts in the package's source, with "..." for what is put into them."""
+    found = []
+    for path in Path(optuna_llmbo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (v.value if isinstance(v, ast.Constant) else "..." for v in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_the_pack_of_the_guide_is_the_one_that_was_measured() -> None:
+    text = (ROOT / "docs" / "knowledge.md").read_text()
+    assert f"# svm.toml\n{(ROOT / 'examples' / 'svm.toml').read_text()}```" in text
+
+
+def test_the_figures_can_be_drawn(tmp_path: Path) -> None:
+    drawn = {path.name for path in figures.draw(tmp_path)}
+    page = (ROOT / "docs" / "method.md").read_text()
+    assert drawn == set(re.findall(r"\]\(figures/(\S+\.svg)\)", page))
+    assert drawn == {path.name for path in (ROOT / "docs" / "figures").glob("*.svg")}
+
+
+def test_the_figure_of_the_posterior_marks_the_choice() -> None:
+    """The next trial is where the acquisition that is drawn is highest."""
+    study, sampler = figures.study_of_rates(6)
+    suggestion = figures.suggestion_of(study, sampler)
+    chosen = suggestion.choose("numeric", None).configuration["learning_rate"]
+    assert chosen == pytest.approx(figures.suggest_rate(study.ask()))
