@@ -2,13 +2,15 @@
 
 A page says `[the script](../benchmarks/race/report.py)`, which works where the repository is read.
 For the site, what is linked becomes a page under repository/: Markdown as it is, source text in a
-block, a folder as its README or the list of its files. Pictures and data are copied.
+block, a folder as its README or the list of its files. Pictures and data are copied. The links
+of notebooks, which MkDocs leaves alone, are led to where they should.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+import json
 import os
 from pathlib import Path
 from pathlib import PurePosixPath
@@ -25,6 +27,7 @@ PLACE = PurePosixPath("repository")
 
 _DOCS = PurePosixPath("docs")
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)")
+_HREF = re.compile(r"(?<=href=\")(?!\w+:|#|/)([^\"#]+)")
 _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".toml": "toml", ".txt": "text", ".json": "json", "": "text"}
 
@@ -57,14 +60,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _outside_code(markdown, lambda text: _LINK.sub(replace, text))
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Have a notebook's links lead to where on the site the files are."""
+    root, here = _root(config), PurePosixPath(page.file.src_uri)
+
+    def replace(match: re.Match[str]) -> str:
+        target = _target(root, here, match[1])
+        file = target and files.get_file_from_path(str(_uri(root, target)))
+        return file.url_relative_to(page.file) if file else match[1]
+
+    return _HREF.sub(replace, html) if here.suffix == ".ipynb" else html
+
+
 def _root(config: MkDocsConfig) -> Path:
     return Path(config.config_file_path).parent
 
 
 def _linked(root: Path, file: File) -> list[PurePosixPath]:
     """The files of the repository that a page links to."""
-    if not file.src_uri.endswith(".md"):
-        return []
     found: list[PurePosixPath] = []
 
     def collect(text: str) -> str:
@@ -74,8 +87,19 @@ def _linked(root: Path, file: File) -> list[PurePosixPath]:
         found.extend(target for target in targets if target is not None)
         return text
 
-    _outside_code(file.content_string, collect)
+    _outside_code(_text(file), collect)
     return found
+
+
+def _text(file: File) -> str:
+    """The Markdown of a page or a notebook."""
+    match PurePosixPath(file.src_uri).suffix:
+        case ".md":
+            return file.content_string
+        case ".ipynb":
+            cells = json.loads(file.content_string)["cells"]
+            return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return ""
 
 
 def _target(root: Path, uri: PurePosixPath, link: str) -> PurePosixPath | None:
