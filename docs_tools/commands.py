@@ -52,16 +52,22 @@ def _command(name: str, command: Any) -> str:
 
 def _row(option: Any, annotation: Any) -> str:
     flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
-    cells = (f"{flags} {_takes(option, annotation)}", _default(option), option.help or "")
+    kind = _kind(annotation)
+    text = option.help or (inspect.getdoc(kind) if isinstance(kind, EnumType) else "")
+    cells = (f"{flags} {_takes(option, kind)}", _default(option), text or "")
     return "| " + " | ".join(cell.replace("|", "\\|").strip() for cell in cells) + " |"
 
 
-def _takes(option: Any, annotation: Any) -> str:
+def _kind(annotation: Any) -> Any:
+    """An option's type, without None."""
+    of_union = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next(one for one in of_union if one is not NoneType)
+
+
+def _takes(option: Any, kind: Any) -> str:
     """What stands behind an option."""
     if option.is_flag or option.metavar:
         return option.metavar or ""
-    of_union = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    (kind,) = (one for one in of_union if one is not NoneType)
     if isinstance(kind, EnumType):
         return " ".join(f"`{choice.value}`" for choice in kind)  # type: ignore[attr-defined]
     return _TAKES[kind]
