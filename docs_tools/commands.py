@@ -12,6 +12,7 @@ from types import NoneType
 from types import UnionType
 from typing import Any
 from typing import get_args
+from typing import get_origin
 from typing import get_type_hints
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -59,9 +60,10 @@ def _row(option: Any, annotation: Any) -> str:
 
 
 def _kind(annotation: Any) -> Any:
-    """An option's type, without None."""
-    of_union = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return next(one for one in of_union if one is not NoneType)
+    """An option's type, without None; of a list, which is given several times, its items'."""
+    several = isinstance(annotation, UnionType) or get_origin(annotation) is list
+    kinds = get_args(annotation) if several else (annotation,)
+    return next(one for one in kinds if one is not NoneType)
 
 
 def _takes(option: Any, kind: Any) -> str:
@@ -78,4 +80,5 @@ def _default(option: Any) -> str:
         return "required"
     if option.default is None or option.is_flag:
         return ""
-    return f"`{getattr(option.default, 'value', option.default)}`"
+    values = option.default if isinstance(option.default, list) else [option.default]
+    return ", ".join(f"`{getattr(value, 'value', value)}`" for value in values)

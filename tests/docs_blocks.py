@@ -10,6 +10,7 @@ is made smaller here and nowhere else.
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,17 +35,17 @@ ROOT = Path(__file__).parents[1]
 
 SMALLER = {
     r"\bn_trials=\d+": "n_trials=3",
-    r"--trials \d+": "--trials 3",
+    r"--trials \d+": "--trials 2",
     r"\bembedded\b(?=[\" ])": "my-model",
     r"\bmy-folder\b": "my-model",
     r"\bstdlib-docstrings\b": "my.jsonl",
     r"\b(proxy[= ])\d\d\d\b": r"\g<1>50",
-    r"--test \d+": "--test 20",
+    r"(--test |test=)\d+": r"\g<1>10",
 }
 """What a block says, as a pattern, and what is run in its place."""
 
 OPTIONS = {
-    "tune": {"--trials": "3", "--reports": "2", "--device": "cpu"},
+    "tune": {"--trials": "2", "--reports": "1", "--validation": "8", "--device": "cpu"},
     "proxy-check": {"--configs": "4", "--fractions": "0.5", "--device": "cpu"},
     "promote": {"--top": "1", "--seeds": "1", "--device": "cpu"},
 }
@@ -53,7 +54,7 @@ OPTIONS = {
 NOT_RUN = {"pip": "installs packages"}
 """Programs that are not run in any block, and why; a block of others says so itself."""
 
-N_EXAMPLES = 200
+N_EXAMPLES = 120
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -103,18 +104,29 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+DATA: dict[str, Callable[[int], dict[str, str]]] = {
+    "my.jsonl": lambda i: {
+        "prompt": f"count on from {i}",
+        "response": f"{i + 1} " * (i % 4 + 1),
+        "topic": f"t{i % 3}",
+    },
+    "gsm8k.jsonl": lambda i: {"question": f"{i} and 1?", "answer": f"#### {i + 1}"},
+    "exam.jsonl": lambda i: {"prompt": f"question {i}?", "response": "ABCD"[i % 4]},
+    "code.jsonl": lambda i: {
+        "prompt": f"Write f that returns {i}.",
+        "response": f"def f(): return {i}",
+        "tests": f"assert f() == {i}",
+    },
+}
+"""The files of data that pages name, a function from the row's number to the row."""
+
+
 def furnish(folder: Path, model: Path) -> None:
     """Put into a folder what pages take to be there."""
     (folder / "my-model").symlink_to(model)
-    rows = [
-        {
-            "prompt": f"count on from {i}",
-            "response": f"{i + 1} " * (i % 4 + 1),
-            "topic": f"t{i % 3}",
-        }
-        for i in range(N_EXAMPLES)
-    ]
-    (folder / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, row in DATA.items():
+        lines = [json.dumps(row(i)) + "\n" for i in range(N_EXAMPLES)]
+        (folder / name).write_text("".join(lines))
 
 
 def smaller(text: str) -> str:
