@@ -52,11 +52,17 @@ def _command(name: str, command: Any) -> str:
 
 
 def _row(option: Any, annotation: Any) -> str:
-    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    is_argument = option.param_type_name == "argument"
+    names = [option.name.upper()] if is_argument else [*option.opts, *option.secondary_opts]
+    flags = ", ".join(f"`{name}`" for name in names)
     kind = _kind(annotation)
     text = option.help or (inspect.getdoc(kind) if isinstance(kind, EnumType) else "")
     cells = (f"{flags} {_takes(option, kind)}", _default(option), text or "")
     return "| " + " | ".join(cell.replace("|", "\\|").strip() for cell in cells) + " |"
+
+
+def _is_flag(option: Any) -> bool:
+    return bool(getattr(option, "is_flag", False))
 
 
 def _kind(annotation: Any) -> Any:
@@ -68,7 +74,7 @@ def _kind(annotation: Any) -> Any:
 
 def _takes(option: Any, kind: Any) -> str:
     """What stands behind an option."""
-    if option.is_flag or option.metavar:
+    if _is_flag(option) or option.metavar:
         return option.metavar or ""
     if isinstance(kind, EnumType):
         return " ".join(f"`{choice.value}`" for choice in kind)  # type: ignore[attr-defined]
@@ -78,7 +84,7 @@ def _takes(option: Any, kind: Any) -> str:
 def _default(option: Any) -> str:
     if option.required:
         return "required"
-    if option.default is None or option.is_flag:
+    if option.default is None or _is_flag(option):
         return ""
     values = option.default if isinstance(option.default, list) else [option.default]
     return ", ".join(f"`{getattr(value, 'value', value)}`" for value in values)

@@ -20,15 +20,12 @@ from optuna.trial import TrialState
 from benchmarks.lora_table import tables
 from benchmarks.lora_table.objective import TableObjective
 from benchmarks.race import lora
-from optuna_llmbo import compat
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.candidates import Region
 from optuna_llmbo.history import read_history
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.prior import Prior
 from optuna_llmbo.prompt import Prompt
 from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.structure import read_structure
 from optuna_llmbo.suggest import Suggestion
 from optuna_llmbo.trie import chunks
 
@@ -64,12 +61,7 @@ def suggest_rate(trial: optuna.Trial) -> float:
 
 def suggestion_of(study: optuna.Study, sampler: LLMBOSampler) -> Suggestion:
     """What the sampler knows when it chooses the study's next trial."""
-    trials = compat.all_trials(study)
-    structure = read_structure(trials, {"learning_rate": RATE})
-    number = len(trials)
-    return sampler._advisor.suggestion(
-        study, Region(structure), current=number, seed=sampler._planner.seed_of(number)
-    )
+    return sampler.ask(study, lambda suggestion, kernel, read: suggestion)
 
 
 def posterior() -> Any:
@@ -77,26 +69,25 @@ def posterior() -> Any:
     study, sampler = study_of_rates()
     suggestion = suggestion_of(study, sampler)
     cube = np.linspace(0, 1, 401)[:, None]
-    judge = suggestion._judge("numeric", None, cube)
-    views = suggestion.views(cube, None)
-    low, middle, high = -suggestion.quantiles(judge.surrogates, views, (1.96, 0, -1.96))[:, :, 0]
+    judge = suggestion.judge("numeric", None, cube)
+    low, middle, high = -judge.quantiles(cube, (1.96, 0, -1.96))[:, :, 0]
     rates = [configuration["learning_rate"] for configuration in suggestion.space.from_unit(cube)]
-    score = judge.score(judge.surrogates.features(views)).numpy()
+    terms = judge.terms(cube)
 
     figure, (above, below) = _figure(2, (7, 5), sharex=True, height_ratios=(3, 2))
     above.fill_between(rates, low, high, color=BLUE, alpha=0.2, lw=0, label="95% interval")
     above.plot(rates, middle, color=BLUE, label="the surrogate's mean")
     tried = [(trial.params["learning_rate"], trial.value) for trial in study.trials]
     above.plot(*zip(*tried, strict=True), "o", color="black", label="trials")
-    below.plot(rates, score, color=GREY, label="log noisy expected improvement")
-    below.plot(rates, judge(cube), color=ORANGE, label="and the prior")
+    below.plot(rates, terms.improvement, color=GREY, label="log noisy expected improvement")
+    below.plot(rates, terms.score, color=ORANGE, label="and the prior")
     following = suggest_rate(study.ask())
     for panel in (above, below):
         panel.axvline(following, color=ORANGE, ls=":", label="next trial")
         panel.legend(fontsize="small")
     above.set(ylabel="validation loss, nats a token", xscale="log")
     below.set(xlabel="learning rate", ylabel="worth trying, log")
-    below.set_ylim(score.max() - 12, max(score.max(), judge(cube).max()) + 1)
+    below.set_ylim(terms.score.max() - 12, terms.score.max() + 1)
     return figure
 
 

@@ -294,7 +294,7 @@ class LLMBOSampler(BaseSampler):
                 and again with the numeric kernel if it raises SurrogateFitError.
 
         Raises:
-            As `predict`.
+            InputError, SurrogateFitError, ValueError: as `predict`.
         """
         self._raise_error_if_multi_objective(study)
         return self._advisor.ask(study, question, **self._asking(study))

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 import json
+import math
 from pathlib import Path
 import re
 import shlex
 import subprocess
 from typing import Any
 
+import optuna
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -35,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 
 SMALLER = {
     r"\bn_trials=\d+": "n_trials=3",
+    r"\.plot\.show\(\)": ".plot.to_dict()",
     r"--trials \d+": "--trials 2",
     r"\bembedded\b(?=[\" ])": "my-model",
     r"\bmy-folder\b": "my-model",
@@ -44,12 +47,16 @@ SMALLER = {
 }
 """What a block says, as a pattern, and what is run in its place."""
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, str | None]] = {
     "tune": {"--trials": "2", "--reports": "1", "--validation": "8", "--device": "cpu"},
     "proxy-check": {"--configs": "4", "--fractions": "0.5", "--device": "cpu"},
+    "dashboard": {"--publish-only": None},
     "promote": {"--top": "1", "--seeds": "1", "--device": "cpu"},
 }
-"""Options that a command gets unless it has them."""
+"""Options that a command gets unless it has them; None for one without a value."""
+
+AFTER_A_SEARCH = ("docs/dashboard.md", "docs/figures.md")
+"""Pages that begin where a search has ended: with a study in lora.db."""
 
 NOT_RUN = {"pip": "installs packages"}
 """Programs that are not run in any block, and why; a block of others says so itself."""
@@ -129,6 +136,19 @@ def furnish(folder: Path, model: Path) -> None:
         (folder / name).write_text("".join(lines))
 
 
+def search() -> None:
+    """Leave a study of numbers in the current folder, as a search of an hour would."""
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(study_name="lora", storage="sqlite:///lora.db", sampler=sampler)
+    study.optimize(
+        lambda trial: (
+            (math.log10(trial.suggest_float("learning_rate", 1e-6, 1e-2, log=True)) + 4) ** 2
+            + trial.suggest_float("lora_dropout", 0, 0.3)
+        ),
+        n_trials=8,
+    )
+
+
 def smaller(text: str) -> str:
     """A block's text with what would take too long made smaller."""
     for pattern, replacement in SMALLER.items():
@@ -139,6 +159,8 @@ def smaller(text: str) -> str:
 def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a page's blocks in the current folder, python in one namespace."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    if page.relative_to(ROOT).as_posix() in AFTER_A_SEARCH:
+        search()
     for block in blocks(page):
         if block.reason is not None:
             continue
@@ -166,7 +188,7 @@ def run_command(command: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> 
     assert program == "optuna-llmbo", f"{block}: {program} is not run here: mark the block"
     for option, value in OPTIONS.get(arguments[0], {}).items():
         if option not in arguments:
-            arguments += [option, value]
+            arguments += [option] if value is None else [option, value]
     result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 0, f"{block}: {command}\n{result.output}\n{result.exception!r}"
 
