@@ -10,18 +10,16 @@ import functools
 from functools import cached_property
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 from pathlib import Path
-import shutil
-import tempfile
 from typing import Any
 from typing import TYPE_CHECKING
 
 import platformdirs
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.gguf_file import dequantized
 
 
 if TYPE_CHECKING:
@@ -164,8 +162,8 @@ def load(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
-        folder = _dequantized(Path(source.location)) if source.kind == "gguf" else source.location
         with quiet_transformers(), torch.device("cpu"):
+            folder = _folder(source)
             code = {"trust_remote_code": trust_remote_code}
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **code)
             config = transformers.AutoConfig.from_pretrained(folder, **code)
@@ -196,6 +194,13 @@ def load_shared(
 ) -> LanguageModel:
     """`load`, remembered for the process: for readers that never change the model."""
     return load(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _folder(source: LLMSource) -> str:
+    """What `from_pretrained` reads: a folder, or a hub id."""
+    if source.kind != "gguf":
+        return source.location
+    return str(dequantized(Path(source.location), dequantized_folder()))
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -284,57 +289,6 @@ def cache_folder() -> Path:
 def dequantized_folder() -> Path:
     """Where the weights of GGUF files are kept as float32."""
     return cache_folder() / "gguf"
-
-
-def _dequantized(gguf_file: Path) -> Path:
-    """The folder with a GGUF file's weights as float32 safetensors, made if it is not there.
-
-    It is written beside its final place and moved there whole, so that two processes may do it
-    at once and a killed one leaves nothing half-written behind.
-    """
-    with gguf_file.open("rb") as file:  # by content: each installation has its own file
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = dequantized_folder() / f"{gguf_file.stem}-{digest[:32]}"
-    if folder.is_dir():
-        return folder
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError(
-            f"reading {gguf_file.name} needs the package gguf: `pip install gguf`, or install "
-            "this package as optuna-llmbo[gguf]."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
-    try:
-        _dequantize(gguf_file, scratch)
-        scratch.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process was first: its folder serves as well
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
-
-
-def _dequantize(gguf_file: Path, folder: Path) -> None:
-    import torch
-    import transformers
-
-    place, name = str(gguf_file.parent), gguf_file.name
-    with quiet_transformers(), torch.device("cpu"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            place, gguf_file=name, dtype=torch.float32
-        )
-        # The loaded model calls itself quantized and refuses to be saved; its twin does not.
-        settings = {
-            key: value
-            for key, value in json.loads(model.config.to_json_string(use_diff=False)).items()
-            if key != "quantization_config"
-        }
-        twin = type(model)(type(model.config).from_dict(settings)).to(torch.float32)
-        twin.load_state_dict(model.state_dict())
-        twin.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 class quiet_transformers:

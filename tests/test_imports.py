@@ -25,7 +25,8 @@ ARROWS = {
     "targets": set(),
     "design": {"targets"},
     "covariance": set(),
-    "llm": {"errors"},
+    "gguf_file": {"errors"},
+    "llm": {"errors", "gguf_file"},
     "knowledge": {"errors"},
     "marks": set(),
     "outcome": {"compat", "marks"},
@@ -176,7 +177,7 @@ ARROWS = {
 }
 # third-party package -> the modules that may import it
 KNOWN_BY = {
-    "transformers": {"llm", "trie_attention", "encoder", "lora"},
+    "transformers": {"gguf_file", "llm", "trie_attention", "encoder", "lora"},
     "peft": {"lora"},
     "datasets": {"lora"},
     "rich": {"cli", "live"},

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import T5Config
 
+from optuna_llmbo import gguf_file
 from optuna_llmbo import llm as llms
 from optuna_llmbo.errors import InputError
 from tests.tiny import make_tiny_family
@@ -134,7 +135,7 @@ def test_gguf_is_dequantized_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("OPTUNA_LLMBO_CACHE", str(tmp_path))
     first = llms.load(source)
     assert len(list(tmp_path.glob("gguf/*/model.safetensors"))) == 1
-    monkeypatch.setattr(llms, "_dequantize", lambda *_: pytest.fail("dequantized again"))
+    monkeypatch.setattr(gguf_file, "_dequantize", lambda *_: pytest.fail("dequantized again"))
     second = llms.load(source)
     name = "model.layers.3.mlp.up_proj.weight"
     assert torch.equal(first.model.state_dict()[name], second.model.state_dict()[name])
@@ -147,15 +148,14 @@ def test_gguf_is_dequantized_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_copies_of_a_gguf_file_are_dequantized_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OPTUNA_LLMBO_CACHE", str(tmp_path))
     made: list[Path] = []
-    monkeypatch.setattr(llms, "_dequantize", lambda file, folder: made.append(file))
+    monkeypatch.setattr(gguf_file, "_dequantize", lambda file, folder: made.append(file))
     folders = []
     for number, content in enumerate([b"a model", b"a model", b"another"]):
         file = tmp_path / str(number) / "model.gguf"
         file.parent.mkdir()
         file.write_bytes(content)
-        folders.append(llms._dequantized(file))
+        folders.append(gguf_file.dequantized(file, tmp_path / "kept"))
     assert folders[0] == folders[1] != folders[2]
     assert len(made) == 2
 
