@@ -23,11 +23,16 @@ from optuna.study import Study
 from optuna_llmbo import compat
 from optuna_llmbo import llm as llms
 from optuna_llmbo.acquisition import AcquisitionName
+from optuna_llmbo.acquisition import ACQUISITIONS
 from optuna_llmbo.body import Pooling
+from optuna_llmbo.body import POOLINGS
 from optuna_llmbo.candidates import Region
 from optuna_llmbo.covariance import KernelName
+from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.design import Design
 from optuna_llmbo.encoder import Encoder
+from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.history import read_history
@@ -72,7 +77,11 @@ class Recommendation:
 
 @dataclass
 class Advisor:
-    """The method and its options, which are those of `LLMBOSampler`; pickled without the model."""
+    """The method and its options, which are those of `LLMBOSampler`; pickled without the model.
+
+    Raises:
+        InputError: if an option is not one of those that there are.
+    """
 
     kernel: KernelName
     source: llms.LLMSource | None
@@ -90,6 +99,15 @@ class Advisor:
     design: Design
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("kernel", self.kernel, KERNELS)
+        check_choice("acquisition", self.acquisition, ACQUISITIONS)
+        if self.pooling is not None:
+            check_choice("pooling", self.pooling, POOLINGS)
+        if self.layer is not None:
+            check_at_least("layer", self.layer, 1)
+        check_at_least("n_candidates", self.n_candidates, 1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock and the language model, which is loaded again when needed."""

@@ -27,6 +27,7 @@ from optuna_llmbo import provenance
 from optuna_llmbo.advisor import Advisor
 from optuna_llmbo.axis import Axis
 from optuna_llmbo.candidates import Region
+from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.history import sign_of
 from optuna_llmbo.provenance import Path
 from optuna_llmbo.space import Configuration
@@ -50,7 +51,11 @@ _Chosen = tuple[Path, Configuration, Choice | None]
 
 @dataclass
 class Planner:
-    """Chooses for one trial at a time; keeps nothing of a study but which warnings were said."""
+    """Chooses for one trial at a time; keeps nothing of a study but which warnings were said.
+
+    Raises:
+        InputError: if there cannot be so many start-up trials, or such a seed.
+    """
 
     advisor: Advisor
     n_startup_trials: int
@@ -58,6 +63,10 @@ class Planner:
     """Whether to write into the trials who chose them."""
     seed: int
     _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        check_at_least("n_startup_trials", self.n_startup_trials, 0)
+        check_at_least("seed", self.seed, 0)
 
     def has_started(self, known: Sequence[FrozenTrial]) -> bool:
         """Whether there are enough informative trials for the model."""

@@ -21,18 +21,13 @@ from optuna_llmbo import llm as llms
 from optuna_llmbo import plan
 from optuna_llmbo import provenance
 from optuna_llmbo.acquisition import AcquisitionName
-from optuna_llmbo.acquisition import ACQUISITIONS
 from optuna_llmbo.advisor import Advisor
 from optuna_llmbo.advisor import Question
 from optuna_llmbo.advisor import Recommendation
 from optuna_llmbo.axis import Axis
 from optuna_llmbo.body import Pooling
-from optuna_llmbo.body import POOLINGS
 from optuna_llmbo.covariance import KernelName
-from optuna_llmbo.covariance import KERNELS
 from optuna_llmbo.design import Design
-from optuna_llmbo.errors import check_at_least
-from optuna_llmbo.errors import check_choice
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.planner import Planner
 from optuna_llmbo.prior import check_ranges
@@ -158,22 +153,9 @@ class LLMBOSampler(BaseSampler):
     ) -> None:
         if kernel is None:
             kernel = "numeric" if llm is None else "sum"
-        check_choice("kernel", kernel, KERNELS)
-        check_choice("acquisition", acquisition, ACQUISITIONS)
-        if pooling is not None:
-            check_choice("pooling", pooling, POOLINGS)
-        if layer is not None:
-            check_at_least("layer", layer, 1)
-        check_at_least("n_startup_trials", n_startup_trials, 0)
-        check_at_least("n_candidates", n_candidates, 1)
-        if seed is not None:
-            check_at_least("seed", seed, 0)
-        source = None if kernel == "numeric" else llms.resolve(llm)
-        if source is not None:
-            llms.check_available(source)  # now, not after the start-up trials
         advisor = Advisor(
             kernel=kernel,
-            source=source,
+            source=None if kernel == "numeric" else llms.resolve(llm),
             device=device,
             pooling=pooling,
             layer=layer,
@@ -189,6 +171,8 @@ class LLMBOSampler(BaseSampler):
         if seed is None:
             seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         self._planner = Planner(advisor, n_startup_trials, provenance, seed)
+        if advisor.source is not None:
+            llms.check_available(advisor.source)  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
