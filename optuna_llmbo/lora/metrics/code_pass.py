@@ -14,9 +14,9 @@ from typing import ClassVar
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.generate import check_decoding
 from optuna_llmbo.lora.generate import Decoding
-from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.metrics.measure import check_some
 from optuna_llmbo.lora.metrics.measure import share
+from optuna_llmbo.lora.metrics.measure import TextMetric
 from optuna_llmbo.lora.metrics.sandbox import Limits
 from optuna_llmbo.lora.metrics.sandbox import run_isolated
 from optuna_llmbo.lora.tokens import Example
@@ -37,7 +37,7 @@ def completed_prompt(example: Example, answer: str) -> str:
 
 
 @dataclass(frozen=True)
-class CodePassAt1:
+class CodePassAt1(TextMetric):
     """Share of the prompts whose one generated program passes its tests, in [0, 1].
 
     This is pass@1 of Chen et al. 2021 (arXiv:2107.03374, sec. 2.1) with one sample, or with greedy
@@ -87,15 +87,6 @@ class CodePassAt1:
                 f"an empty program does not pass under {self.limits}: {nothing.reason}. Give it "
                 "more, memory_bytes above all."
             )
-
-    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
-        """Generate, and run one program after the other.
-
-        Raises:
-            InputError: as `check`.
-        """
-        self.check(model, tokenizer, examples)
-        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """Of texts that are generated already."""

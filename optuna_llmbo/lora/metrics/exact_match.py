@@ -12,18 +12,18 @@ from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.generate import check_decoding
 from optuna_llmbo.lora.generate import Decoding
-from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.metrics.answers import Extract
 from optuna_llmbo.lora.metrics.answers import Reading
 from optuna_llmbo.lora.metrics.answers import READINGS
 from optuna_llmbo.lora.metrics.measure import check_some
 from optuna_llmbo.lora.metrics.measure import share
+from optuna_llmbo.lora.metrics.measure import TextMetric
 from optuna_llmbo.lora.tokens import Example
 
 
 @dataclass(frozen=True)
-class ExactMatch:
-    """Share of the generated answers that equal the response's, in [0, 1].
+class ExactMatch(TextMetric):
+    """Share of the generated answers that equal the response's, in [0, 1]; no answer is wrong.
 
     Raises:
         InputError: if `extract` is unknown, or "math" without math-verify.
@@ -48,15 +48,6 @@ class ExactMatch:
         """
         self._expected(self._reading(), examples)
         check_decoding(model, examples, self.decoding)
-
-    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
-        """Generate and compare; a text without an answer is wrong.
-
-        Raises:
-            InputError: as `check`.
-        """
-        self.check(model, tokenizer, examples)
-        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """Of texts that are generated already."""

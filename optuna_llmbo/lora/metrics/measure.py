@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from abc import abstractmethod
 from collections.abc import Sequence
 import importlib
 from typing import Any
@@ -10,6 +12,7 @@ from typing import runtime_checkable
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.generate import Decoding
+from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -52,6 +55,29 @@ class TextMeasure(Measure, Protocol):
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """Measure texts that were generated so, in the order of the examples."""
+
+
+class TextMetric(ABC):
+    """A `TextMeasure` that generates the texts itself where nobody has done so for several."""
+
+    decoding: Decoding
+
+    @abstractmethod
+    def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
+        """As that of a `Measure`."""
+
+    @abstractmethod
+    def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
+        """Of texts that are generated already, in the order of the examples."""
+
+    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+        """Generate and measure.
+
+        Raises:
+            InputError: as `check`.
+        """
+        self.check(model, tokenizer, examples)
+        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
 
 
 def share(right: Sequence[bool]) -> float:

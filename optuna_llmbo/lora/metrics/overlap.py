@@ -12,9 +12,9 @@ from typing import ClassVar
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.lora.generate import check_decoding
 from optuna_llmbo.lora.generate import Decoding
-from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.metrics.measure import check_some
 from optuna_llmbo.lora.metrics.measure import optional_module
+from optuna_llmbo.lora.metrics.measure import TextMetric
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -22,7 +22,7 @@ SCORES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Overlap(TextMetric):
     """How much generated answers share with the responses, in the units of the papers.
 
     BLEU (Papineni et al. 2002) and chrF (Popovic 2015) of the whole set are in [0, 100], as
@@ -51,15 +51,6 @@ class Overlap:
         """Raises InputError if there are no examples, or prompts do not fit."""
         check_some(examples)
         check_decoding(model, examples, self.decoding)
-
-    def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
-        """Generate and compare.
-
-        Raises:
-            InputError: as `check`.
-        """
-        self.check(model, tokenizer, examples)
-        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """Of texts that are generated already."""
