@@ -15,6 +15,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge.knowledge import Knowledge
 from optuna_llmbo.knowledge.pack import Pack
 from optuna_llmbo.knowledge.schema import read_pack
+from optuna_llmbo.toml_file import read_toml
 
 
 __all__ = ["PackSource", "load_knowledge", "load_pack", "load_packs"]
@@ -62,15 +63,8 @@ def load_pack(source: PackSource) -> Pack:
             f"a knowledge pack is the path of a TOML file or a mapping, got {source!r:.80}"
         )
     path = Path(source)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"knowledge pack {str(path)!r} cannot be read ({error.strerror}); "
-            "give the path of a TOML file, a mapping, 'auto' or None"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"knowledge pack {str(path)!r} is not valid TOML: {error}") from error
+    instead = "give the path of a TOML file, a mapping, 'auto' or None"
+    table = read_toml(path, "knowledge pack", instead)
     return read_pack(table, str(path), always_relevant=True)
 
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 import os
 from pathlib import Path
 import sys
-import tomllib
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -22,6 +21,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.toml_file import read_toml
 
 
 _RANGE_KEYS = ("type", "low", "high", "log", "step")
@@ -41,15 +41,12 @@ def read_space(path: str | os.PathLike[str]) -> dict[str, BaseDistribution]:
         InputError: at the first mistake, naming the file and the table.
     """
     file = Path(path).expanduser()
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"search space {str(file)!r} cannot be read ({error.strerror}): give the path of a "
-            "TOML file, a dict of optuna.distributions, a function of the trial, or None."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"search space {str(file)!r} is not valid TOML: {error}") from error
+    tables = read_toml(
+        file,
+        "search space",
+        "give the path of a TOML file, a dict of optuna.distributions, a function of the trial, "
+        "or None",
+    )
     if not tables:
         raise InputError(f"search space {str(file)!r} has no tables: write one a parameter.")
     return {name: _distribution(table, f"{file}: [{name}]") for name, table in tables.items()}
