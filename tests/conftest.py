@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import importlib
 import logging
 import os
 from pathlib import Path
+import runpy
+import sys
 
 import optuna
 import pytest
 import torch
 
 from optuna_llmbo import embedding_cache
+from optuna_llmbo import suggest
 from optuna_llmbo.errors import warn_once
 from tests.tiny import make_tiny_llm
 
+
+ROOT = Path(__file__).parent.parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: their threads would be in the way
     torch.set_num_threads(1)
@@ -44,6 +50,14 @@ def quiet_optuna() -> Iterator[None]:
     optuna.logging.set_verbosity(verbosity)
 
 
+@pytest.fixture
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numeric surrogate scores fewer configurations: where it matters that one is chosen, and
+    not how good it is."""
+    monkeypatch.setattr(suggest, "_N_POOL", 64)
+    monkeypatch.setattr(suggest, "_N_AROUND", 16)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Two-layer models are slower on two threads, and far slower on busy cores."""
@@ -51,6 +65,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a script with its arguments, as `python SCRIPT` would but in this process, which has
+    the imports already, and returns what it printed."""
+
+    def run(script: str, *arguments: str) -> str:
+        path = ROOT / script
+        monkeypatch.syspath_prepend(path.parent)
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out.strip()
+
+    return run
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ from optuna.samplers import BaseSampler
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo import suggest
 from tests.storages.conftest import MakeStorage
-from tests.test_optuna_suite import Suite
+from tests.test_optuna_suite import ShortSuite
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_pool")
 @pytest.mark.parametrize(
     "make_storage", ["sqlite", "journal", "postgresql", "grpc"], indirect=True
 )
-class TestStorages(Suite):
+class TestStorages(ShortSuite):
     """In memory it runs elsewhere."""
 
     @pytest.fixture(autouse=True)
@@ -30,8 +30,6 @@ class TestStorages(Suite):
             "get_storage",
             lambda given: storage if given is None else get_storage(given),
         )
-        monkeypatch.setattr(suggest, "_N_POOL", 64)  # the storages are what is tested here
-        monkeypatch.setattr(suggest, "_N_AROUND", 16)
 
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
