@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 import re
-import subprocess
-import sys
 
 from benchmarks.race import collect
 from benchmarks.race import report
@@ -17,11 +16,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_results_are_those_of_the_benchmark() -> None:
-    command = [sys.executable, "benchmarks/demo_search.py", "--report"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    rows = result.stdout.strip().splitlines()
+def test_the_results_are_those_of_the_benchmark(printed: Callable[..., str]) -> None:
+    rows = printed("benchmarks/demo_search.py", "--report").splitlines()
     assert len(rows) >= 5  # a heading and three samplers
     text = (ROOT / "docs" / "benchmarks.md").read_text()
     for row in rows:
@@ -61,12 +57,9 @@ def test_the_ranks_and_the_losses_are_those_of_the_race() -> None:
         assert f"{expected[0]} and {expected[1]}" in statement
 
 
-def test_the_encoders_figures_are_those_of_the_benchmark() -> None:
-    command = [sys.executable, "benchmarks/encoder.py", "--report"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    text = (ROOT / "docs" / "benchmarks.md").read_text()
-    assert result.stdout.strip() in text
+def test_the_encoders_figures_are_those_of_the_benchmark(printed: Callable[..., str]) -> None:
+    lines = printed("benchmarks/encoder.py", "--report")
+    assert lines and lines in (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def test_links_and_make_targets_exist() -> None:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import math
 from pathlib import Path
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from benchmarks.lora_table import plan
 from benchmarks.lora_table import tables
 from benchmarks.lora_table.defaults import DEFAULTS
 from benchmarks.lora_table.tiers import FRACTIONS
+from benchmarks.lora_table.tiers import PROXY
 from benchmarks.lora_table.tiers import tier
 from tests.benchmarks.lora_table.conftest import BASE_LOSS
 from tests.benchmarks.lora_table.conftest import grid
@@ -24,6 +24,7 @@ from tests.benchmarks.lora_table.conftest import make_table
 
 
 ROOT = Path(__file__).parent.parent.parent.parent
+Printed = Callable[..., str]
 CARD = (ROOT / "benchmarks" / "lora_table" / "README.md").read_text()
 
 
@@ -38,20 +39,16 @@ def numbers(text: str, first: str) -> list[float]:
 
 
 @pytest.mark.parametrize("fact", facts.FACTS)
-def test_the_card_shows_the_facts(fact: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.lora_table.facts", fact]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
+def test_the_card_shows_the_facts(fact: str, printed: Printed) -> None:
     assert f"python -m benchmarks.lora_table.facts {fact}" in CARD
-    assert result.stdout.strip() in CARD
+    lines = printed("benchmarks/lora_table/facts.py", fact)
+    assert lines and lines in CARD
 
 
 @pytest.mark.parametrize("script", ["surrogate", "recheck"])
-def test_the_card_shows_the_reports(script: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.lora_table.{script}", "--report"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() in CARD
+def test_the_card_shows_the_reports(script: str, printed: Printed) -> None:
+    lines = printed(f"benchmarks/lora_table/{script}.py", "--report")
+    assert lines and lines in CARD
 
 
 def test_rechecked_rows_are_within_the_noise() -> None:
@@ -97,12 +94,15 @@ def random_table(loss: Any, fractions: tuple[float, ...] = FRACTIONS) -> pandas.
     return tables.frame(rows)
 
 
-def test_a_quantity_that_is_the_loss_predicts_all_of_it() -> None:
+def test_a_quantity_that_is_the_loss_predicts_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("rate * alpha / rank / batch", "dropout", "rank", "rate")
+    monkeypatch.setattr(facts, "QUANTITIES", {name: facts.QUANTITIES[name] for name in asked})
+
     def loss(p: dict[str, Any], _: float) -> float:
         update = math.log(p["learning_rate"] * p["alpha_ratio"] / p["batch_size"])
         return 3.0 + 0.02 * (update + 6) ** 2
 
-    text = facts.variance_of_quantities(random_table(loss))
+    text = facts.variance_of_quantities(random_table(loss, (PROXY, 1.0)))
     assert numbers(text, "rate * alpha / rank / batch")[0] > 0.99
     assert numbers(text, "dropout")[0] < 0.1
     assert numbers(text, "rank")[0] < 0.1

@@ -49,7 +49,10 @@ def test_one_lengthscale_an_axis_is_a_special_case() -> None:
     )
 
 
-def test_a_kept_surrogate_predicts_as_the_fitted_one(table: pandas.DataFrame) -> None:
+def test_a_kept_surrogate_predicts_as_the_fitted_one(
+    table: pandas.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surrogate, "FRACTIONS", (0.1,))
     surrogate.fit(table, "cpu")
     loaded = surrogate.load(table, "cpu", 0.1)
     unseen = random_configurations(tier("cpu"))[150:]
