@@ -13,6 +13,9 @@ from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.planner import Planner
 
 
+pytestmark = pytest.mark.usefixtures("small_pool")
+
+
 def paths(study: optuna.Study) -> list[str]:
     return [trial.user_attrs["llmbo:path"] for trial in study.trials]
 
@@ -31,7 +34,7 @@ def three_ways(trial: optuna.Trial) -> float:
 def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
     sampler = LLMBOSampler(llm=tiny_llm, kernel=kernel, n_candidates=12, seed=0)
     study = optuna.create_study(sampler=sampler)
-    study.optimize(three_ways, n_trials=30)
+    study.optimize(three_ways, n_trials=22)
     assert study.best_params["kind"] == "tree" and study.best_params["depth"] == 7
     assert study.best_value < 5e-3  # a random 'share' is so near in one of seven
     assert set(paths(study)[5:]) == {"model"}

@@ -29,6 +29,8 @@ from optuna_llmbo.suggest import Suggestion
 from tests.tiny import make_tiny_family
 
 
+pytestmark = pytest.mark.usefixtures("small_pool")
+
 MakeSampler = Callable[..., LLMBOSampler]
 
 

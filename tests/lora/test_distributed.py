@@ -21,16 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failing", ["nothing", "memory"])
 def test_two_processes_train_as_one(
-    make_objective: Callable[..., LoRAObjective], tmp_path: Path, tiny_llm: Path, failing: str
+    make_objective: Callable[..., LoRAObjective], tmp_path: Path, tiny_llm: Path
 ) -> None:
+    """Also where memory runs out in one of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    out = tmp_path / "trials.json"
+    outs = [tmp_path / "well.json", tmp_path / "short-of-memory.json"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = ["-m", "tests.lora.together", str(tiny_llm), str(out), failing]
+    script = ["-m", "tests.lora.together", str(tiny_llm), *map(str, outs)]
     result = subprocess.run(
         [*launch, "--master-port", str(port), *script],
         cwd=ROOT,
@@ -44,10 +44,10 @@ def test_two_processes_train_as_one(
         space={"rank": IntDistribution(1, 8), "batch_size": IntDistribution(3, 7)},
         defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},
     )
-    trials = json.loads(out.read_text())
-    assert len(trials) == 3
-    for trial in trials:
+    studies = [json.loads(out.read_text()) for out in outs]
+    assert [len(trials) for trials in studies] == [3, 3]
+    for trial in [*studies[0], *studies[1]]:
         assert trial["value"] == pytest.approx(alone(FixedTrial(trial["params"])), abs=1e-5)
         assert trial["steps"] == 27 // trial["params"]["batch_size"]
         assert trial["value"] < trial["base_loss"] - 0.1
-    assert (tmp_path / "trials").exists()
+    assert all(out.with_suffix("").exists() for out in outs)

@@ -18,7 +18,7 @@ def test_the_default_configuration_learns() -> None:
     except InputError:
         pytest.skip("the embedded model is not installed")
     objective = LoRAObjective(
-        "embedded", "stdlib-docstrings", validation=16, proxy=0.015, max_length=96, reports=1
+        "embedded", "stdlib-docstrings", validation=8, proxy=0.015, max_length=96, reports=1
     )
     study = optuna.create_study(direction="minimize")
     study.enqueue_trial(objective.default_params)

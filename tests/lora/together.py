@@ -21,33 +21,39 @@ from tests.lora.conftest import rows
 N_TRIALS = 3
 
 
-def main(model: str, out: str, failing: str) -> None:
-    """Run a study and write down what came of it."""
+def main(model: str, *outs: str) -> None:
+    """Run two studies and write down what came of them; in the second one memory runs out."""
     torch.set_num_threads(1)
     state = accelerate.PartialState(cpu=True)
+    real = train.response_nll
+
+    def nll(model: torch.nn.Module, batch: train.Any) -> torch.Tensor:
+        if state.process_index == 1 and len(batch.ids) > 1:
+            raise torch.OutOfMemoryError("in the second process only")
+        return real(model, batch)
+
+    for out, function in zip(outs, (real, nll), strict=True):
+        train.response_nll = function
+        study(model, Path(out), state)
+
+
+def study(model: str, out: Path, state: accelerate.PartialState) -> None:
+    """One study, by all processes."""
     objective = LoRAObjective(
         model,
         datasets.Dataset.from_list(rows(60)),
         proxy=0.5,
         device="cpu",
         dtype=torch.float32,
-        folder=Path(out).parent / "trials",
+        folder=out.parent / out.stem,
         space={"rank": IntDistribution(1, 8), "batch_size": IntDistribution(3, 7)},
         defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},
     )
-    real = train.response_nll
-
-    def nll(model: torch.nn.Module, batch: train.Any) -> torch.Tensor:
-        if failing == "memory" and state.process_index == 1 and len(batch.ids) > 1:
-            raise torch.OutOfMemoryError("in the second process only")
-        return real(model, batch)
-
-    train.response_nll = nll
     if state.is_main_process:
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        study.optimize(lambda trial: objective(TorchDistributedTrial(trial)), n_trials=N_TRIALS)
-        trials = [{"value": t.value, "params": t.params, **t.user_attrs} for t in study.trials]
-        Path(out).write_text(json.dumps(trials))
+        made = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        made.optimize(lambda trial: objective(TorchDistributedTrial(trial)), n_trials=N_TRIALS)
+        trials = [{"value": t.value, "params": t.params, **t.user_attrs} for t in made.trials]
+        out.write_text(json.dumps(trials))
     else:
         for _ in range(N_TRIALS):
             objective(TorchDistributedTrial(None))
