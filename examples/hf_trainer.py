@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--validation", type=Path, default=HERE / "validation.parquet")
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40, help="of training, a trial")
+    parser.add_argument("--rows", type=int, default=64, help="of validation data")
     parser.add_argument("--storage", default="sqlite:///hf_trainer.db")
     parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
     arguments = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> None:
                 seed=0,
             ),
             train_dataset=read(arguments.train, tokenizer, 8 * arguments.steps),
-            eval_dataset=read(arguments.validation, tokenizer, 64),
+            eval_dataset=read(arguments.validation, tokenizer, arguments.rows),
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
         best = trainer.hyperparameter_search(

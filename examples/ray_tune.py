@@ -78,7 +78,7 @@ def new_tuner(folder: Path, storage: str, trials: int, llm: str | None) -> tune.
             max_concurrent_trials=2,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=1),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
 
 
