@@ -59,8 +59,20 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 T = TypeVar("T")
 
+MAX_OBJECTIVES = 4
+
 Question = Callable[[Suggestion, KernelName, Reader | None], T]
 """What one may want to know of a study: asked with the kernel and the language model."""
+
+
+def check_objectives(study: Study) -> None:
+    """Raises ValueError if a study has more objectives than the method takes."""
+    n = len(study.directions)
+    if n > MAX_OBJECTIVES:
+        raise ValueError(
+            f"LLMBOSampler takes at most {MAX_OBJECTIVES} objectives, the study has {n}: the "
+            "hypervolume of more is too slow to compute. Combine some, or use NSGAIISampler."
+        )
 
 
 @dataclass(frozen=True)

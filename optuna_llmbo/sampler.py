@@ -22,6 +22,7 @@ from optuna_llmbo import plan
 from optuna_llmbo import provenance
 from optuna_llmbo.acquisition import AcquisitionName
 from optuna_llmbo.advisor import Advisor
+from optuna_llmbo.advisor import check_objectives
 from optuna_llmbo.advisor import Question
 from optuna_llmbo.advisor import Recommendation
 from optuna_llmbo.axis import Axis
@@ -39,8 +40,6 @@ from optuna_llmbo.transfer import SourceStudy
 
 
 T = TypeVar("T")
-
-MAX_OBJECTIVES = 4
 
 
 class LLMBOSampler(BaseSampler):
@@ -224,7 +223,7 @@ class LLMBOSampler(BaseSampler):
         Raises:
             ValueError: if the study has more than four objectives.
         """
-        _check_objectives(study)
+        check_objectives(study)
         if not search_space:
             return {}
         known = informative(compat.all_trials(study))
@@ -309,7 +308,7 @@ class LLMBOSampler(BaseSampler):
         Raises:
             ValueError: if the study has more than four objectives.
         """
-        _check_objectives(study)
+        check_objectives(study)
         axis = Axis(param_distribution)
         planned = plan.intended(trial, {**trial.distributions, param_name: param_distribution})
         if param_name in planned and axis.contains(planned[param_name]):
@@ -348,12 +347,3 @@ class LLMBOSampler(BaseSampler):
                 "the model could not choose a trial's parameters, which are sampled independently "
                 "of each other; warn_independent_sampling=False silences this."
             )
-
-
-def _check_objectives(study: Study) -> None:
-    n = len(study.directions)
-    if n > MAX_OBJECTIVES:
-        raise ValueError(
-            f"LLMBOSampler takes at most {MAX_OBJECTIVES} objectives, the study has {n}: the "
-            "hypervolume of more is too slow to compute. Combine some, or use NSGAIISampler."
-        )

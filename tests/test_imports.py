@@ -161,6 +161,7 @@ ARROWS = {
     "dashboard": {"compat", "errors", "figures", "insight", "overview", "sampler"},
     "report": {"errors", "figures", "insight", "overview", "prompt", "sampler"},
     "cli": {
+        "advisor",
         "compat",
         "dashboard",
         "embedding_cache",
