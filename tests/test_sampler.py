@@ -618,7 +618,7 @@ def test_what_cannot_be_predicted_is_said() -> None:
                 intermediate_values={1: x},
             )
         )
-    with pytest.raises(InputError, match="no complete trial to recommend"):
+    with pytest.raises(InputError, match="no complete and feasible trial"):
         sampler.recommend(pruned)
     assert sampler.predict(pruned, {"x": 0.15}).mean == pytest.approx(0.15, abs=0.1)
     several = optuna.create_study(directions=["minimize"] * 2)
