@@ -1,0 +1,91 @@
+"""What bfloat16 changes: the same trials on a base model in bfloat16 and in float32.
+
+SmolLM2-135M on docstrings, as `make demo` trains it (3% of the data, one epoch), at rates from the
+default's up. The adapter is in float32 in both cases; its output is added to one of the base
+model's that is rounded to the base model's type.
+
+    python -m benchmarks.precision            # 8 minutes on one core, and the table
+    python -m benchmarks.precision --report   # the kept results as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+import time
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import FloatDistribution
+import torch
+
+from benchmarks import console
+from benchmarks.provenance import versions
+from benchmarks.race.run import provenance
+from optuna_llmbo import LoRAObjective
+
+
+RESULTS = Path(__file__).parent / "results" / "precision.json"
+PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+RATES = (2e-4, 6e-4, 2e-3)
+SPACE: dict[str, BaseDistribution] = {"learning_rate": FloatDistribution(1e-5, 1e-2, log=True)}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """The base model's loss, and that of a trial at each rate, in nats per response token."""
+    objective = LoRAObjective(
+        "embedded",
+        "stdlib-docstrings",
+        space=SPACE,
+        proxy=0.0305,
+        validation=32,
+        max_length=96,
+        reports=1,
+        dtype=DTYPES[name],
+    )
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    for rate in RATES:
+        study.enqueue_trial({"learning_rate": rate})
+    began = time.perf_counter()
+    study.optimize(objective, n_trials=len(RATES))
+    return {
+        "base": objective.base_loss,
+        "losses": [trial.value for trial in study.trials],
+        "seconds": time.perf_counter() - began,
+        "objective": objective.fingerprint,
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """Losses by type, and by how much those of bfloat16 are higher."""
+    found = record["dtypes"]
+    rows = []
+    for i, name in enumerate(["no adapter", *(f"{rate:g}" for rate in RATES)]):
+        half, full = (
+            ([found[dtype]["base"], *found[dtype]["losses"]])[i]
+            for dtype in ("bfloat16", "float32")
+        )
+        rows.append([name, f"{half:.4f}", f"{full:.4f}", f"{half - full:+.4f}"])
+    return console.table(["learning rate", "bfloat16", "float32", "difference"], rows)
+
+
+def main() -> None:
+    """Measure, keep and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--report", action="store_true", help="only print the kept results")
+    if not parser.parse_args().report:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        source = provenance()
+        found = {name: measure(name) for name in DTYPES}
+        record = {"dtypes": found, **source, "versions": versions(PACKAGES)}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
