@@ -61,14 +61,12 @@ def measure(name: str) -> dict[str, Any]:
 
 def table(record: dict[str, Any]) -> str:
     """Losses by type, and by how much those of bfloat16 are higher."""
-    found = record["dtypes"]
-    rows = []
-    for i, name in enumerate(["no adapter", *(f"{rate:g}" for rate in RATES)]):
-        half, full = (
-            ([found[dtype]["base"], *found[dtype]["losses"]])[i]
-            for dtype in ("bfloat16", "float32")
-        )
-        rows.append([name, f"{half:.4f}", f"{full:.4f}", f"{half - full:+.4f}"])
+    half, full = ([found["base"], *found["losses"]] for found in map(record["dtypes"].get, DTYPES))
+    names = ["no adapter", *(f"{rate:g}" for rate in RATES)]
+    rows = [
+        [name, f"{a:.4f}", f"{b:.4f}", f"{a - b:+.4f}"]
+        for name, a, b in zip(names, half, full, strict=True)
+    ]
     return console.table(["learning rate", "bfloat16", "float32", "difference"], rows)
 
 
