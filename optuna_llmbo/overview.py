@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import importlib.metadata
 import math
 import platform
 from typing import Any
@@ -23,6 +22,7 @@ from optuna_llmbo.outcome import outcome_of
 from optuna_llmbo.outcome import violated
 from optuna_llmbo.prompt import format_value
 from optuna_llmbo.provenance import PREFIX
+from optuna_llmbo.versions import version_of
 
 
 PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "gpytorch", "botorch")
@@ -143,13 +143,8 @@ def facts_of(trial: FrozenTrial) -> TrialFacts:
 
 def versions() -> dict[str, str]:
     """Of Python and of `PACKAGES`, as installed here."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = {package: version_of(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **packages}
 
 
 def params_text(params: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ PACKAGE = Path(optuna_llmbo.__file__).parent
 ARROWS = {
     "__init__": {"sampler", "lora"},
     "errors": set(),
+    "versions": set(),
     "compat": set(),
     "torch_state": set(),
     "axis": set(),
@@ -157,7 +158,7 @@ ARROWS = {
         "torch_state",
     },
     "figures": {"errors", "insight", "outcome"},
-    "overview": {"compat", "outcome", "prompt", "provenance"},
+    "overview": {"compat", "outcome", "prompt", "provenance", "versions"},
     "dashboard": {"compat", "errors", "figures", "insight", "overview", "sampler"},
     "report": {"errors", "figures", "insight", "overview", "prompt", "sampler"},
     "cli": {
@@ -175,6 +176,7 @@ ARROWS = {
         "report",
         "sampler",
         "standing",
+        "versions",
     },
 }
 # third-party package -> the modules that may import it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-import importlib.metadata
 import os
 from pathlib import Path
 import platform
@@ -18,6 +17,7 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
 from optuna_llmbo.cli.terminal import show
+from optuna_llmbo.versions import version_of
 
 
 _PACKAGES = (
@@ -46,7 +46,7 @@ def doctor(
     table.add_column(overflow="fold")
     table.add_row("python", platform.python_version())
     for package in _PACKAGES:
-        table.add_row(package, _version(package))
+        table.add_row(package, version_of(package))
     table.add_row("CPU", f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     table.add_row("torch threads", str(torch.get_num_threads()))
     for i in range(torch.cuda.device_count()):
@@ -78,13 +78,6 @@ def clear_cache(
             errors.print(f"[bold red]error:[/] cannot remove {folder}", soft_wrap=True)
             raise typer.Exit(1)
         out.print(f"Removed {folder} ({size:.1f} MB).", soft_wrap=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _megabytes(folder: Path) -> float:
