@@ -5,7 +5,7 @@ The same configurations are read three ways in one run, behind the passage of th
 - naive: every prompt whole, in padded batches, as the paper's code does (batches of 4 on a CPU,
   where larger ones take longer);
 - shared passage: the passage once, every assignment behind its cached keys and values;
-- trie: `optuna_llmbo.trie_reader`, each distinct beginning once.
+- trie: `optuna_llmbo.embedding.trie_reader`, each distinct beginning once.
 
 Three tasks: the first read; a re-read with a new value of the learnable token; one step of the
 fit, forward and backward, for 30 configurations. Two spaces: a slice of the paper's grid of 45,360
@@ -52,16 +52,16 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from optuna_llmbo import llm as llms
-from optuna_llmbo.encoder import MEMORY_BYTES
+from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding.encoder import MEMORY_BYTES
+from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.plain_reader import PlainReader
+from optuna_llmbo.embedding.trie import chunks
+from optuna_llmbo.embedding.trie import TokenIds
+from optuna_llmbo.embedding.trie_reader import TrieReader
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.llm import LanguageModel
-from optuna_llmbo.plain_reader import PlainReader
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.trie import chunks
-from optuna_llmbo.trie import TokenIds
-from optuna_llmbo.trie_reader import TrieReader
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import SearchSpace
 
 
 # The paper's grid (arXiv:2602.11171), 45,360 configurations

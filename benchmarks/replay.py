@@ -202,7 +202,8 @@ def compare(before: Path, after: Path) -> int:
     different = 0
     for name in one.keys() | other.keys():
         rows = one.get(name, []), other.get(name, [])
-        first = next((i for i, pair in enumerate(zip(*rows)) if pair[0] != pair[1]), None)
+        pairs = zip(*rows, strict=False)
+        first = next((i for i, (left, right) in enumerate(pairs) if left != right), None)
         if first is None and len(rows[0]) == len(rows[1]):
             print(f"{name}: {len(rows[0])} trials, the same")
             continue

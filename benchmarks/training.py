@@ -40,9 +40,9 @@ import torch
 from benchmarks import console
 from benchmarks.provenance import versions
 from benchmarks.race.run import provenance
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora import LoRAObjective
-from optuna_llmbo.lora.parallel import optimize_packed
+from optuna_llmbo.lora.packed.parallel import optimize_packed
 from optuna_llmbo.lora.run import Run
 
 

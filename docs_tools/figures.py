@@ -21,13 +21,13 @@ from benchmarks.lora_table import tables
 from benchmarks.lora_table.objective import TableObjective
 from benchmarks.race import lora
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.history import read_history
+from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prior import Prior
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.suggest import Suggestion
-from optuna_llmbo.trie import chunks
+from optuna_llmbo.space.prior import Prior
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.history import read_history
+from optuna_llmbo.suggestion.suggest import Suggestion
 
 
 matplotlib.use("agg")

@@ -16,27 +16,27 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo import compat
-from optuna_llmbo import llm as llms
-from optuna_llmbo import plan
-from optuna_llmbo import provenance
-from optuna_llmbo.acquisition import AcquisitionName
-from optuna_llmbo.advisor import Advisor
-from optuna_llmbo.advisor import check_objectives
-from optuna_llmbo.advisor import Question
-from optuna_llmbo.advisor import Recommendation
-from optuna_llmbo.axis import Axis
-from optuna_llmbo.body import Pooling
-from optuna_llmbo.covariance import KernelName
-from optuna_llmbo.design import Design
+from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding.body import Pooling
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.planner import Planner
-from optuna_llmbo.prior import check_ranges
-from optuna_llmbo.prior import Range
-from optuna_llmbo.structure import informative
-from optuna_llmbo.structure import shared_distributions
-from optuna_llmbo.suggest import Prediction
-from optuna_llmbo.transfer import SourceStudy
+from optuna_llmbo.space.axis import Axis
+from optuna_llmbo.space.prior import check_ranges
+from optuna_llmbo.space.prior import Range
+from optuna_llmbo.study import compat
+from optuna_llmbo.study import plan
+from optuna_llmbo.study.structure import informative
+from optuna_llmbo.study.structure import shared_distributions
+from optuna_llmbo.study.transfer import SourceStudy
+from optuna_llmbo.suggestion import provenance
+from optuna_llmbo.suggestion.advisor import Advisor
+from optuna_llmbo.suggestion.advisor import check_objectives
+from optuna_llmbo.suggestion.advisor import Question
+from optuna_llmbo.suggestion.advisor import Recommendation
+from optuna_llmbo.suggestion.planner import Planner
+from optuna_llmbo.suggestion.suggest import Prediction
+from optuna_llmbo.surrogate.acquisition import AcquisitionName
+from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.design import Design
 
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ import optuna
 import pytest
 import torch
 
-from optuna_llmbo import embedding_cache
-from optuna_llmbo import suggest
+from optuna_llmbo.embedding import embedding_cache
 from optuna_llmbo.errors import warn_once
+from optuna_llmbo.suggestion import suggest
 from tests.tiny import make_tiny_llm
 
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.history import best_first
+from optuna_llmbo.study.history import best_first
 
 
 small = pytest.mark.usefixtures("small_pool")

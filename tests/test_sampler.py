@@ -18,14 +18,14 @@ from optuna.trial import TrialState
 import pytest
 import torch
 
-from optuna_llmbo import advisor as advisor_module
-from optuna_llmbo import llm as llms
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo import suggest as suggest_module
-from optuna_llmbo.design import Design
+from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.suggestion import advisor as advisor_module
+from optuna_llmbo.suggestion import suggest as suggest_module
+from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.surrogate.design import Design
 from tests.tiny import make_tiny_family
 
 

@@ -14,7 +14,7 @@ from benchmarks.prediction import problems
 from benchmarks.prediction.fit import fit
 from benchmarks.prediction.variants import VARIANTS
 from benchmarks.race.study import one_thread
-from optuna_llmbo.targets import Scale
+from optuna_llmbo.surrogate.targets import Scale
 
 
 MEASURES = ("spearman", "nlpd", "percentile", "training_nlpd", "left_out_nlpd")

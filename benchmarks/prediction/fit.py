@@ -26,16 +26,16 @@ from torch import Tensor
 from benchmarks.prediction import texts
 from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Variant
-from optuna_llmbo import covariance as covariances
-from optuna_llmbo import text_view as text_views
-from optuna_llmbo.covariance import covariance
-from optuna_llmbo.covariance import Layout
-from optuna_llmbo.covariance import scaled_matern
-from optuna_llmbo.design import Design
-from optuna_llmbo.surrogate import fit_process
-from optuna_llmbo.surrogate import fit_surrogate
-from optuna_llmbo.surrogate import Views
-from optuna_llmbo.torch_state import isolated_torch
+from optuna_llmbo._util.torch_state import isolated_torch
+from optuna_llmbo.surrogate import covariance as covariances
+from optuna_llmbo.surrogate import text_view as text_views
+from optuna_llmbo.surrogate.covariance import covariance
+from optuna_llmbo.surrogate.covariance import Layout
+from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.surrogate.surrogate import fit_process
+from optuna_llmbo.surrogate.surrogate import fit_surrogate
+from optuna_llmbo.surrogate.surrogate import Views
 
 
 FREE_STEPS = 100

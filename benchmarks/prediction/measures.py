@@ -13,8 +13,8 @@ from scipy.stats import norm
 from scipy.stats import spearmanr
 import torch
 
-from optuna_llmbo.targets import Scale
-from optuna_llmbo.targets import TransformName
+from optuna_llmbo.surrogate.targets import Scale
+from optuna_llmbo.surrogate.targets import TransformName
 
 
 N_BEST = 10
@@ -75,7 +75,7 @@ def negative_log_density(
 
 
 def fence(observed: np.ndarray) -> float:
-    """Tukey's: what lies below it counts as it (see `optuna_llmbo.targets`)."""
+    """Tukey's: what lies below it counts as it (see `optuna_llmbo.surrogate.targets`)."""
     low, middle = np.quantile(observed, [0.25, 0.75])
     lowest = Scale.of(observed, "winsorize").targets[0]  # the fence, if one of them is below it
     return float(min(lowest, low - 1.5 * (middle - low)))

@@ -12,12 +12,12 @@ from scipy.stats import qmc
 from benchmarks.race import tasks
 from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.features import NumericView
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import Configuration
-from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.space.features import NumericView
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import Configuration
+from optuna_llmbo.space.space import SearchSpace
 
 
 N_CONFIGURATIONS = 256

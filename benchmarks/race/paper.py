@@ -36,19 +36,19 @@ import torch
 from torch import nn
 from torch import Tensor
 
-from optuna_llmbo import llm as llms
-from optuna_llmbo.candidates import MAX_ENUMERATED
-from optuna_llmbo.encoder import Assignment
-from optuna_llmbo.encoder import Encoder
-from optuna_llmbo.encoder import Reading
+from optuna_llmbo._util.torch_state import isolated_torch
+from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding.encoder import Assignment
+from optuna_llmbo.embedding.encoder import Encoder
+from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.history import read_history
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prompt import format_value
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import Configuration
-from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.torch_state import isolated_torch
+from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import Configuration
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.history import read_history
+from optuna_llmbo.suggestion.candidates import MAX_ENUMERATED
 
 
 MAX_CANDIDATES = 2048

@@ -10,8 +10,8 @@ import optuna
 from benchmarks.race.task import Distributions
 from benchmarks.race.task import draw
 from benchmarks.race.task import Task
-from optuna_llmbo.axis import Axis
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.space.axis import Axis
 
 
 N_SOURCE = 40

@@ -11,13 +11,13 @@ import shutil
 from rich.table import Table
 import typer
 
-from optuna_llmbo import embedding_cache
-from optuna_llmbo import llm as llms
+from optuna_llmbo._util.versions import version_of
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
 from optuna_llmbo.cli.terminal import show
-from optuna_llmbo.versions import version_of
+from optuna_llmbo.embedding import embedding_cache
+from optuna_llmbo.embedding import llm as llms
 
 
 _PACKAGES = (

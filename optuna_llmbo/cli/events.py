@@ -10,10 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo.lora.run import default_trial
-from optuna_llmbo.outcome import outcome_of
-from optuna_llmbo.standing import Goal
-from optuna_llmbo.standing import seconds_of
-from optuna_llmbo.standing import standing
+from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.standing import Goal
+from optuna_llmbo.study.standing import seconds_of
+from optuna_llmbo.study.standing import standing
 
 
 if TYPE_CHECKING:

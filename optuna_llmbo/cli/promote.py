@@ -62,9 +62,10 @@ def promote(
 
 
 def _table(result: Promotion) -> Table:
+    from optuna_llmbo.lora.metrics import title_of
     from optuna_llmbo.promote import mean_and_deviation
 
-    table = Table(title=f"After training on all data: {result.goal.title}")
+    table = Table(title=f"After training on all data: {title_of(result.goal.name)}")
     for column in ("", "validation", "test", "gain over default"):
         table.add_column(column, justify="right" if column else "left")
     for one in result.contenders:

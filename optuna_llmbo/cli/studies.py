@@ -12,8 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 import typer
 
-from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.study import compat
 
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def make_sampler(
         InputError: if the sampler takes no language model of that name, or not so many objectives.
     """
     if name is SamplerName.llmbo:
-        from optuna_llmbo.advisor import MAX_OBJECTIVES
         from optuna_llmbo.sampler import LLMBOSampler
+        from optuna_llmbo.suggestion.advisor import MAX_OBJECTIVES
 
         if n_objectives > MAX_OBJECTIVES:
             raise InputError(

@@ -11,11 +11,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.run import default_trial
-from optuna_llmbo.prompt import format_value
-from optuna_llmbo.standing import format_metric
-from optuna_llmbo.standing import Goal
-from optuna_llmbo.standing import standing
+from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.study.standing import format_metric
+from optuna_llmbo.study.standing import Goal
+from optuna_llmbo.study.standing import standing
 
 
 def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
@@ -28,7 +29,7 @@ def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> lis
         base_loss: validation loss of the base model, nats per response token.
     """
     now, default = standing(study), default_trial(study)
-    aims = ", ".join(f"{goal.title} ({goal.direction})" for goal in goals)
+    aims = ", ".join(f"{title_of(goal.name)} ({goal.direction})" for goal in goals)
     rows: list[tuple[str, FrozenTrial]] = []
     if default is not None:
         rows.append((f"default (#{default.number})", default))

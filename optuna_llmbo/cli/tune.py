@@ -150,7 +150,7 @@ def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) ->
 def _check_variant(parallel: int, prepared: Prepared) -> None:
     """That some trials at least can train at once: those of other variants wait for each other."""
     from optuna_llmbo.lora.hyperparameters import roles_of
-    from optuna_llmbo.lora.packed_layers import check_packable
+    from optuna_llmbo.lora.packed.packed_layers import check_packable
 
     if parallel == 1 or {"variant", "bias"} & set(roles_of(prepared.space.distributions)):
         return
@@ -171,9 +171,10 @@ def _search(
 ) -> bool:
     """Run the trials that are missing; False if the user stopped it."""
     from optuna_llmbo.cli import events
-    from optuna_llmbo.live import LiveView
-    from optuna_llmbo.standing import goals_of
-    from optuna_llmbo.standing import standing
+    from optuna_llmbo.cli.live import LiveView
+    from optuna_llmbo.lora.metrics import title_of
+    from optuna_llmbo.study.standing import goals_of
+    from optuna_llmbo.study.standing import standing
 
     n_finished, goals = standing(study).n_finished, goals_of(objective.prepare().targets)
     output.event("start", events.start(study, goals, objective.base_loss, n_trials))
@@ -183,7 +184,8 @@ def _search(
         return True
     if n_finished:
         output.say(f"Resuming: {n_finished} of {n_trials} trials are there.")
-    output.say(f"The search is to {' and to '.join(f'{g.direction} {g.title}' for g in goals)}.")
+    aims = " and to ".join(f"{goal.direction} {title_of(goal.name)}" for goal in goals)
+    output.say(f"The search is to {aims}.")
     _enqueue_default(study, objective)
 
     def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -206,7 +208,7 @@ def _optimize(
     callbacks: Sequence[Callback],
 ) -> None:
     """Run trials; one that crashes fails, and the next ones run, unless all do."""
-    from optuna_llmbo.lora.parallel import optimize_packed
+    from optuna_llmbo.lora.packed.parallel import optimize_packed
     from optuna_llmbo.lora.run import TrialCrashed
 
     crashed: list[FrozenTrial] = []
@@ -248,7 +250,7 @@ def _conclude(
     """Say what has come of it; exit code 1 if the user stopped it."""
     from optuna_llmbo.cli import events
     from optuna_llmbo.cli.summary import summary
-    from optuna_llmbo.standing import goals_of
+    from optuna_llmbo.study.standing import goals_of
 
     goals, base_loss = goals_of(objective.prepare().targets), objective.base_loss
     output.result(*summary(study, goals, base_loss))

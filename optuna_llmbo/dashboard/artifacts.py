@@ -11,9 +11,9 @@ import zipfile
 import optuna
 from optuna.artifacts import upload_artifact
 
-from optuna_llmbo import compat
-from optuna_llmbo.overview import Overview
-from optuna_llmbo.overview import TrialFacts
+from optuna_llmbo.insight.overview import Overview
+from optuna_llmbo.insight.overview import TrialFacts
+from optuna_llmbo.study import compat
 
 
 _UPLOADED = "llmbo:artifacts:"

@@ -12,11 +12,11 @@ import uuid
 import optuna
 from optuna.trial import FrozenTrial
 
-from optuna_llmbo import compat
 from optuna_llmbo.dashboard.publish import check_installed
 from optuna_llmbo.dashboard.publish import publish
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import warn_once
+from optuna_llmbo.study import compat
 
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optuna_llmbo.dashboard.section import escape
-from optuna_llmbo.overview import expected_text
-from optuna_llmbo.overview import Overview
-from optuna_llmbo.overview import params_text
-from optuna_llmbo.overview import TrialFacts
-from optuna_llmbo.overview import values_text
+from optuna_llmbo.insight.overview import expected_text
+from optuna_llmbo.insight.overview import Overview
+from optuna_llmbo.insight.overview import params_text
+from optuna_llmbo.insight.overview import TrialFacts
+from optuna_llmbo.insight.overview import values_text
 
 
 if TYPE_CHECKING:

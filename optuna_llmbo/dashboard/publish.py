@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from optuna_llmbo import compat
 from optuna_llmbo.dashboard.artifacts import upload_files
 from optuna_llmbo.dashboard.notes import study_note
 from optuna_llmbo.dashboard.notes import trial_notes
 from optuna_llmbo.dashboard.section import with_section
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
-from optuna_llmbo.overview import overview
+from optuna_llmbo.insight.overview import overview
+from optuna_llmbo.study import compat
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.insight.tried import Objective
 from optuna_llmbo.insight.tried import Tried
-from optuna_llmbo.outcome import Outcome
+from optuna_llmbo.study.outcome import Outcome
 
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 import torch
 from torch import Tensor
 
-from optuna_llmbo.candidates import candidate_pool
-from optuna_llmbo.covariance import KernelName
-from optuna_llmbo.suggest import Judge
-from optuna_llmbo.suggest import Prediction
-from optuna_llmbo.suggest import Suggestion
-from optuna_llmbo.torch_state import one_thread
+from optuna_llmbo._util.torch_state import one_thread
+from optuna_llmbo.suggestion.candidates import candidate_pool
+from optuna_llmbo.suggestion.suggest import Judge
+from optuna_llmbo.suggestion.suggest import Prediction
+from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.surrogate.covariance import KernelName
 
 
 N_REFERENCE = 256

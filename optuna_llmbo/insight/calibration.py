@@ -11,7 +11,7 @@ from scipy import stats
 
 from optuna_llmbo.insight.tried import Tried
 from optuna_llmbo.insight.tried import tried_of
-from optuna_llmbo.provenance import PREFIX
+from optuna_llmbo.suggestion.provenance import PREFIX
 
 
 LEVELS = (0.68, 0.95)

@@ -10,8 +10,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo import compat
-from optuna_llmbo.covariance import KernelName
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight.belief import Belief
@@ -35,9 +33,11 @@ from optuna_llmbo.lora.proxy_check import ProxyCheck
 from optuna_llmbo.lora.proxy_check import read_check
 from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.sampler import LLMBOSampler
-from optuna_llmbo.structure import informative
-from optuna_llmbo.suggest import Reader
-from optuna_llmbo.suggest import Suggestion
+from optuna_llmbo.study import compat
+from optuna_llmbo.study.structure import informative
+from optuna_llmbo.suggestion.suggest import Reader
+from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.surrogate.covariance import KernelName
 
 
 FEWEST = 3

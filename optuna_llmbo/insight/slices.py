@@ -14,9 +14,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_llmbo.axis import Axis
 from optuna_llmbo.insight.belief import Belief
 from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.space.axis import Axis
 
 
 N_PLACES = 33

@@ -9,9 +9,9 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_llmbo.history import sign_of
-from optuna_llmbo.outcome import Outcome
-from optuna_llmbo.outcome import outcome_of
+from optuna_llmbo.study.history import sign_of
+from optuna_llmbo.study.outcome import Outcome
+from optuna_llmbo.study.outcome import outcome_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from optuna_llmbo.insight.belief import Belief
 from optuna_llmbo.insight.tried import Objective
 from optuna_llmbo.insight.tried import Tried
-from optuna_llmbo.suggest import Prediction
+from optuna_llmbo.suggestion.suggest import Prediction
 
 
 N_RUNNERS_UP = 4

@@ -11,11 +11,11 @@ from pathlib import Path
 import tomllib
 from typing import Any
 
+from optuna_llmbo._util.toml_file import read_toml
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge.knowledge import Knowledge
 from optuna_llmbo.knowledge.pack import Pack
 from optuna_llmbo.knowledge.schema import read_pack
-from optuna_llmbo.toml_file import read_toml
 
 
 __all__ = ["PackSource", "load_knowledge", "load_pack", "load_packs"]

@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import train as training
 

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import distributed

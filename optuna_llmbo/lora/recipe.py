@@ -12,10 +12,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from optuna_llmbo.axis import Axis
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.hyperparameters import checked
 from optuna_llmbo.lora.hyperparameters import roles_of
+from optuna_llmbo.space.axis import Axis
 
 
 _MAX_BATCH = 256

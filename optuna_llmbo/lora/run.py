@@ -14,7 +14,6 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo import compat
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import train as training
@@ -30,8 +29,9 @@ from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
-from optuna_llmbo.marks import INFEASIBLE
-from optuna_llmbo.marks import INTERRUPTED
+from optuna_llmbo.study import compat
+from optuna_llmbo.study.marks import INFEASIBLE
+from optuna_llmbo.study.marks import INTERRUPTED
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from optuna_llmbo._util.toml_file import read_toml
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.toml_file import read_toml
 
 
 _RANGE_KEYS = ("type", "low", "high", "log", "step")

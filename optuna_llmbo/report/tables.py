@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optuna_llmbo.overview import expected_text
-from optuna_llmbo.overview import Overview
-from optuna_llmbo.overview import TrialFacts
-from optuna_llmbo.overview import values_text
-from optuna_llmbo.prompt import format_value
+from optuna_llmbo.insight.overview import expected_text
+from optuna_llmbo.insight.overview import Overview
+from optuna_llmbo.insight.overview import TrialFacts
+from optuna_llmbo.insight.overview import values_text
+from optuna_llmbo.space.prompt import format_value
 
 
 _BEST = 10

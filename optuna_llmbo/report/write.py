@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import optuna
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.overview import Overview
-from optuna_llmbo.overview import overview
-from optuna_llmbo.overview import params_text
-from optuna_llmbo.overview import values_text
+from optuna_llmbo.insight.overview import Overview
+from optuna_llmbo.insight.overview import overview
+from optuna_llmbo.insight.overview import params_text
+from optuna_llmbo.insight.overview import values_text
 from optuna_llmbo.report import tables
 
 

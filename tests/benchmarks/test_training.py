@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import training
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora import LoRAObjective
 
 

@@ -15,7 +15,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
 from optuna.trial import TrialState
 
-from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.space.space import SearchSpace
 
 
 LORA: dict[str, BaseDistribution] = {

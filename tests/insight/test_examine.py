@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo import suggest as suggest_module
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight import examine
@@ -20,6 +19,7 @@ from optuna_llmbo.lora.proxy_check import Agreement
 from optuna_llmbo.lora.proxy_check import ProxyCheck
 from optuna_llmbo.lora.proxy_check import read_check
 from optuna_llmbo.lora.proxy_check import save_check
+from optuna_llmbo.suggestion import suggest as suggest_module
 from tests.insight.studies import add
 from tests.insight.studies import bowl
 from tests.insight.studies import PLANE

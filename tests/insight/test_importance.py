@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo import suggest as suggest_module
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight.importance import Importance
+from optuna_llmbo.suggestion import suggest as suggest_module
 from tests.insight.studies import bowl
 from tests.insight.studies import LORA
 from tests.insight.studies import loss

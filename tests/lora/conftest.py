@@ -10,7 +10,7 @@ import datasets
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 

@@ -17,9 +17,8 @@ import peft
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.history import read_history
 from optuna_llmbo.lora import checkpoint
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import prepare
@@ -27,7 +26,8 @@ from optuna_llmbo.lora import train
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.run import TrialCrashed
-from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.history import read_history
 
 
 Make = Callable[..., LoRAObjective]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter

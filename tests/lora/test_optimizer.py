@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.optimizer import Optimizer

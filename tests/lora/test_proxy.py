@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import proxy

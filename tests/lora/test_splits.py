@@ -6,7 +6,7 @@ import datasets
 from optuna.trial import FixedTrial
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens

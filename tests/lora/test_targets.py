@@ -17,7 +17,7 @@ from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import metrics
-from optuna_llmbo.lora.parallel import optimize_packed
+from optuna_llmbo.lora.packed.parallel import optimize_packed
 from optuna_llmbo.lora.tokens import Example
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import target_modules
 

@@ -15,3 +15,4 @@ from optuna_llmbo.lora.metrics.registry import from_name as from_name
 from optuna_llmbo.lora.metrics.seconds import TrainingSeconds as TrainingSeconds
 from optuna_llmbo.lora.metrics.several import check_all as check_all
 from optuna_llmbo.lora.metrics.several import measure_all as measure_all
+from optuna_llmbo.lora.metrics.titles import title_of as title_of

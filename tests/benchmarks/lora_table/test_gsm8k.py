@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.lora_table import gsm8k
 from benchmarks.lora_table.tiers import tier
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair

@@ -7,11 +7,11 @@ from scipy.stats import norm
 import torch
 
 from benchmarks.prediction import measures
-from optuna_llmbo.covariance import scaled_matern
-from optuna_llmbo.surrogate import fit_process
-from optuna_llmbo.targets import Scale
-from optuna_llmbo.targets import TransformName
-from optuna_llmbo.targets import TRANSFORMS
+from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.surrogate import fit_process
+from optuna_llmbo.surrogate.targets import Scale
+from optuna_llmbo.surrogate.targets import TransformName
+from optuna_llmbo.surrogate.targets import TRANSFORMS
 
 
 OBSERVED = np.array([-2.0, 0.0, 1.0, 1.5, 3.0, 4.0, 4.5, 5.0])

@@ -19,14 +19,14 @@ from benchmarks.race import methods
 from benchmarks.race import paper
 from benchmarks.race import tasks
 from benchmarks.race.paper import PaperSampler
-from optuna_llmbo import llm as llms
-from optuna_llmbo.encoder import Encoder
-from optuna_llmbo.encoder import Reading
+from optuna_llmbo._util.torch_state import isolated_torch
+from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding.encoder import Encoder
+from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prompt import Prompt
-from optuna_llmbo.space import SearchSpace
-from optuna_llmbo.torch_state import isolated_torch
+from optuna_llmbo.space.prompt import Prompt
+from optuna_llmbo.space.space import SearchSpace
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

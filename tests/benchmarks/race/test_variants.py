@@ -10,8 +10,8 @@ from benchmarks.race import tasks
 from benchmarks.race import variants
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.prior import Prior
-from optuna_llmbo.space import SearchSpace
+from optuna_llmbo.space.prior import Prior
+from optuna_llmbo.space.space import SearchSpace
 
 
 def test_the_wrong_prior_expects_nothing_near_the_default() -> None:

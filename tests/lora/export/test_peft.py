@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.adapter import peft_config
 from optuna_llmbo.lora.export.modules import names_of_modules

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.tokens import Example

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.metrics import CodePassAt1

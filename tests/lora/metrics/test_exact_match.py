@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding

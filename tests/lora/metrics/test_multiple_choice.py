@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair

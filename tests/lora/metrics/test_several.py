@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
-from optuna_llmbo import llm
+from optuna_llmbo.embedding import llm
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.generate import Decoding

@@ -1,0 +1,202 @@
+"""What a search shows while it runs: a line a finished trial, and below them what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+from dataclasses import dataclass
+from dataclasses import field
+import logging
+import sys
+import time
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.console import ConsoleOptions
+from rich.console import RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from optuna_llmbo.cli.sparkline import sparkline
+from optuna_llmbo.lora.run import Progress
+from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.standing import format_metric
+from optuna_llmbo.study.standing import Goal
+from optuna_llmbo.study.standing import seconds_of
+from optuna_llmbo.study.standing import standing
+
+
+_ENOUGH = 0.5
+"""Trials' worth of work from which on the time left is estimated."""
+_WIDE = 60
+"""Columns from which on there is room for words."""
+
+
+@dataclass
+class _Running:
+    """A trial that has begun to train."""
+
+    fraction: float = 0.0
+    """Of its optimizer steps."""
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step of this process, nats per response token."""
+
+
+class LiveView:
+    """A line a finished trial; on a terminal also, below them, where the search is, and of each
+    running trial a bar and the course of its training loss.
+
+    Where the output is no terminal that can move its cursor, the lines alone.
+
+    The time left is that of this call so far, divided by the trials and parts of trials that it
+    has run, times those that are missing. Trials that were pruned count as the others do: the
+    estimate takes for granted that as many will be pruned as were until now.
+
+    Args:
+        console: where to print.
+        study: the study that is optimized.
+        goals: what it is on.
+        n_trials: how many finished trials the study is to have at the end.
+    """
+
+    def __init__(
+        self, console: Console, study: optuna.Study, goals: Sequence[Goal], n_trials: int
+    ) -> None:
+        self._console = console
+        self._goals = goals
+        self._n_trials = n_trials
+        self._running: dict[int, _Running] = {}
+        self._standing = standing(study)
+        self._n_ended = 0
+        self._began = time.monotonic()
+        self._is_live = console.is_interactive and console.file.isatty()
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> LiveView:
+        self._began = time.monotonic()
+        if self._is_live and not self._console.quiet:
+            both = sys.stderr.isatty()  # else it would take what goes to a file
+            self._open.enter_context(
+                Live(self, console=self._console, transient=True, redirect_stderr=both)
+            )
+            if both:
+                self._open.enter_context(_logging_above())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def on_step(self, progress: Progress) -> None:
+        """Note a step; the objective calls it after each one of the optimizer."""
+        running = self._running.setdefault(progress.trial_number, _Running())
+        running.fraction = progress.fraction
+        running.losses.append(progress.loss)
+
+    def on_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Print the line of a finished trial; an Optuna callback."""
+        now = standing(study)
+        self._running.pop(trial.number, None)
+        self._n_ended, self._standing = self._n_ended + 1, now
+        self._console.print(self._line(trial), soft_wrap=True)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What stands below the lines now."""
+        yield Text(self._status())
+        running = sorted(self._running.items())
+        if not running and self._standing.n_finished < self._n_trials:
+            yield Text("choosing a configuration", style="dim")
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1)
+        for _ in range(3):
+            grid.add_column(no_wrap=True, justify="right")
+        is_wide = options.max_width >= _WIDE
+        for number, one in running:
+            at = f"{one.fraction:.0%}" if one.fraction < 1 else "measuring"
+            loss = f"{one.losses[-1]:.3f}"
+            grid.add_row(
+                f"#{number}",
+                ProgressBar(total=1.0, completed=one.fraction),
+                at,
+                f"training loss {loss}" if is_wide else loss,
+                sparkline(one.losses, options.max_width // 4, ascii_only=options.ascii_only),
+            )
+        yield grid
+
+    def _status(self) -> str:
+        counts = self._standing.counts
+        shown = [
+            f"{n} {outcome}" for outcome, n in counts.items() if n > 0 or outcome == "complete"
+        ]
+        best = self._best()
+        if self._standing.best and len(self._goals) == 1:
+            best = best.replace("best", f"best {self._goals[0].name}")
+        parts = [f"{self._standing.n_finished} of {self._n_trials} trials", *shown, best]
+        return ", ".join([*parts, *self._left()])
+
+    def _line(self, trial: FrozenTrial) -> Text:
+        head = f"trial {self._standing.n_finished:>2}/{self._n_trials} #{trial.number}"
+        parts = [head, self._outcome(trial), f"{seconds_of(trial):4.0f} s", self._best()]
+        if not self._is_live:
+            parts += self._left()
+        values = ", ".join(f"{name}={format_value(v)}" for name, v in trial.params.items())
+        return Text.assemble("  ".join([*parts, ""]), (values, "dim"))
+
+    def _outcome(self, trial: FrozenTrial) -> str:
+        outcome = outcome_of(trial)
+        if outcome == "complete":
+            pairs = zip(self._goals, trial.values, strict=True)
+            return ", ".join(f"{goal.name} {format_metric(value):>8}" for goal, value in pairs)
+        if outcome == "pruned" and trial.last_step is not None:
+            value = trial.intermediate_values[trial.last_step]
+            return f"pruned {format_metric(value)} at {trial.last_step}%"
+        if outcome == "infeasible":
+            return f"infeasible ({trial.user_attrs.get('pruned_reason')})"
+        return outcome
+
+    def _best(self) -> str:
+        best = self._standing.best
+        if not best:
+            return "none complete yet"
+        if len(self._goals) > 1:
+            return f"{len(best)} on the Pareto front"
+        return f"best {format_metric(best[0].values[0])} (#{best[0].number})"
+
+    def _left(self) -> list[str]:
+        """What is known of the time left: a text, or nothing yet."""
+        parts = sum(one.fraction for one in list(self._running.values()))
+        done, missing = self._n_ended + parts, self._n_trials - self._standing.n_finished - parts
+        if done < _ENOUGH or missing <= 0:
+            return []
+        seconds = (time.monotonic() - self._began) / done * missing
+        return [f"about {format_duration(seconds)} left"]
+
+
+def format_duration(seconds: float) -> str:
+    """For people: "40 s", "12 min" or "3.5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+@contextlib.contextmanager
+def _logging_above() -> Iterator[None]:
+    """Have Optuna's warnings printed above what is live: its handler has the stream of before."""
+    plain = getattr(sys.stderr, "rich_proxied_file", None)
+    handlers = [
+        handler
+        for handler in logging.getLogger("optuna").handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is plain
+    ]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(plain)

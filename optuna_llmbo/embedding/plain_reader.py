@@ -1,0 +1,100 @@
+"""Reads sequences behind one passage by the model's own forward pass, all of every prompt.
+
+For models whose attention looks both ways, for those that the trie cannot serve exactly, and as
+the yardstick for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from optuna_llmbo.embedding.body import Body
+from optuna_llmbo.embedding.body import embedding_width
+from optuna_llmbo.embedding.body import Pooling
+from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.trie import TokenIds
+
+
+_BATCH = {"cpu": 4}
+"""Prompts at once: on a CPU more do not fit its caches and take longer."""
+_BATCH_ELSEWHERE = 64
+
+
+class PlainReader:
+    """Embeds token sequences behind one passage, prompt by prompt.
+
+    Args:
+        llm: the frozen model.
+        passage: token ids that stand before every sequence.
+        ending: token ids that stand behind every sequence, such as BERT's `[SEP]`.
+        pooling: what the embedding is. With "mean" there is no learnable token in the prompt.
+        layer: see `Body`.
+    """
+
+    def __init__(
+        self,
+        llm: LanguageModel,
+        passage: TokenIds,
+        ending: TokenIds,
+        pooling: Pooling,
+        layer: int | None,
+    ) -> None:
+        self._body = Body(llm, layer)
+        self._passage = passage
+        self._ending = ending
+        self._pooling = pooling
+
+    def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
+        """The embeddings of n sequences, in batches of similar length.
+
+        A batch is run again to find its gradient, so that memory holds one batch at a time.
+
+        Args:
+            sequences: none empty.
+            token: (d_model,) float32; gradients reach it.
+
+        Returns:
+            (n, width) float32 on the CPU.
+        """
+        size = _BATCH.get(self._body.device.type, _BATCH_ELSEWHERE)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        rows = torch.empty(len(order), embedding_width(self._body.d_model, self._pooling))
+        for start in range(0, len(order), size):
+            indices = order[start : start + size]
+            batch = [sequences[i] for i in indices]
+            rows[indices] = checkpoint(self._embed, batch, token, use_reentrant=False)
+        return rows
+
+    def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
+        """`embed` for many values of the token; nothing can be prepared here."""
+        return lambda token: self.embed(sequences, token)
+
+    def _embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
+        t0 = len(self._passage)
+        prompts = [self._prompt(sequence, token) for sequence in sequences]
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        inputs = pad_sequence(prompts, batch_first=True)
+        places = torch.arange(inputs.shape[1])
+        mask = (places < lengths[:, None]).to(inputs.device)
+        states = self._body(inputs, attention_mask=mask.long()).float()
+        pooled = []
+        if self._pooling != "mean":
+            pooled.append(states[torch.arange(len(prompts)), lengths - 1])
+        if self._pooling != "last":
+            ends = t0 + torch.tensor([len(sequence) for sequence in sequences])
+            inside = ((places >= t0) & (places < ends[:, None])).to(states)
+            pooled.append((states * inside[..., None]).sum(1) / inside.sum(1, keepdim=True))
+        return torch.cat(pooled, dim=1).cpu()
+
+    def _prompt(self, sequence: TokenIds, token: Tensor) -> Tensor:
+        """(t, d_model), the learnable token last."""
+        embedded = self._body.embed_tokens([*self._passage, *sequence, *self._ending])
+        if self._pooling == "mean":
+            return embedded
+        return torch.cat([embedded, token.to(embedded)[None]])

@@ -1,0 +1,287 @@
+"""Reads sequences behind one passage through a trie: each distinct beginning is computed once.
+
+Attention in a causal model looks back only. The passage is read once and its keys and values are
+kept. The sequences' trie is laid out as one sequence in which each position looks at the passage
+and at its own ancestors, at the position that it has in its own prompt. The learnable token is
+one more position behind each sequence; nothing else depends on it, so a new value of it, and each
+step of its training, costs one position a sequence.
+
+Shapes: L layers, h key-value heads, w head width, t0 positions of the passage, d_model the
+model's width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from optuna_llmbo.embedding.body import Body
+from optuna_llmbo.embedding.body import embedding_width
+from optuna_llmbo.embedding.body import Pooling
+from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.trie import Chunk
+from optuna_llmbo.embedding.trie import chunks
+from optuna_llmbo.embedding.trie import lay_out
+from optuna_llmbo.embedding.trie import Layout
+from optuna_llmbo.embedding.trie import TokenIds
+from optuna_llmbo.embedding.trie import with_ancestors
+from optuna_llmbo.embedding.trie_attention import register_trie_attention
+from optuna_llmbo.embedding.trie_attention import TriePass
+
+
+_CHUNK = 1024
+"""Most positions a pass: enough for the matrix products to run at full speed."""
+_BLOCK = 128
+"""Neighbours that share their keys: more see too much that is masked, fewer gather too much."""
+_LEAVES = 128
+"""Chunks are taken together until they have so many ends, for one pass of the token."""
+_LEAF_BLOCK = 32
+_SHARES = 8
+"""The memory bound is for the chunk being read (one share), the ends being gathered from one (one
+more), and what is remembered (the others)."""
+
+
+class TrieReader:
+    """Embeds token sequences behind one passage with a causal model, exactly.
+
+    What has been read is remembered within `memory_bytes`, the least recently used chunk dropped
+    first; what does not fit is read again when it is needed.
+
+    Args:
+        llm: the frozen model.
+        passage: token ids that stand before every sequence.
+        pooling: what the embedding is.
+        layer: see `Body`.
+        memory_bytes: bound of the sequences' keys and values, those remembered and those in use
+            together. The passage's come on top.
+    """
+
+    def __init__(
+        self,
+        llm: LanguageModel,
+        passage: TokenIds,
+        pooling: Pooling,
+        layer: int | None,
+        memory_bytes: int,
+    ) -> None:
+        self._body = Body(llm, layer, attention=register_trie_attention())
+        self._pooling = pooling
+        self._memory_bytes = memory_bytes
+        self._memory: OrderedDict[int, _ReadChunk] = OrderedDict()
+        self._where: dict[TokenIds, int] = {}
+        self._n_read = 0
+        self.n_positions = 0
+        """Positions computed so far, of all kinds, for benchmarks."""
+        start, *_ = chunks([passage or (0,)], limit=_CHUNK)
+        self._passage: Tensor | None = None
+        one_way = self._read(start, None)
+        if passage:
+            self._passage = one_way.kv
+        per_position = one_way.nbytes // len(start.token_ids)
+        self._chunk = max(1, min(_CHUNK, memory_bytes // (_SHARES * per_position)))
+
+    def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
+        """The embeddings of n sequences for one value of the token.
+
+        Args:
+            sequences: no two the same, none empty.
+            token: (d_model,) float32; gradients reach it.
+
+        Returns:
+            (n, width) float32 on the CPU.
+        """
+        return self._embed(self._leaves(sequences), len(sequences), token)
+
+    def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
+        """`embed` for many values of the token: what they share is gathered once if it fits."""
+        kept: list[_Leaves] = []
+        for leaves in self._leaves(sequences):
+            kept.append(leaves)
+            if sum(k.nbytes for k in kept) > 2 * self._memory_bytes // _SHARES:
+                return lambda token: self.embed(sequences, token)
+        return lambda token: self._embed(iter(kept), len(sequences), token)
+
+    def _embed(self, groups: Iterator[_Leaves], n: int, token: Tensor) -> Tensor:
+        rows = torch.empty(n, embedding_width(self._body.d_model, self._pooling))
+        for leaves in groups:
+            rows[leaves.indices] = self._pooled(leaves, token)
+        return rows
+
+    def _pooled(self, leaves: _Leaves, token: Tensor) -> Tensor:
+        if self._pooling == "mean":
+            assert leaves.means is not None
+            return leaves.means
+        n = len(leaves.indices)
+        inputs = token.to(self._body.device, self._body.dtype).expand(1, n, -1)
+        last = self._run(inputs, leaves.layout, leaves.past, keep=False)[0].float().cpu()
+        return last if leaves.means is None else torch.cat([last, leaves.means], dim=1)
+
+    def _leaves(self, sequences: Sequence[TokenIds]) -> Iterator[_Leaves]:
+        """The sequences' ends in groups, those remembered first, the others as they are read."""
+        index = {sequence: i for i, sequence in enumerate(sequences)}
+        known = sorted(
+            (self._where[s], self._memory[self._where[s]].end_of[s], i)
+            for s, i in index.items()
+            if s in self._where
+        )
+        missing = sorted(s for s in index if s not in self._where)
+        group: list[tuple[_ReadChunk, int, int]] = []
+        for key, of_chunk in groupby(known, key=lambda place: place[0]):
+            self._memory.move_to_end(key)
+            group += [(self._memory[key], end, i) for _, end, i in of_chunk]
+            if len(group) >= _LEAVES:
+                yield self._gather(group)
+                group = []
+        if group:
+            yield self._gather(group)
+        before = None
+        for chunk in chunks(missing, self._chunk):
+            before = self._read(chunk, before)
+            self._remember(before)
+            yield self._gather([(before, end, index[s]) for s, end in before.end_of.items()])
+
+    def _gather(self, ends: list[tuple[_ReadChunk, int, int]]) -> _Leaves:
+        """Lay out the learnable token behind some ends of chunks, which come chunk by chunk."""
+        parents: list[int] = []
+        depths: list[int] = []
+        leaves: list[tuple[int, int]] = []
+        past, means = [], []
+        for _, of_one in groupby(ends, key=lambda end: id(end[0])):
+            group = list(of_one)
+            read = group[0][0]
+            nodes = with_ancestors([end for _, end, _ in group], read.parents)
+            place = {-1: -1} | {node: len(parents) + i for i, node in enumerate(nodes)}
+            parents += [place[read.parents[node]] for node in nodes]
+            depths += [read.depths[node] for node in nodes]
+            leaves += [(place[end], read.depths[end] + 1) for _, end, _ in group]
+            if self._pooling != "mean":
+                past.append(_select(read.kv, nodes))
+            means += [read.mean_of(end) for _, end, _ in group if self._pooling != "last"]
+        layout = lay_out(
+            self._t0,
+            [*parents, *(parent for parent, _ in leaves)],
+            [*depths, *(depth for _, depth in leaves)],
+            past=len(parents),
+            block=min(_LEAF_BLOCK, len(leaves)),
+        )
+        return _Leaves(
+            indices=[i for _, _, i in ends],
+            past=past[0] if len(past) == 1 else torch.cat(past, dim=-2) if past else None,
+            layout=layout,
+            means=torch.stack(means).cpu() if means else None,
+        )
+
+    def _read(self, chunk: Chunk, before: _ReadChunk | None) -> _ReadChunk:
+        """Compute a chunk's own nodes; `before` is the chunk before, if it carries anything on."""
+        carried = sums = None
+        if before is not None and chunk.carried:
+            carried = _select(before.kv, chunk.carried)
+            sums = before.sums[chunk.carried] if before.sums is not None else None
+        past = len(chunk.carried)
+        layout = lay_out(self._t0, chunk.parents, chunk.depths, past=past, block=_BLOCK)
+        with torch.no_grad():
+            inputs = self._body.embed_tokens([chunk.token_ids])
+            states, own = self._run(inputs, layout, carried, keep=True)
+            kv = own if carried is None else torch.cat([carried, own], dim=-2)
+            if self._pooling != "last":
+                sums = _sums(states.float(), sums, chunk)
+        self._n_read += 1
+        end_of = dict(zip(chunk.sequences, chunk.ends, strict=True))
+        return _ReadChunk(self._n_read, end_of, chunk.parents, chunk.depths, kv, sums)
+
+    def _run(
+        self, inputs: Tensor, layout: Layout, past: Tensor | None, keep: bool
+    ) -> tuple[Tensor, Tensor]:
+        """One forward pass: the own positions' states (t, d_model), and their keys and values."""
+        n = inputs.shape[1]
+        self.n_positions += n
+        device = self._body.device
+        trie_pass = TriePass(layout, self._passage, past, keep=keep, device=device)
+        positions = torch.from_numpy(layout.query_positions.ravel()[:n]).to(device)
+        states = self._body(inputs, position_ids=positions[None], trie_pass=trie_pass)[0]
+        return states, trie_pass.keys_and_values()
+
+    def _remember(self, read: _ReadChunk) -> None:
+        if self._pooling == "mean":
+            return  # the token has no say, nothing is ever asked again
+        self._memory[read.key] = read
+        self._where.update(dict.fromkeys(read.end_of, read.key))
+        room = self._memory_bytes * (_SHARES - 2) // _SHARES
+        while self.bytes_held > room:
+            _, dropped = self._memory.popitem(last=False)
+            for sequence in dropped.end_of:
+                del self._where[sequence]
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the keys and values that are remembered."""
+        return sum(read.nbytes for read in self._memory.values())
+
+    @property
+    def _t0(self) -> int:
+        return self._passage.shape[-2] if self._passage is not None else 0
+
+
+@dataclass(frozen=True)
+class _ReadChunk:
+    """A chunk that has been read: c past and t own nodes."""
+
+    key: int
+    end_of: dict[TokenIds, int]
+    parents: list[int]
+    depths: list[int]
+    kv: Tensor
+    """(L, 2, h, c + t, w) keys and values."""
+    sums: Tensor | None
+    """(c + t, d_model) float32, states summed from the first token to each node."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.numel() * x.element_size() for x in (self.kv, self.sums) if x is not None)
+
+    def mean_of(self, end: int) -> Tensor:
+        assert self.sums is not None
+        return self.sums[end] / (self.depths[end] + 1)
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """The learnable token behind m sequences, ready to run."""
+
+    indices: list[int]
+    """(m,) which sequences, by their place in what was asked for."""
+    past: Tensor | None
+    """(L, 2, h, k, w) of the nodes that they look at."""
+    layout: Layout
+    means: Tensor | None
+    """(m, d_model) float32."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.numel() * x.element_size() for x in (self.past, self.means) if x is not None)
+
+
+def _select(kv: Tensor, nodes: list[int]) -> Tensor:
+    """Keys and values of some nodes; all of them are not copied."""
+    if nodes == list(range(kv.shape[-2])):
+        return kv
+    return kv.index_select(-2, torch.tensor(nodes, device=kv.device))
+
+
+def _sums(states: Tensor, carried: Tensor | None, chunk: Chunk) -> Tensor:
+    """States summed along each path, (c + t, d_model), a depth at a time."""
+    c = len(chunk.carried)
+    sums = torch.cat([carried, states]) if carried is not None else states
+    own = range(c, len(chunk.parents))
+    for _, level in groupby(sorted(own, key=chunk.depths.__getitem__), chunk.depths.__getitem__):
+        nodes = [node for node in level if chunk.parents[node] >= 0]
+        if nodes:
+            sums[nodes] += sums[[chunk.parents[node] for node in nodes]]
+    return sums

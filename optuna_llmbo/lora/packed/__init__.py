@@ -1,0 +1,1 @@
+"""Several trials of a LoRA study at once, on one device and one frozen model."""

@@ -1,0 +1,266 @@
+"""Several trials of a study at once, on one device and one frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import contextlib
+from dataclasses import dataclass
+from dataclasses import field
+import time
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import torch
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.memory import is_out_of_memory
+from optuna_llmbo.lora.objective import LoRAObjective
+from optuna_llmbo.lora.packed.packed import Pack
+from optuna_llmbo.lora.packed.packed_job import Job
+from optuna_llmbo.lora.packed.packed_job import Outcome
+from optuna_llmbo.lora.packed.packed_layers import is_packable
+from optuna_llmbo.lora.prepare import check_count
+from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.resources import peak_memory_bytes
+from optuna_llmbo.lora.resources import reset_peak_memory
+from optuna_llmbo.lora.run import OUT_OF_MEMORY
+from optuna_llmbo.lora.run import Run
+from optuna_llmbo.lora.train import TrainingDiverged
+from optuna_llmbo.lora.train import TrainStep
+from optuna_llmbo.study import compat
+
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+_logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
+
+
+def optimize_packed(
+    study: optuna.Study,
+    objective: LoRAObjective,
+    n_trials: int,
+    n_parallel: int = 4,
+    callbacks: Sequence[Callback] = (),
+    *,
+    max_rows: int | None = None,
+) -> None:
+    """`study.optimize(objective, n_trials)`, several trials at once on one model (`Pack`).
+
+    As soon as a trial ends, the next is asked for and takes its place, so that the sampler chooses
+    while others are running. Each trial's losses are those it would have alone, up to the rounding
+    of sums, and it reports at the same points, is pruned or fails for the same reasons and records
+    the same attributes. Of these `seconds` is the trial's share of the time, so that they add up,
+    and on CUDA `peak_memory_bytes` is the most that all of the pack have had so far. Optuna's own
+    durations overlap, which `LLMBOSampler(cost_aware=True)` does not know. On a storage with
+    heartbeats each trial has its own, and those whose process has died are tried again from their
+    beginning, as no state of theirs is kept.
+
+    A trial whose variant or bias changes the base model (`check_packable`) is trained alone, while
+    the others wait.
+
+    Memory is needed for `n_parallel` times the activations of one trial.
+
+    Args:
+        study: its direction must be "minimize".
+        objective: what to run. Threads that call it meanwhile wait until this is done.
+        n_trials: trials to run, however they end.
+        n_parallel: most trials at once.
+        callbacks: called after every trial with the study and the trial. One ends the study by
+            raising; `study.stop` is for `study.optimize` only.
+        max_rows: most examples in a forward pass over all trials; see `Pack`.
+
+    Raises:
+        InputError: for a mistake in the inputs, see `LoRAObjective.prepare` and `check_study`. The
+            trials that are running then fail.
+        KeyboardInterrupt: passed on; the trials that are running then fail, with `interrupted`.
+    """
+    for name, value in (("n_trials", n_trials), ("n_parallel", n_parallel)):
+        check_count(name, value)
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
+    with objective.exclusive() as prepared:
+        objective.check_study(study)
+        if not prepared.is_on_loss:
+            raise InputError(
+                "trials that train at once are measured by their loss; for another metric run "
+                "study.optimize(objective)."
+            )
+        reset_peak_memory(device_of(prepared.model))
+        size = objective.options.micro_batch_size
+        with Pack(prepared.model, micro_batch_size=size, max_rows=max_rows) as pack:
+            _Driver(study, objective, prepared, pack, callbacks).optimize(n_trials, n_parallel)
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A trial that is running."""
+
+    trial: optuna.Trial
+    run: Run | None = None
+    """None while its hyperparameters are being chosen."""
+    job: Job | None = None
+    """Its adapter; None while it is trained alone."""
+    alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Its heartbeat, until it ends."""
+
+
+class _Driver:
+    """Keeps a pack filled with the trials of a study."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        objective: LoRAObjective,
+        prepared: Prepared,
+        pack: Pack,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._study = study
+        self._objective = objective
+        self._prepared = prepared
+        self._pack = pack
+        self._callbacks = callbacks
+        self._flights: list[_Flight] = []
+
+    def optimize(self, n_trials: int, n_parallel: int) -> None:
+        """Run trials until so many have been run; those that are running at an error fail."""
+        begun = 0
+        try:
+            while begun < n_trials or self._flights:
+                if begun < n_trials and len(self._flights) < n_parallel:
+                    begun += 1
+                    self._begin()
+                else:
+                    self._go_on()
+        except KeyboardInterrupt:
+            for flight in self._flights:
+                flight.trial.set_user_attr("interrupted", True)
+            raise
+        finally:
+            for flight in self._flights:
+                flight.alive.close()
+            for flight in self._flights:
+                self._record(flight)
+                self._study.tell(flight.trial, state=TrialState.FAIL)
+
+    def _begin(self) -> None:
+        """Ask for a trial and put its adapter into the pack."""
+        compat.retry_stale_trials(self._study)
+        flight = _Flight(compat.ask(self._study))
+        self._flights.append(flight)
+        flight.alive.enter_context(compat.heartbeat(flight.trial))
+        recipe = self._prepared.space.suggest(flight.trial)
+        options, progress = self._objective.options, self._objective.progress
+        flight.run = Run(flight.trial, recipe, self._prepared, options, progress)
+        if not is_packable(recipe):
+            self._train_alone(flight, flight.run)
+            return
+        try:
+            flight.job = self._pack.add(recipe, self._prepared.train, seed=options.seed)
+        except torch.OutOfMemoryError:
+            self._prune(flight, flight.run.infeasible(OUT_OF_MEMORY))
+
+    def _train_alone(self, flight: _Flight, run: Run) -> None:
+        """Run a whole trial as the objective does; it records by itself."""
+        try:
+            (loss,) = run()
+        except optuna.TrialPruned as pruned:
+            self._prune(flight, pruned)
+        else:
+            self._complete(flight, loss)
+
+    def _go_on(self) -> None:
+        """One step of the pack, and what follows from it."""
+        due: dict[Job, tuple[_Flight, Run, int]] = {}
+        outcomes = self._pack.step()
+        for flight in list(self._flights):
+            if flight.job not in outcomes:
+                continue
+            assert flight.job is not None and flight.run is not None
+            percent = self._counted(flight, flight.run, outcomes[flight.job])
+            if percent is not None:
+                due[flight.job] = (flight, flight.run, percent)
+        for job, loss in self._losses(list(due)).items():
+            flight, run, percent = due[job]
+            self._report(flight, run, job, loss, percent)
+        for job, (flight, run, _) in due.items():
+            if flight in self._flights and job not in self._pack.jobs:
+                self._prune(flight, run.infeasible(OUT_OF_MEMORY))
+
+    def _counted(self, flight: _Flight, run: Run, outcome: Outcome) -> int | None:
+        """Note a step; the percentage to report at now, if there is one."""
+        try:
+            if isinstance(outcome, TrainStep):
+                return run.count(outcome)
+            reason = OUT_OF_MEMORY if is_out_of_memory(outcome) else str(outcome)
+        except TrainingDiverged as error:
+            reason = str(error)
+        self._prune(flight, run.infeasible(reason))
+        return None
+
+    def _losses(self, jobs: Sequence[Job]) -> dict[Job, float]:
+        """Validation losses; adapters that lack the memory leave the pack."""
+        options = self._objective.options
+        try:
+            losses = self._pack.evaluate(
+                jobs, self._prepared.validation, batch_size=options.micro_batch_size
+            )
+        except torch.OutOfMemoryError:
+            if len(jobs) == 1:
+                self._pack.remove(jobs[0])
+                return {}
+        else:
+            return dict(zip(jobs, losses, strict=True))
+        return self._losses(jobs[:1]) | self._losses(jobs[1:])
+
+    def _report(self, flight: _Flight, run: Run, job: Job, loss: float, percent: int) -> None:
+        """Report a loss; the trial goes on, or ends."""
+        try:
+            run.report(loss, percent)
+        except optuna.TrialPruned as pruned:
+            self._prune(flight, pruned)
+        except TrainingDiverged as error:
+            self._prune(flight, run.infeasible(str(error)))
+        else:
+            if job.finished:
+                self._measure(run, job)
+                self._complete(flight, loss)
+
+    def _measure(self, run: Run, job: Job) -> None:
+        """The extra metrics and the adapter, on the trial's own account."""
+        began = time.perf_counter()
+        with self._pack.alone(job):
+            run.conclude()
+        job.seconds += time.perf_counter() - began
+
+    def _complete(self, flight: _Flight, loss: float) -> None:
+        self._record(flight)
+        assert flight.run is not None
+        flight.run.complete(loss)
+        self._end(flight, values=loss)
+        _logger.info(f"Trial {flight.trial.number} finished with value: {loss}.")
+
+    def _prune(self, flight: _Flight, pruned: optuna.TrialPruned) -> None:
+        self._record(flight)
+        self._end(flight, state=TrialState.PRUNED)
+        _logger.info(f"Trial {flight.trial.number} pruned. {pruned}")
+
+    def _record(self, flight: _Flight) -> None:
+        """Record what a trial has cost."""
+        if flight.run is not None and flight.job is not None:
+            memory = peak_memory_bytes(device_of(self._prepared.model))
+            flight.run.record(flight.job.seconds, memory)
+
+    def _end(self, flight: _Flight, **result: Any) -> None:
+        """Tell the study, free the place and call back."""
+        self._flights.remove(flight)
+        flight.alive.close()
+        told = self._study.tell(flight.trial, **result)
+        if flight.job in self._pack.jobs:
+            self._pack.remove(flight.job)
+        for callback in self._callbacks:
+            callback(self._study, told)

@@ -1,0 +1,1 @@
+"""Configurations as points in the unit cube, as numbers and as text."""

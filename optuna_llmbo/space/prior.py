@@ -1,0 +1,78 @@
+"""Where good values are expected before anything was tried, as a density over the unit cube."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.stats import truncnorm
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.knowledge.schema import is_range
+from optuna_llmbo.space.space import SearchSpace
+
+
+Range = tuple[float, float]
+
+_TRUST = 0.9
+"""Weight of the expected range against the uniform density: however wrong, it excludes nothing."""
+_LEAST_DEVIATION = 0.05
+
+
+def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """A user's expected ranges, checked.
+
+    Raises:
+        InputError: if one is not a pair of finite numbers, the lower first.
+    """
+    for name, expected in ranges.items():
+        if not is_range(expected):
+            raise InputError(
+                f"prior[{name!r}] must be (low, high), two finite numbers, the lower first; "
+                f"got {expected!r}."
+            )
+    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Independent densities, one a hyperparameter with an expected range.
+
+    On the parameter's own scale a normal density whose central 68% is the range, cut at the ends,
+    mixed with the uniform one.
+    """
+
+    space: SearchSpace
+    ranges: Mapping[str, Range]
+
+    def log_density(self, cube: np.ndarray) -> np.ndarray:
+        """At m points, (m,) float64; 0 where nothing is expected."""
+        total = np.zeros(len(cube))
+        for column, expected in self._expected.items():
+            density = _TRUST * expected.pdf(cube[:, column]) + 1 - _TRUST
+            total += np.log(np.where(np.isnan(density), 1.0, density))
+        return total
+
+    def warp(self, uniform: np.ndarray) -> np.ndarray:
+        """Points of the uniform density, (m, n names), moved to those of the expected ones."""
+        warped = uniform.copy()
+        for column, expected in self._expected.items():
+            warped[:, column] = expected.ppf(uniform[:, column])
+        return warped
+
+    @cached_property
+    def _expected(self) -> dict[int, Any]:
+        """Cut normal densities by column; ranges that lie outside the space say nothing."""
+        found = {}
+        for column, (name, axis) in enumerate(zip(self.space.names, self.space.axes, strict=True)):
+            if name in self.ranges and not axis.is_nominal:
+                left, right = map(axis.place, self.ranges[name])
+                if left < right:
+                    centre, deviation = (left + right) / 2, (right - left) / 2
+                    deviation = max(deviation, _LEAST_DEVIATION)
+                    ends = (np.array([0.0, 1.0]) - centre) / deviation
+                    found[column] = truncnorm(*ends, loc=centre, scale=deviation)
+        return found

@@ -1,0 +1,92 @@
+"""Trials of other studies as observations beside this study's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.history import best_first
+from optuna_llmbo.study.history import read_history
+from optuna_llmbo.study.history import sign_of
+
+
+@dataclass(frozen=True)
+class SourceStudy:
+    """Another study's trials, as they were when it was handed over."""
+
+    name: str
+    directions: tuple[StudyDirection, ...]
+    trials: tuple[FrozenTrial, ...]
+
+    @classmethod
+    def of(cls, study: Study) -> SourceStudy:
+        """Read a study once; later trials of it are not seen.
+
+        Raises:
+            InputError: if it is no study.
+        """
+        if not isinstance(study, Study):
+            raise InputError(
+                "source_studies must be a sequence of optuna studies; "
+                f"got {type(study).__name__}. Load one with optuna.load_study."
+            )
+        trials = tuple(study.get_trials(deepcopy=True))
+        return cls(study.study_name, tuple(study.directions), trials)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What another study observed in this study's search space."""
+
+    cube: np.ndarray
+    """(n, n names) points in [0, 1]."""
+    targets: np.ndarray
+    """(n, k) float64, larger is better, in the other study's units."""
+
+
+def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> Source:
+    """Complete trials that have the space's shared parameters, with values inside their ranges.
+
+    Raises:
+        InputError: if that study has another number of objectives.
+    """
+    if len(study.directions) != n_objectives:
+        raise InputError(
+            f"the source study {study.name!r} has {len(study.directions)} objectives, this study "
+            f"{n_objectives}: expected the same number."
+        )
+    usable = [
+        trial
+        for trial in study.trials
+        if trial.state == TrialState.COMPLETE
+        and (configuration := space.restrict(trial.params)) is not None
+        and space.contains(configuration)
+    ]
+    history = read_history(usable, study.directions, space, current=-1)
+    return Source(space.to_unit(history.configurations), history.targets)
+
+
+def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
+    """A parameter's value in the best trial of the first study that has it; None if none has."""
+    for study in studies:
+        signs = [sign_of(direction) for direction in study.directions]
+        having = [t for t in study.trials if t.state == TrialState.COMPLETE and name in t.params]
+        if having:
+            targets = np.array([t.values for t in having]) * signs
+            return having[best_first(targets)[0]].params[name]
+    return None
+
+
+def best_configurations(sources: Sequence[Source], n: int) -> list[np.ndarray]:
+    """The n best points of each source, the best of all sources first."""
+    ranked = [source.cube[best_first(source.targets)[:n]] for source in sources]
+    return [cube[i] for i in range(n) for cube in ranked if i < len(cube)]

@@ -1,0 +1,1 @@
+"""From what is known of a study to its next configuration."""

@@ -1,0 +1,1 @@
+"""The Gaussian process: its targets, kernel, fit and acquisition functions."""

@@ -1,0 +1,63 @@
+"""Models of what makes a configuration infeasible: constraints, and trials without a score."""
+
+from __future__ import annotations
+
+from botorch.models import SingleTaskGP
+import numpy as np
+import torch
+from torch import Tensor
+
+from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.surrogate import fit_errors
+from optuna_llmbo.surrogate.surrogate import fit_process
+
+
+_FEASIBLE, _INFEASIBLE = -1.0, 1.0
+
+_FAILURE_LENGTHSCALE = 0.3
+"""Least lengthscale of the model of failures, in units of a parameter's range. Its data are a
+step, which shrinks a free lengthscale until each failure speaks for itself alone; but failures
+come in regions (too high a rate, too much memory)."""
+
+
+def fit_constraints(
+    features: Tensor, p: int, constraints: dict[str, np.ndarray], failed: Tensor
+) -> list[SingleTaskGP]:
+    """One Gaussian process on the numeric features for each constraint, feasible at or below 0.
+
+    Trials without a score make one more: -1 where there was a score, 1 where there was none. So
+    a region where runs fail is avoided, and a failure is never a bad score.
+
+    Args:
+        features: (n, d) of the observed configurations, the p numeric columns first.
+        p: how many columns are numeric.
+        constraints: for each name (n,) values, nan where a trial did not set it.
+        failed: (m, p) numeric features of the configurations without a score.
+
+    Raises:
+        SurrogateFitError: if a model cannot be fitted.
+    """
+    models = []
+    with fit_errors(len(features)):
+        for _, values in sorted(constraints.items()):
+            if np.isnan(values).all():  # set by none of the trials that are fitted to
+                continue
+            models.append(_fit(features, values, p, least_lengthscale=2.5e-2))
+        if len(failed):
+            padding = torch.zeros(len(failed), features.shape[1] - p, dtype=features.dtype)
+            both = torch.cat([features, torch.cat([failed, padding], dim=1)])
+            outcome = np.repeat([_FEASIBLE, _INFEASIBLE], [len(features), len(failed)])
+            models.append(_fit(both, outcome, p, least_lengthscale=_FAILURE_LENGTHSCALE))
+    return models
+
+
+def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float) -> SingleTaskGP:
+    """Fit on the rows with a value, scaled but not shifted: the sign is what matters."""
+    known = ~np.isnan(values)
+    finite = values[known & np.isfinite(values)]
+    bound = float(np.abs(finite).max(initial=0.0)) or 1.0
+    scaled = torch.from_numpy(np.clip(values[known], -bound, bound) / bound)
+    kernel = scaled_matern(
+        range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
+    )
+    return fit_process(features[torch.from_numpy(known)], scaled, kernel)

@@ -1,0 +1,129 @@
+"""What the surrogate is fitted to: this study's observations, and those of other studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.history import best_first
+from optuna_llmbo.study.history import History
+from optuna_llmbo.study.transfer import Source
+from optuna_llmbo.surrogate.targets import Scale
+from optuna_llmbo.surrogate.targets import TransformName
+
+
+MAX_OBSERVED = 200
+"""Of this study: the cost of a fit grows with the cube of their number."""
+MAX_FROM_A_SOURCE = 100
+_LEAST_INSIDE = 3
+
+
+@dataclass(frozen=True)
+class Observations:
+    """n observations in one search space."""
+
+    cube: np.ndarray
+    """(n, n names) points in [0, 1]."""
+    targets: np.ndarray
+    """(n, k) float64 on the surrogate's scale, each study's for itself."""
+    gaps: np.ndarray
+    """(n,) float64: 1 - the share of each run that was made."""
+    sources: np.ndarray
+    """(n,) float64: 0 for this study, i for the i-th other one with observations."""
+    scales: tuple[Scale, ...]
+    """Between this study's targets and the surrogate's scale, one an objective."""
+    kept: np.ndarray
+    """Which of the history's observations these are; they come first."""
+
+    def achieved(self, feasible: np.ndarray) -> np.ndarray:
+        """This study's targets that count, (m, k): of complete and feasible trials; of complete
+        ones if none is feasible; of all if none is complete.
+
+        Args:
+            feasible: (number kept,) bool.
+        """
+        n = len(self.kept)
+        targets, complete = self.targets[:n], self.gaps[:n] == 0
+        for counts in (complete & feasible, complete):
+            if counts.any():
+                return targets[counts]
+        return targets
+
+
+def gather(
+    space: SearchSpace,
+    history: History,
+    sources: Sequence[Source],
+    transform: TransformName,
+    seed: int,
+) -> Observations:
+    """This study's observations first, then the other studies', at most so many of each.
+
+    Args:
+        space: the parameters that are chosen together.
+        history: of this study, with at least one observation.
+        sources: the other studies.
+        transform: of the targets.
+        seed: of the choice among too many.
+    """
+    cube = space.to_unit(history.configurations)
+    scales = _scales(history.targets[_setting_the_scale(cube)], transform)
+    kept = thin(history.targets, MAX_OBSERVED, seed)
+    cubes = [cube[kept]]
+    targets = [_scores(history.targets, scales)[kept]]
+    for source in sources:
+        if not len(source.targets):  # nothing usable in this space
+            continue
+        some = thin(source.targets, MAX_FROM_A_SOURCE, seed)
+        cubes.append(source.cube[some])
+        of_source = _scales(source.targets, transform)
+        targets.append(_scores(source.targets, of_source)[some])
+    sizes = [len(part) for part in targets]
+    return Observations(
+        cube=np.vstack(cubes),
+        targets=np.vstack(targets),
+        gaps=np.concatenate([history.gaps[kept], np.zeros(sum(sizes[1:]))]),
+        sources=np.repeat(np.arange(len(sizes), dtype=np.float64), sizes),
+        scales=scales,
+        kept=kept,
+    )
+
+
+def thin(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Which of many observations to fit to: the best half, and others by chance from all over.
+
+    The best show where to look closer, the others where not to look.
+
+    Args:
+        targets: (n, k) larger is better.
+        most: how many to keep.
+        seed: of the choice by chance.
+
+    Returns:
+        Their indices in ascending order, all of them if there are at most `most`.
+    """
+    if len(targets) <= most:
+        return np.arange(len(targets))
+    order = best_first(targets)
+    best, rest = order[: most // 2], order[most // 2 :]
+    others = np.random.default_rng(seed).permutation(rest)[: most - len(best)]
+    return np.sort(np.concatenate([best, others]))
+
+
+def _setting_the_scale(cube: np.ndarray) -> np.ndarray:
+    """Which observations the scale is made of, (n,) bool: where a range has moved away, those in
+    the range of today, if there are a few. The others count as its ends at most."""
+    inside: np.ndarray = np.asarray(~((cube < 0) | (cube > 1)).any(axis=1))
+    return inside if inside.sum() >= _LEAST_INSIDE else np.ones_like(inside)
+
+
+def _scales(targets: np.ndarray, transform: TransformName) -> tuple[Scale, ...]:
+    return tuple(Scale.of(column, transform) for column in targets.T)
+
+
+def _scores(targets: np.ndarray, scales: Sequence[Scale]) -> np.ndarray:
+    columns = zip(scales, targets.T, strict=True)
+    return np.column_stack([scale.scores(column) for scale, column in columns])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+import pytest
+
+from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.study.structure import read_structure
+from optuna_llmbo.suggestion.candidates import candidate_pool
+from optuna_llmbo.suggestion.candidates import neighbours
+from optuna_llmbo.suggestion.candidates import Region
+from optuna_llmbo.suggestion.candidates import startup_configuration
+
+
+MIXED: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(-1.0, 1.0),
+    "rate": FloatDistribution(1e-5, 1e-1, log=True),
+    "c": CategoricalDistribution(("a", "b")),
+}
+GRID: dict[str, BaseDistribution] = {
+    "r": IntDistribution(1, 3),
+    "c": CategoricalDistribution(("a", "b")),
+}
+NONE = np.zeros((0, 2))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def region(space: SearchSpace) -> Region:
+    return Region(read_structure((), space.distributions))
+
+
+def as_it_is(cube: np.ndarray) -> np.ndarray:
+    return cube
+
+
+def test_continuous_pool_is_distinct_and_in_range() -> None:
+    space = SearchSpace(MIXED)
+    best = space.to_unit([{"x": 0.9, "rate": 1e-5, "c": "a"}])
+    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
+    assert len(set(space.keys(pool))) == len(pool) > 256
+    for c in space.from_unit(pool):
+        assert -1 <= c["x"] <= 1 and 1e-5 <= c["rate"] <= 1e-1 and c["c"] in ("a", "b")
+    np.testing.assert_allclose(space.to_unit(space.from_unit(pool)), pool, atol=1e-12)
+
+
+def test_pool_looks_around_the_best() -> None:
+    space = SearchSpace(MIXED)
+    best = space.to_unit([{"x": 0.5, "rate": 1e-3, "c": "a"}])
+    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
+    far = candidate_pool(region(space), set(), best[:0], n=256, rng=rng())
+    near, by_chance = (int((np.abs(c - best).max(axis=1) < 0.05).sum()) for c in (pool, far))
+    assert near > 10 > by_chance
+
+
+def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() -> None:
+    space = SearchSpace({**MIXED, "c": CategoricalDistribution(tuple("abcd"))})
+    centres = space.to_unit(
+        [{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}]
+    )
+    scales = np.full((4000, 1), 1e-3)
+    around = neighbours(region(space), centres, scales, rng())
+    np.testing.assert_array_equal(space.snap(around), around)
+    numbers = [i for i, axis in enumerate(space.axes) if not axis.is_nominal]
+    distances = np.abs(around[:, None] - centres[None])[:, :, numbers].max(axis=2)
+    assert distances.min(axis=1).max() < 6e-3  # each near one of the centres,
+    assert 0.45 < np.mean(distances.argmin(axis=1)) < 0.55  # each centre as often
+    start = centres[distances.argmin(axis=1)]
+    moved = around != start
+    alone = moved[:, numbers].sum(axis=1)  # one number moves: a third of one half
+    assert np.mean(alone == 1) == pytest.approx(1 / 3, abs=0.04)
+    assert np.mean(alone == 2) == pytest.approx(1 / 2, abs=0.04)
+    nominal = space.names.index("c")
+    places = np.unique(around[moved[:, nominal], nominal])
+    assert len(places) == 4  # far choices are as near as close ones
+    # drawn anew in 1/2 + 1/6 of the cases, and to another choice in three of four
+    assert np.mean(moved[:, nominal]) == pytest.approx(2 / 3 * 3 / 4, abs=0.04)
+
+
+def test_finite_grid_is_whole_and_never_resampled() -> None:
+    space = SearchSpace(GRID)
+    seen: set[tuple[float, ...]] = set()
+    for left in range(6, 0, -1):
+        pool = candidate_pool(region(space), seen, NONE, n=256, rng=rng())
+        assert len(pool) == left
+        seen.add(space.keys(pool)[0])
+    assert (
+        len(candidate_pool(region(space), seen, NONE, n=256, rng=rng())) == 6
+    )  # all seen: all again
+
+
+def test_pool_leaves_out_what_is_seen() -> None:
+    space = SearchSpace({"n": IntDistribution(1, 2**17)})  # too many to enumerate
+    best = space.to_unit([{"n": 70_000}])
+    seen = set(space.keys(candidate_pool(region(space), set(), best, n=64, rng=rng()))[::2])
+    pool = candidate_pool(region(space), seen, best, n=64, rng=rng())
+    assert len(pool) and not seen & set(space.keys(pool))
+
+
+def test_startup_points_differ_and_fill_the_space() -> None:
+    space = SearchSpace({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)})
+    points = [
+        startup_configuration(space, set(), as_it_is, index=i, rng=np.random.default_rng(7))
+        for i in range(8)
+    ]
+    for name in ("x", "y"):  # a Sobol sequence has one point in each eighth
+        assert sorted(int(p[name] * 8) for p in points) == list(range(8))
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_startup_skips_what_is_seen(start: int) -> None:
+    space = SearchSpace(GRID)
+    seen: set[tuple[float, ...]] = set()
+    for i in range(6):
+        chosen = startup_configuration(
+            space, seen, as_it_is, index=start + i, rng=np.random.default_rng(7)
+        )
+        assert space.key(chosen) not in seen
+        seen.add(space.key(chosen))
+    # all are seen
+    startup_configuration(space, seen, as_it_is, index=99, rng=np.random.default_rng(7))
+
+
+def test_startup_points_are_warped() -> None:
+    space = SearchSpace({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)})
+    plain, warped = (
+        startup_configuration(space, set(), warp, index=3, rng=np.random.default_rng(7))
+        for warp in (as_it_is, lambda cube: cube**2)
+    )
+    assert warped == pytest.approx({name: value**2 for name, value in plain.items()})

@@ -1,0 +1,184 @@
+"""From the study to the adapter: who is trained, who wins, what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import json
+from pathlib import Path
+import statistics
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+import peft
+import pytest
+import torch
+
+from optuna_llmbo import promote as promotion
+from optuna_llmbo.embedding import llm
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import fit as fits
+from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import metrics
+from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.promote import promote
+
+
+Make = Callable[..., LoRAObjective]
+SPACE: dict[str, Any] = {
+    "rank": IntDistribution(1, 8),
+    "batch_size": IntDistribution(3, 6),
+    "learning_rate": FloatDistribution(1e-4, 2e-2, log=True),
+}
+
+
+@pytest.fixture
+def objective(make_objective: Make) -> LoRAObjective:
+    return make_objective(space=SPACE, test=8)
+
+
+@pytest.fixture
+def study(objective: LoRAObjective) -> optuna.Study:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(objective.default_params)
+    study.optimize(objective, n_trials=6)
+    return study
+
+
+def test_a_promotion(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path, tiny_llm: Path
+) -> None:
+    told: list[str] = []
+    result = promote(study, objective, folder=tmp_path, top=2, n_seeds=2, tell=told.append)
+    best = promotion.by_posterior_mean(study)[:2]
+    prepared = objective.prepare()
+    assert [one.trial for one in result.contenders] == [0, *best]
+    assert len(told) == 6 and told[0] == "default, 47 examples, seed 0"
+    assert len(prepared.pool) == 47 > len(prepared.train)
+    means = [statistics.fmean(one.validation) for one in result.contenders]
+    assert statistics.fmean(result.winner.validation) == min(means)
+    assert result.default is result.contenders[0]
+    assert all(bool(one.test) == (one in (result.winner, result.default))
+               for one in result.contenders)  # fmt: skip
+
+    # the adapter on disk is the winner's best one
+    fresh = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32).model
+    loaded = peft.PeftModel.from_pretrained(fresh, str(result.adapter))
+    seed = min(range(2), key=lambda i: result.winner.validation[i])
+    for examples, expected in (
+        (prepared.validation, result.winner.validation[seed]),
+        (prepared.test, result.winner.test[seed]),
+    ):
+        assert validation_loss(loaded, examples) == pytest.approx(expected, abs=2e-5)
+
+    record = json.loads((tmp_path / "promotion.json").read_text())
+    assert [c["is_winner"] for c in record["contenders"]].count(True) == 1
+    assert record["contenders"][0]["is_default"] and record["examples"] == 47
+    card = (result.adapter / "README.md").read_text()
+    assert card.startswith("---\nbase_model: ") and str(tiny_llm) in card
+    assert promotion.mean_and_deviation(result.winner.test) in card
+
+
+def test_the_test_set_is_read_once_and_last(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = objective.prepare()
+    read: list[str] = []
+    real = type(prepared).loss_on
+
+    def loss_on(self: Any, examples: Any) -> float:
+        read.append("test" if examples is prepared.test else "validation")
+        return real(self, examples)
+
+    monkeypatch.setattr(type(prepared), "loss_on", loss_on)
+    promote(study, objective, folder=tmp_path, top=1, n_seeds=2)
+    assert read == ["validation"] * 4 + ["test"] * 4
+
+
+def test_an_interrupted_promotion_goes_on(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path
+) -> None:
+    def interrupt(text: str) -> None:
+        told.append(text)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        promote(study, objective, folder=tmp_path, top=1, n_seeds=2, tell=interrupt)
+    rest: list[str] = []
+    result = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, tell=rest.append)
+    assert len(rest) == 2 and rest[0] == told[2]
+    again = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, tell=rest.append)
+    assert len(rest) == 2 and again.winner == result.winner
+
+
+def test_a_fit_of_a_quantized_base_is_another_one(
+    objective: LoRAObjective, tmp_path: Path
+) -> None:
+    prepared = objective.prepare()
+    fingerprint = {**prepared.fingerprint, "quantization": "4bit"}
+    quantized = dataclasses.replace(prepared, fingerprint=fingerprint)
+    recipe = prepared.space.default_recipe
+    assert recipe is not None
+    paths = {
+        fits.Fits(one, tmp_path).fit(recipe, prepared.pool[:6], seed=0, name="default").path
+        for one in (prepared, quantized)
+    }
+    assert len(paths) == 2
+
+
+def test_without_a_test_set(make_objective: Make, tmp_path: Path) -> None:
+    objective = make_objective(space=SPACE)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=2)
+    result = promote(
+        study, objective, folder=tmp_path, top=5, n_seeds=1, rank=lambda study: [1, 0]
+    )
+    assert [one.trial for one in result.contenders] == [None, 1, 0]
+    assert not any(one.test for one in result.contenders)
+    assert "| test |" not in (result.adapter / "README.md").read_text()
+
+
+def test_what_diverges_does_not_win(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Diverging(fits.Training):
+        def __iter__(self) -> Any:
+            raise fits.TrainingDiverged("a loss of nan")
+
+    monkeypatch.setattr(fits, "Training", Diverging)
+    with pytest.raises(InputError, match="every configuration diverges on all data"):
+        promote(study, objective, folder=tmp_path, top=1, n_seeds=1)
+
+
+def test_a_metric_to_maximize(make_objective: Make, tmp_path: Path) -> None:
+    """The larger mean wins, its better seed is saved, and the test data are read once."""
+    values = iter([0.1, 0.9, 0.6, 0.6, 0.3, 0.7, 0.8])
+    score = metrics.Custom("score", "maximize", lambda *_: next(values))
+    objective = make_objective(space=SPACE, test=8, metric=score, reports=1)
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=1)  # the first value
+    result = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, rank=lambda _: [0])
+    default, other = result.contenders
+    assert (default.validation, other.validation) == ((0.9, 0.6), (0.6, 0.3))
+    assert result.winner is default and default.test == (0.7, 0.8)
+    record = json.loads((tmp_path / "promotion.json").read_text())
+    assert record["metric"] == "score" and record["adapter_seed"] == 0
+
+
+def test_metrics_that_decide_nothing(make_objective: Make, tmp_path: Path) -> None:
+    for metric, directions in (("seconds", ["minimize"]), (["loss", "seconds"], ["minimize"] * 2)):
+        study = optuna.create_study(directions=directions)
+        with pytest.raises(InputError, match="one metric of the trained model, the study is on"):
+            promote(study, make_objective(space=SPACE, metric=metric), folder=tmp_path)
+
+
+def test_bad_input(objective: LoRAObjective, tmp_path: Path) -> None:
+    empty = optuna.create_study()
+    with pytest.raises(InputError, match="no complete trial to"):
+        promote(empty, objective, folder=tmp_path)
+    with pytest.raises(InputError, match="top must be an integer of at least 1"):
+        promote(empty, objective, folder=tmp_path, top=0)
