@@ -52,16 +52,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.embedding.encoder import MEMORY_BYTES
-from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie_reader import TrieReader
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 # The paper's grid (arXiv:2602.11171), 45,360 configurations
@@ -417,7 +418,7 @@ def main() -> None:
         report(RESULTS)
         return
     of_commit = commit()  # first, as the tree may change
-    llm = llms.load(llms.resolve(options.llm), device=options.device)
+    llm = load_model(resolve_source(options.llm), device=options.device)
     spaces = {"grid": grid(options.configurations)}
     if options.continuous:
         spaces["continuous"] = continuous(options.continuous, seed=0)

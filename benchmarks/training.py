@@ -40,7 +40,8 @@ import torch
 from benchmarks import console
 from benchmarks.provenance import versions
 from benchmarks.race.run import provenance
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.packed.parallel import optimize_packed
 from optuna_llmbo.lora.run import Run
@@ -115,7 +116,7 @@ def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], float]:
 
     def run(trial: optuna.Trial) -> float:
         model = prepared.model
-        loaded = llm.load(llm.resolve(options.model), device=model.device, dtype=model.dtype)
+        loaded = load_model(resolve_source(options.model), device=model.device, dtype=model.dtype)
         fresh = dataclasses.replace(prepared, model=loaded.model)
         return Run(trial, prepared.space.suggest(trial), fresh, options, None)()
 

@@ -25,9 +25,9 @@ from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
-from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.suggestion.decide import Suggestion
 
 
 matplotlib.use("agg")
@@ -68,11 +68,13 @@ def posterior() -> Any:
     """What the surrogate believes, what it makes of it, and what is tried next."""
     study, sampler = study_of_rates()
     suggestion = suggestion_of(study, sampler)
-    cube = np.linspace(0, 1, 401)[:, None]
-    judge = suggestion.judge("numeric", None, cube)
-    low, middle, high = -judge.quantiles(cube, (1.96, 0, -1.96))[:, :, 0]
-    rates = [configuration["learning_rate"] for configuration in suggestion.space.from_unit(cube)]
-    terms = judge.terms(cube)
+    points = np.linspace(0, 1, 401)[:, None]
+    judge = suggestion.judge("numeric", None, points)
+    low, middle, high = -judge.quantiles(points, (1.96, 0, -1.96))[:, :, 0]
+    rates = [
+        configuration["learning_rate"] for configuration in suggestion.space.from_unit(points)
+    ]
+    terms = judge.terms(points)
 
     figure, (above, below) = _figure(2, (7, 5), sharex=True, height_ratios=(3, 2))
     above.fill_between(rates, low, high, color=BLUE, alpha=0.2, lw=0, label="95% interval")
@@ -97,9 +99,9 @@ def prior() -> Any:
     knowledge = load_knowledge("auto").relevant(["learning_rate", "rank", "lora_alpha"])
     typical = knowledge.typical_range("learning_rate")
     assert typical is not None
-    cube = np.linspace(0, 1, 401)[:, None]
-    density = Prior(space, {"learning_rate": typical}).log_density(cube)
-    rates = [configuration["learning_rate"] for configuration in space.from_unit(cube)]
+    points = np.linspace(0, 1, 401)[:, None]
+    density = Prior(space, {"learning_rate": typical}).log_density(points)
+    rates = [configuration["learning_rate"] for configuration in space.from_unit(points)]
     figure, (panel,) = _figure(1, (7, 3))
     panel.axvspan(*typical, color=GREY, alpha=0.2, lw=0, label="typical")
     for n, strength in ((1, 1.0), (5, 0.6), (20, 0.3)):

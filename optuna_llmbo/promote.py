@@ -33,8 +33,8 @@ from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.sampler import LLMBOSampler
-from optuna_llmbo.study.standing import Goal
-from optuna_llmbo.study.standing import goals_of
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.progress import goals_of
 
 
 Rank = Callable[[optuna.Study], Sequence[int]]

@@ -16,27 +16,28 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo.embedding import llm as llms
-from optuna_llmbo.embedding.body import Pooling
+from optuna_llmbo.embedding.language_model import check_available
+from optuna_llmbo.embedding.language_model import resolve_source
+from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.prior import check_ranges
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study import compat
-from optuna_llmbo.study import plan
-from optuna_llmbo.study.structure import informative
-from optuna_llmbo.study.structure import shared_distributions
+from optuna_llmbo.study import published
+from optuna_llmbo.study.branches import informative
+from optuna_llmbo.study.branches import shared_distributions
 from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.suggestion import provenance
-from optuna_llmbo.suggestion.advisor import Advisor
-from optuna_llmbo.suggestion.advisor import check_objectives
-from optuna_llmbo.suggestion.advisor import Question
-from optuna_llmbo.suggestion.advisor import Recommendation
-from optuna_llmbo.suggestion.planner import Planner
-from optuna_llmbo.suggestion.suggest import Prediction
+from optuna_llmbo.suggestion.decide import Prediction
+from optuna_llmbo.suggestion.engine import Advisor
+from optuna_llmbo.suggestion.engine import check_objectives
+from optuna_llmbo.suggestion.engine import Question
+from optuna_llmbo.suggestion.engine import Recommendation
+from optuna_llmbo.suggestion.turn import Planner
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.covariance import KernelName
-from optuna_llmbo.surrogate.design import Design
 
 
 T = TypeVar("T")
@@ -147,14 +148,14 @@ class LLMBOSampler(BaseSampler):
         warn_independent_sampling: bool = True,
         provenance: bool = True,
         device: str | None = None,
-        design: Design | None = None,
+        design: Ablation | None = None,
         seed: int | None = None,
     ) -> None:
         if kernel is None:
             kernel = "numeric" if llm is None else "sum"
         advisor = Advisor(
             kernel=kernel,
-            source=None if kernel == "numeric" else llms.resolve(llm),
+            source=None if kernel == "numeric" else resolve_source(llm),
             device=device,
             pooling=pooling,
             layer=layer,
@@ -165,13 +166,13 @@ class LLMBOSampler(BaseSampler):
             n_candidates=n_candidates,
             acquisition=acquisition,
             cost_aware=cost_aware,
-            design=design if design is not None else Design(),
+            design=design if design is not None else Ablation(),
         )
         if seed is None:
             seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         self._planner = Planner(advisor, n_startup_trials, provenance, seed)
         if advisor.source is not None:
-            llms.check_available(advisor.source)  # now, not after the start-up trials
+            check_available(advisor.source)  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
@@ -183,7 +184,7 @@ class LLMBOSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Clear what a retried trial has inherited, and tell the independent sampler."""
-        plan.forget(study, trial)
+        published.forget(study, trial)
         provenance.forget(study, trial)
         if self._planner.provenance and trial.system_attrs.get("fixed_params"):
             provenance.record(study, trial, "enqueued", seconds=0.0)
@@ -310,7 +311,9 @@ class LLMBOSampler(BaseSampler):
         """
         check_objectives(study)
         axis = Axis(param_distribution)
-        planned = plan.intended(trial, {**trial.distributions, param_name: param_distribution})
+        planned = published.intended(
+            trial, {**trial.distributions, param_name: param_distribution}
+        )
         if param_name in planned and axis.contains(planned[param_name]):
             return planned[param_name]
         if trial.number == 0:
@@ -323,7 +326,7 @@ class LLMBOSampler(BaseSampler):
         has_started = self._planner.has_started(known)
         was_there = any(param_name in t.params for t in known)
         if has_started and was_there:
-            if not plan.is_empty(trial):  # the model has not failed for this trial yet
+            if not published.is_empty(trial):  # the model has not failed for this trial yet
                 chosen = self._planner.plan_rest(
                     study, trial, known, param_name, param_distribution
                 )

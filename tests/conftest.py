@@ -15,9 +15,9 @@ import optuna
 import pytest
 import torch
 
-from optuna_llmbo.embedding import embedding_cache
+from optuna_llmbo.embedding import cache
 from optuna_llmbo.errors import warn_once
-from optuna_llmbo.suggestion import suggest
+from optuna_llmbo.suggestion import decide
 from tests.tiny import make_tiny_llm
 
 
@@ -37,7 +37,7 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embeddings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where embeddings are kept in a test: nobody's but its own."""
     folder = tmp_path / "embeddings"
-    monkeypatch.setattr(embedding_cache, "embeddings_folder", lambda: folder)
+    monkeypatch.setattr(cache, "embeddings_folder", lambda: folder)
     return folder
 
 
@@ -54,8 +54,8 @@ def quiet_optuna() -> Iterator[None]:
 def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numeric surrogate scores fewer configurations: where it matters that one is chosen, and
     not how good it is."""
-    monkeypatch.setattr(suggest, "_N_POOL", 64)
-    monkeypatch.setattr(suggest, "_N_AROUND", 16)
+    monkeypatch.setattr(decide, "_N_POOL", 64)
+    monkeypatch.setattr(decide, "_N_AROUND", 16)
 
 
 @pytest.fixture(scope="module")

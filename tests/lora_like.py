@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from optuna_llmbo.study.marks import INFEASIBLE
+from optuna_llmbo.study.trial_attributes import INFEASIBLE
 
 
 DEFAULT = {"rank": 16, "alpha_ratio": 2.0, "lora_dropout": 0.05, "learning_rate": 2e-4}

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.study.structure import MAX_PATTERNS
+from optuna_llmbo.study.branches import MAX_PATTERNS
 
 
 small = pytest.mark.usefixtures("small_pool")

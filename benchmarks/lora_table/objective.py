@@ -20,7 +20,7 @@ from benchmarks.lora_table.surrogate import load
 from benchmarks.lora_table.tables import PARAMS
 from benchmarks.lora_table.tiers import PROXY
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space.space import suggest
+from optuna_llmbo.space.search_space import suggest
 
 
 Params = Mapping[str, Any]

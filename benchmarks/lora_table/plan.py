@@ -16,7 +16,7 @@ from benchmarks.lora_table.tables import PARAMS
 from benchmarks.lora_table.tiers import FRACTIONS
 from benchmarks.lora_table.tiers import PROXY
 from benchmarks.lora_table.tiers import Tier
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 _DIGITS = 4  # significant ones, so that a configuration can be written down

@@ -47,7 +47,7 @@ from benchmarks.lora_table.tiers import PROXY
 from benchmarks.lora_table.tiers import tier
 from benchmarks.lora_table.tiers import TIERS
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 FRACTIONS = (PROXY, 1.0)

@@ -29,13 +29,13 @@ from benchmarks.prediction.variants import Variant
 from optuna_llmbo._util.torch_state import isolated_torch
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.covariance import scaled_matern
-from optuna_llmbo.surrogate.design import Design
-from optuna_llmbo.surrogate.surrogate import fit_process
-from optuna_llmbo.surrogate.surrogate import fit_surrogate
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_process
+from optuna_llmbo.surrogate.process import fit_surrogate
+from optuna_llmbo.surrogate.process import Views
 
 
 FREE_STEPS = 100
@@ -118,7 +118,7 @@ def _fit_trained(
         Views(numeric[some], texts.read(variant.text, problem, some))
         for some in (observed, others)
     )
-    design = Design(train_token=variant.train_token, train_projection=variant.train_projection)
+    design = Ablation(train_token=variant.train_token, train_projection=variant.train_projection)
     surrogate = fit_surrogate(known, targets, variant.kernel, unknown, design)
     view = surrogate.text_view
     assert view is not None and known.reading is not None

@@ -14,10 +14,10 @@ from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
-from optuna_llmbo.space.features import NumericView
+from optuna_llmbo.space.numeric_view import NumericView
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import Configuration
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 N_CONFIGURATIONS = 256
@@ -34,15 +34,15 @@ class Problem:
     space: SearchSpace
 
     @cached_property
-    def cube(self) -> np.ndarray:
-        """The configurations' places, (256, n names): a scrambled Sobol sequence."""
+    def points(self) -> np.ndarray:
+        """The configurations' places, (256, d): a scrambled Sobol sequence."""
         points = qmc.Sobol(len(self.space.names), scramble=True, rng=1).random(N_CONFIGURATIONS)
         return self.space.snap(points)
 
     @cached_property
     def configurations(self) -> list[Configuration]:
         """256 of them."""
-        return self.space.from_unit(self.cube)
+        return self.space.from_unit(self.points)
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -56,7 +56,7 @@ class Problem:
 
     def numeric(self, derived: bool) -> np.ndarray:
         """The numeric view, (256, p)."""
-        return NumericView(self.space, self._knowledge if derived else Knowledge())(self.cube)
+        return NumericView(self.space, self._knowledge if derived else Knowledge())(self.points)
 
     @cached_property
     def _knowledge(self) -> Knowledge:

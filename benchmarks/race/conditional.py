@@ -22,7 +22,7 @@ from benchmarks.race import kept
 from benchmarks.race.task import Configuration
 from benchmarks.race.task import draw
 from benchmarks.race.task import Task
-from optuna_llmbo.space.space import suggest
+from optuna_llmbo.space.search_space import suggest
 
 
 N_TRAIN = 600

@@ -13,7 +13,7 @@ from pathlib import Path
 import shutil
 import tempfile
 
-from optuna_llmbo.embedding.llm import cache_folder
+from optuna_llmbo.embedding.language_model import cache_folder
 from optuna_llmbo.errors import InputError
 
 

@@ -37,16 +37,17 @@ from torch import nn
 from torch import Tensor
 
 from optuna_llmbo._util.torch_state import isolated_torch
-from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.embedding.encoder import Assignment
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.embedding.language_model import load_shared_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import Configuration
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.suggestion.candidates import MAX_ENUMERATED
 
@@ -109,7 +110,7 @@ class PaperSampler(BaseSampler):
         seed: int = 0,
     ) -> None:
         self._space = SearchSpace(dict(distributions))
-        self._source = llms.resolve(llm)
+        self._source = resolve_source(llm)
         self._prompt = Prompt(self._space, load_knowledge(knowledge).relevant(self._space.names))
         self._grid = grid(self._space, max_candidates, np.random.default_rng(seed))
         self._n_steps = n_steps
@@ -159,7 +160,7 @@ class PaperSampler(BaseSampler):
 
     @cached_property
     def _encoder(self) -> Encoder:
-        llm = llms.load_shared(self._source)
+        llm = load_shared_model(self._source)
         encoder = Encoder(llm, self._prompt.passage, memory_bytes=_MEMORY_BYTES)
         if not encoder.has_token:
             raise InputError(
@@ -169,7 +170,7 @@ class PaperSampler(BaseSampler):
 
 
 def grid(space: SearchSpace, most: int, rng: np.random.Generator) -> np.ndarray:
-    """The places of all configurations, or of a random subset of at most `most`: (m, n names)."""
+    """The places of all configurations, or of a random subset of at most `most`: (m, d)."""
     if space.n_configurations > MAX_ENUMERATED:
         drawn = space.snap(rng.random((2 * most, len(space.names))))
         first = {key: i for i, key in reversed(list(enumerate(space.keys(drawn))))}

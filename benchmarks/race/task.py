@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space.space import suggest
+from optuna_llmbo.space.search_space import suggest
 
 
 Configuration = Mapping[str, Any]

@@ -38,7 +38,7 @@ def dashboard(
         float | None,
         typer.Option(min=1.0, help="Look for new trials every so many seconds, and publish."),
     ] = None,
-    llm: studies.Reader = None,
+    llm: studies.ReadingModel = None,
     proxy_check: studies.ProxyCheckFolder = None,
 ) -> None:
     """Publish figures and notes of a study into optuna-dashboard, and serve it."""

@@ -16,8 +16,9 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
 from optuna_llmbo.cli.terminal import show
-from optuna_llmbo.embedding import embedding_cache
-from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding import cache
+from optuna_llmbo.embedding.language_model import dequantized_folder
+from optuna_llmbo.embedding.language_model import resolve_source
 
 
 _PACKAGES = (
@@ -54,12 +55,12 @@ def doctor(
     if not torch.cuda.is_available():
         table.add_row("CUDA", "none")
     for name, folder in (
-        ("embeddings", embedding_cache.embeddings_folder()),
-        ("models", llms.dequantized_folder()),
+        ("embeddings", cache.embeddings_folder()),
+        ("models", dequantized_folder()),
     ):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with bad_input_exits_with_2():
-        source = llms.resolve(llm)
+        source = resolve_source(llm)
         table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
     show(table)
 
@@ -68,9 +69,9 @@ def clear_cache(
     models: bool = typer.Option(False, help="Remove the dequantized GGUF models too."),
 ) -> None:
     """Remove what is kept between runs: embeddings; they are computed again when needed."""
-    folders = [embedding_cache.embeddings_folder()]
+    folders = [cache.embeddings_folder()]
     if models:
-        folders.append(llms.dequantized_folder())
+        folders.append(dequantized_folder())
     for folder in folders:
         size = _megabytes(folder)
         shutil.rmtree(folder, ignore_errors=True)

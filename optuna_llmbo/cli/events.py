@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial
 
 from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.study.outcome import outcome_of
-from optuna_llmbo.study.standing import Goal
-from optuna_llmbo.study.standing import seconds_of
-from optuna_llmbo.study.standing import standing
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.progress import progress_of
+from optuna_llmbo.study.progress import seconds_of
 
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def start(
     return {
         "study": study.study_name,
         "metrics": [{"name": goal.name, "direction": goal.direction} for goal in goals],
-        "finished": standing(study).n_finished,
+        "finished": progress_of(study).n_finished,
         "trials": n_trials,
         "base_loss": base_loss,
     }
@@ -38,7 +38,7 @@ def trial(
     study: optuna.Study, trial: FrozenTrial, goals: Sequence[Goal], n_trials: int
 ) -> dict[str, Any]:
     """A trial has ended."""
-    now = standing(study)
+    now = progress_of(study)
     return {
         **_facts(trial, goals),
         "reports": trial.intermediate_values,
@@ -53,7 +53,7 @@ def summary(
     study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, interrupted: bool
 ) -> dict[str, Any]:
     """A search is over."""
-    now, default = standing(study), default_trial(study)
+    now, default = progress_of(study), default_trial(study)
     return {
         "study": study.study_name,
         "interrupted": interrupted,

@@ -22,13 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_llmbo.cli.sparkline import sparkline
-from optuna_llmbo.lora.run import Progress
+from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.study.outcome import outcome_of
-from optuna_llmbo.study.standing import format_metric
-from optuna_llmbo.study.standing import Goal
-from optuna_llmbo.study.standing import seconds_of
-from optuna_llmbo.study.standing import standing
+from optuna_llmbo.study.progress import format_metric
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.progress import progress_of
+from optuna_llmbo.study.progress import seconds_of
 
 
 _ENOUGH = 0.5
@@ -71,7 +71,7 @@ class LiveView:
         self._goals = goals
         self._n_trials = n_trials
         self._running: dict[int, _Running] = {}
-        self._standing = standing(study)
+        self._standing = progress_of(study)
         self._n_ended = 0
         self._began = time.monotonic()
         self._is_live = console.is_interactive and console.file.isatty()
@@ -91,7 +91,7 @@ class LiveView:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def on_step(self, progress: Progress) -> None:
+    def on_step(self, progress: TrainingProgress) -> None:
         """Note a step; the objective calls it after each one of the optimizer."""
         running = self._running.setdefault(progress.trial_number, _Running())
         running.fraction = progress.fraction
@@ -99,7 +99,7 @@ class LiveView:
 
     def on_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the line of a finished trial; an Optuna callback."""
-        now = standing(study)
+        now = progress_of(study)
         self._running.pop(trial.number, None)
         self._n_ended, self._standing = self._n_ended + 1, now
         self._console.print(self._line(trial), soft_wrap=True)

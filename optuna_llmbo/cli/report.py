@@ -20,7 +20,7 @@ def report(
         Path, typer.Option("--out", "-o", help="The file; one that is there is replaced.")
     ] = Path("report.html"),
     storage: options.Storage = "sqlite:///lora.db",
-    llm: studies.Reader = None,
+    llm: studies.ReadingModel = None,
     proxy_check: studies.ProxyCheckFolder = None,
 ) -> None:
     """Write a study as one HTML file that needs no network: figures, tables, versions."""

@@ -25,7 +25,7 @@ MAX_RETRIES = 3
 """How often a trial whose process has died is tried again: it may be what kills it."""
 
 
-Reader = Annotated[
+ReadingModel = Annotated[
     str | None,
     typer.Option("--llm", help="A language model that reads the trials too; default: none."),
 ]
@@ -132,7 +132,7 @@ def make_sampler(
     """
     if name is SamplerName.llmbo:
         from optuna_llmbo.sampler import LLMBOSampler
-        from optuna_llmbo.suggestion.advisor import MAX_OBJECTIVES
+        from optuna_llmbo.suggestion.engine import MAX_OBJECTIVES
 
         if n_objectives > MAX_OBJECTIVES:
             raise InputError(

@@ -14,9 +14,9 @@ from rich.text import Text
 from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.space.prompt import format_value
-from optuna_llmbo.study.standing import format_metric
-from optuna_llmbo.study.standing import Goal
-from optuna_llmbo.study.standing import standing
+from optuna_llmbo.study.progress import format_metric
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.progress import progress_of
 
 
 def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
@@ -28,7 +28,7 @@ def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> lis
         goals: what it is on.
         base_loss: validation loss of the base model, nats per response token.
     """
-    now, default = standing(study), default_trial(study)
+    now, default = progress_of(study), default_trial(study)
     aims = ", ".join(f"{title_of(goal.name)} ({goal.direction})" for goal in goals)
     rows: list[tuple[str, FrozenTrial]] = []
     if default is not None:

@@ -150,7 +150,7 @@ def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) ->
 def _check_variant(parallel: int, prepared: Prepared) -> None:
     """That some trials at least can train at once: those of other variants wait for each other."""
     from optuna_llmbo.lora.hyperparameters import roles_of
-    from optuna_llmbo.lora.packed.packed_layers import check_packable
+    from optuna_llmbo.lora.packed.layers import check_packable
 
     if parallel == 1 or {"variant", "bias"} & set(roles_of(prepared.space.distributions)):
         return
@@ -173,10 +173,10 @@ def _search(
     from optuna_llmbo.cli import events
     from optuna_llmbo.cli.live import LiveView
     from optuna_llmbo.lora.metrics import title_of
-    from optuna_llmbo.study.standing import goals_of
-    from optuna_llmbo.study.standing import standing
+    from optuna_llmbo.study.progress import goals_of
+    from optuna_llmbo.study.progress import progress_of
 
-    n_finished, goals = standing(study).n_finished, goals_of(objective.prepare().targets)
+    n_finished, goals = progress_of(study).n_finished, goals_of(objective.prepare().targets)
     output.event("start", events.start(study, goals, objective.base_loss, n_trials))
     n_missing = n_trials - n_finished
     if n_missing <= 0:
@@ -250,7 +250,7 @@ def _conclude(
     """Say what has come of it; exit code 1 if the user stopped it."""
     from optuna_llmbo.cli import events
     from optuna_llmbo.cli.summary import summary
-    from optuna_llmbo.study.standing import goals_of
+    from optuna_llmbo.study.progress import goals_of
 
     goals, base_loss = goals_of(objective.prepare().targets), objective.base_loss
     output.result(*summary(study, goals, base_loss))

@@ -11,8 +11,8 @@ import zipfile
 import optuna
 from optuna.artifacts import upload_artifact
 
-from optuna_llmbo.insight.overview import Overview
-from optuna_llmbo.insight.overview import TrialFacts
+from optuna_llmbo.insight.facts import StudyFacts
+from optuna_llmbo.insight.facts import TrialFacts
 from optuna_llmbo.study import compat
 
 
@@ -20,7 +20,7 @@ _UPLOADED = "llmbo:artifacts:"
 """System attribute of the study, a name of a file behind it: the artifact's id."""
 
 
-def upload_files(study: optuna.Study, store: Any, overview: Overview) -> dict[str, str]:
+def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> dict[str, str]:
     """Upload what is not there yet.
 
     To the study, not to its trials: the attributes of a finished trial are closed. The trial's
@@ -29,13 +29,13 @@ def upload_files(study: optuna.Study, store: Any, overview: Overview) -> dict[st
     Args:
         study: the study.
         store: an artifact store of Optuna.
-        overview: of the study.
+        study_facts: the facts of the study.
 
     Returns:
         Of all that was ever uploaded, name to artifact id.
     """
     there = {}
-    for facts in overview.trials:
+    for facts in study_facts.trials:
         for name, make in _files(facts):
             key = _UPLOADED + name
             artifact_id = compat.system_attribute(study, key)

@@ -17,7 +17,7 @@ from optuna_llmbo.dashboard.notes import trial_notes
 from optuna_llmbo.dashboard.section import with_section
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
-from optuna_llmbo.insight.overview import overview
+from optuna_llmbo.insight.facts import study_facts
 from optuna_llmbo.study import compat
 
 
@@ -74,7 +74,7 @@ def publish(
     for figure in figures:
         plot = _for_dashboard(figure)
         optuna_dashboard.save_plotly_graph_object(study, plot, graph_object_id=figure.name)
-    facts = overview(study)
+    facts = study_facts(study)
     files = {} if artifact_store is None else upload_files(study, artifact_store, facts)
     links = {name: _address(study, artifact_id) for name, artifact_id in files.items()}
     _write(study, study_note(facts, insight, figures, links))

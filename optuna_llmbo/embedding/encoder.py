@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo._util.torch_state import default_torch
-from optuna_llmbo.embedding.body import Body
-from optuna_llmbo.embedding.body import early_layer
-from optuna_llmbo.embedding.body import embedding_width
-from optuna_llmbo.embedding.body import n_layers
-from optuna_llmbo.embedding.body import Pooling
-from optuna_llmbo.embedding.body import POOLINGS
-from optuna_llmbo.embedding.embedding_cache import EmbeddingCache
-from optuna_llmbo.embedding.llm import LanguageModel
-from optuna_llmbo.embedding.llm import quiet_transformers
+from optuna_llmbo.embedding.cache import EmbeddingCache
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import quiet_transformers
 from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie_reader import TrieReader
+from optuna_llmbo.embedding.truncated import Body
+from optuna_llmbo.embedding.truncated import early_layer
+from optuna_llmbo.embedding.truncated import embedding_width
+from optuna_llmbo.embedding.truncated import n_layers
+from optuna_llmbo.embedding.truncated import Pooling
+from optuna_llmbo.embedding.truncated import POOLINGS
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from optuna_llmbo.embedding.body import Body
-from optuna_llmbo.embedding.body import embedding_width
-from optuna_llmbo.embedding.body import Pooling
-from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.trie import TokenIds
+from optuna_llmbo.embedding.truncated import Body
+from optuna_llmbo.embedding.truncated import embedding_width
+from optuna_llmbo.embedding.truncated import Pooling
 
 
 _BATCH = {"cpu": 4}

@@ -22,10 +22,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from optuna_llmbo.embedding.body import Body
-from optuna_llmbo.embedding.body import embedding_width
-from optuna_llmbo.embedding.body import Pooling
-from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.trie import Chunk
 from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.embedding.trie import lay_out
@@ -34,6 +31,9 @@ from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie import with_ancestors
 from optuna_llmbo.embedding.trie_attention import register_trie_attention
 from optuna_llmbo.embedding.trie_attention import TriePass
+from optuna_llmbo.embedding.truncated import Body
+from optuna_llmbo.embedding.truncated import embedding_width
+from optuna_llmbo.embedding.truncated import Pooling
 
 
 _CHUNK = 1024

@@ -15,7 +15,7 @@ from optuna_llmbo.figures.figure import SYMBOLS
 from optuna_llmbo.figures.figure import thinned
 from optuna_llmbo.figures.figure import value_range
 from optuna_llmbo.insight import Insight
-from optuna_llmbo.insight.progress import Progress
+from optuna_llmbo.insight.best_so_far import BestSoFar
 
 
 CAPTION = (
@@ -29,8 +29,8 @@ _MOST = 200
 
 def best_so_far(insight: Insight) -> Figure | None:
     """None if no trial is complete."""
-    progress, objective = insight.progress, insight.objective
-    if progress is None or objective is None:
+    so_far, objective = insight.best_so_far, insight.objective
+    if so_far is None or objective is None:
         return None
     go = graph_objects()
     plot = go.Figure()
@@ -46,14 +46,14 @@ def best_so_far(insight: Insight) -> Figure | None:
                 yaxis="y" if has_value else "y2",
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
-                name=f"{state} ({progress.counts[state]})",
+                name=f"{state} ({so_far.counts[state]})",
                 legendgroup=state,
                 showlegend=bool(some) and (has_value or all(t.value is None for t in trials)),
                 **hovering(some),
                 visible=bool(some),
                 cliponaxis=False,
             )
-    best = thinned(progress.best, _MOST)
+    best = thinned(so_far.best, _MOST)
     plot.add_scatter(
         x=[*(t.number for t in best), last],
         y=rounded([*(t.value for t in best), best[-1].value], 5),
@@ -62,7 +62,7 @@ def best_so_far(insight: Insight) -> Figure | None:
         name="best so far",
         hoverinfo="skip",
     )
-    default = progress.default
+    default = so_far.default
     if default is not None:
         plot.add_scatter(
             x=[min(t.number for t in drawn), last],
@@ -82,15 +82,15 @@ def best_so_far(insight: Insight) -> Figure | None:
         },
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False},
     )
-    return Figure("llmbo-best-so-far", "Best so far", CAPTION, _finding(progress), plot)
+    return Figure("llmbo-best-so-far", "Best so far", CAPTION, _finding(so_far), plot)
 
 
-def _finding(progress: Progress) -> str:
-    best = progress.best[-1]
+def _finding(so_far: BestSoFar) -> str:
+    best = so_far.best[-1]
     said = f"The best is {best.value:.5g}, of trial {best.number}"
-    if progress.default is None:
+    if so_far.default is None:
         return f"{said}."
     return (
-        f"{said}: a gain of {progress.gain:.3g} over the default configuration, "
-        f"{progress.default.value:.5g}."
+        f"{said}: a gain of {so_far.gain:.3g} over the default configuration, "
+        f"{so_far.default.value:.5g}."
     )

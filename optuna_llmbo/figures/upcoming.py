@@ -63,8 +63,8 @@ def upcoming(insight: Insight) -> Figure | None:
         row=1,
         col=1,
     )
-    if insight.progress is not None:
-        best = rounded([insight.progress.best[-1].value], 5)[0]
+    if insight.best_so_far is not None:
+        best = rounded([insight.best_so_far.best[-1].value], 5)[0]
         plot.add_hline(y=best, line={"color": GREY, "dash": "dot"}, row=1, col=1)
     for name, colour in _TERMS.items():
         terms = np.array([c.terms[name] for c in candidates])

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from optuna_llmbo._util.torch_state import one_thread
 from optuna_llmbo.suggestion.candidates import candidate_pool
-from optuna_llmbo.suggestion.suggest import Judge
-from optuna_llmbo.suggestion.suggest import Prediction
-from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.suggestion.decide import FittedModel
+from optuna_llmbo.suggestion.decide import Prediction
+from optuna_llmbo.suggestion.decide import Suggestion
 from optuna_llmbo.surrogate.covariance import KernelName
 
 
@@ -29,7 +29,7 @@ _PLACES = (0.0, -1.96, 1.96)
 class Belief:
     """A model of one objective, fitted to all trials."""
 
-    judge: Judge
+    judge: FittedModel
     kernel: KernelName
     """The one that could be fitted."""
     sign: float
@@ -40,32 +40,32 @@ class Belief:
         """What is known of the study."""
         return self.judge.suggestion
 
-    def predictions(self, cube: np.ndarray) -> np.ndarray:
+    def predictions(self, points: np.ndarray) -> np.ndarray:
         """Mean, low and high end of the central 95% interval at m points, (m, 3) float64."""
-        mean, one, other = self.sign * self.judge.quantiles(cube, _PLACES)[..., 0]
+        mean, one, other = self.sign * self.judge.quantiles(points, _PLACES)[..., 0]
         return np.column_stack([mean, np.minimum(one, other), np.maximum(one, other)])
 
     def prediction(self, point: np.ndarray) -> Prediction:
-        """Of one point, (n names,)."""
+        """Of one point, (d,)."""
         return Prediction(*map(float, self.predictions(point[None])[0]))
 
-    def covariance(self, cube: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+    def covariance(self, points: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
         """The process's prior covariance between whole runs at points, (m, q) float64.
 
         Args:
-            cube: (m, n names).
-            other: (q, n names); None: the same points.
+            points: (m, d).
+            other: (q, d); None: the same points.
         """
         kernel = self.judge.surrogates.parts[0].model.covar_module
-        left = self.judge.features(cube)
+        left = self.judge.features(points)
         right = left if other is None else self.judge.features(other)
         with torch.no_grad(), one_thread():
             return np.asarray(kernel(left, right).to_dense().numpy())
 
-    def correlation(self, cube: np.ndarray, other: np.ndarray) -> np.ndarray:
+    def correlation(self, points: np.ndarray, other: np.ndarray) -> np.ndarray:
         """How alike the process takes points to be: 1 for the same, (m, q)."""
-        own, others = (np.diag(self.covariance(points)) for points in (cube, other))
-        return self.covariance(cube, other) / np.sqrt(np.outer(own, others))
+        own, others = (np.diag(self.covariance(at)) for at in (points, other))
+        return self.covariance(points, other) / np.sqrt(np.outer(own, others))
 
     def recommended(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """The complete trial of which the model expects most: see `LLMBOSampler.recommend`."""
@@ -94,7 +94,7 @@ class Belief:
         return replace(self, judge=asked.judge(self.kernel, self.judge.read, reference))
 
     def sample(self, n: int) -> np.ndarray:
-        """At most n configurations from all over the space, tried or not, (m, n names)."""
+        """At most n configurations from all over the space, tried or not, (m, d)."""
         rng = np.random.default_rng(self.asked.seed)
         nothing = np.zeros((0, len(self.asked.space.names)))
         pool = candidate_pool(self.asked.region, frozenset(), nothing, n=n, rng=rng)

@@ -51,16 +51,16 @@ def map_of(
     Args:
         belief: the fitted model.
         trials: to be shown, as far as they have a place in the model's space.
-        upcoming: (q, n names) points to try next, the best first.
+        upcoming: (q, d) points to try next, the best first.
         best: number of the best trial so far.
     """
     space = belief.asked.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
     tried = space.to_unit([c for _, c in pairs])
     others = belief.sample(N_REFERENCE)
-    cube = np.vstack([tried, upcoming, others])
-    axes, share = principal_axes(belief.covariance(cube))
-    means = belief.predictions(cube)[:, 0]
+    points = np.vstack([tried, upcoming, others])
+    axes, share = principal_axes(belief.covariance(points))
+    means = belief.predictions(points)[:, 0]
     places = [
         Place(float(x), float(y), float(mean)) for (x, y), mean in zip(axes, means, strict=True)
     ]

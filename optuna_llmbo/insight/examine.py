@@ -13,14 +13,14 @@ from optuna.trial import TrialState
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight.belief import Belief
+from optuna_llmbo.insight.best_so_far import best_so_far_of
+from optuna_llmbo.insight.best_so_far import BestSoFar
 from optuna_llmbo.insight.calibration import Calibration
 from optuna_llmbo.insight.calibration import calibration_of
 from optuna_llmbo.insight.embedding import EmbeddingMap
 from optuna_llmbo.insight.embedding import map_of
 from optuna_llmbo.insight.importance import Importance
 from optuna_llmbo.insight.importance import importance_of
-from optuna_llmbo.insight.progress import Progress
-from optuna_llmbo.insight.progress import progress_of
 from optuna_llmbo.insight.slices import Slices
 from optuna_llmbo.insight.slices import slices_of
 from optuna_llmbo.insight.tried import Objective
@@ -34,9 +34,9 @@ from optuna_llmbo.lora.proxy_check import read_check
 from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.sampler import LLMBOSampler
 from optuna_llmbo.study import compat
-from optuna_llmbo.study.structure import informative
-from optuna_llmbo.suggestion.suggest import Reader
-from optuna_llmbo.suggestion.suggest import Suggestion
+from optuna_llmbo.study.branches import informative
+from optuna_llmbo.suggestion.decide import Reader
+from optuna_llmbo.suggestion.decide import Suggestion
 from optuna_llmbo.surrogate.covariance import KernelName
 
 
@@ -62,7 +62,7 @@ class Insight:
     """None for several objectives."""
     trials: tuple[Tried, ...]
     """Those that have begun, by number."""
-    progress: Progress | None = None
+    best_so_far: BestSoFar | None = None
     calibration: Calibration | None = None
     map: EmbeddingMap | None = None
     slices: Slices | None = None
@@ -110,11 +110,11 @@ def examine(
     trials = tuple(tried_of(t) for t in found if t.state != TrialState.WAITING)
     objective = objective_of(study)
     default = default_trial(study)
-    progress = progress_of(trials, objective, None if default is None else default.number)
+    best_so_far = best_so_far_of(trials, objective, None if default is None else default.number)
     calibration = calibration_of(found)
-    model, why_not = _ask(study, sampler, found, trials, progress, objective)
+    model, why_not = _ask(study, sampler, found, trials, best_so_far, objective)
     reasons = [
-        _NO_PROGRESS if progress is None else None,
+        _NO_PROGRESS if best_so_far is None else None,
         _NO_CALIBRATION if calibration is None else None,
         why_not,
         _NO_SLICES if why_not is None and model.slices is None else None,
@@ -124,7 +124,7 @@ def examine(
         study=study.study_name,
         objective=objective,
         trials=trials,
-        progress=progress,
+        best_so_far=best_so_far,
         calibration=calibration,
         proxy=proxy,
         **vars(model),
@@ -137,14 +137,14 @@ def _ask(
     sampler: LLMBOSampler,
     found: list[FrozenTrial],
     trials: tuple[Tried, ...],
-    progress: Progress | None,
+    best_so_far: BestSoFar | None,
     objective: Objective,
 ) -> tuple[_Model, str | None]:
     """The parts that need the model, or why there are none."""
     n = len(informative(found))
     if n < FEWEST:
         return _Model(), f"the model is asked from {FEWEST} observed trials on; there are {n}."
-    best = progress.best[-1] if progress is not None else None
+    best = best_so_far.best[-1] if best_so_far is not None else None
     n_missing = sampler.n_startup_trials - n
 
     def question(asked: Suggestion, kernel: KernelName, read: Reader | None) -> _Model:

@@ -50,13 +50,13 @@ def importance_of(belief: Belief) -> Importance | None:
     n = belief.asked.history.n_observed
     if n < FEWEST:
         return None
-    cube = belief.sample(N_REFERENCE)
+    points = belief.sample(N_REFERENCE)
     sizes = sorted({round(size) for size in np.linspace(FEWEST, n, N_PREFIXES)})
     found = {}
     for size in sizes:
         fitted = belief if size == n else _fitted_to(belief, size)
         if fitted is not None:
-            found[size] = view_shares(fitted, cube)
+            found[size] = view_shares(fitted, points)
     names = {name: None for shares in found.values() for name in shares}
     return Importance(
         tuple(found),
@@ -72,20 +72,20 @@ def _fitted_to(belief: Belief, size: int) -> Belief | None:
         return None
 
 
-def view_shares(belief: Belief, cube: np.ndarray) -> dict[str, float]:
+def view_shares(belief: Belief, points: np.ndarray) -> dict[str, float]:
     """The share of each view in one model's posterior mean: see `importance_of`.
 
     Args:
         belief: the fitted model.
-        cube: (m, n names) the sample.
+        points: (m, d) the sample.
     """
-    features = belief.judge.features(cube)
+    features = belief.judge.features(points)
     mean = belief.mean_at(features)
     variance = float(mean.var())
     if variance < _NOTHING:
         return dict.fromkeys(belief.views, 0.0)
     rng = np.random.default_rng(belief.asked.seed)
-    orders = [torch.from_numpy(rng.permutation(len(cube))) for _ in range(_N_PERMUTATIONS)]
+    orders = [torch.from_numpy(rng.permutation(len(points))) for _ in range(_N_PERMUTATIONS)]
     shares = {}
     for name, columns in belief.views.items():
         changes = []

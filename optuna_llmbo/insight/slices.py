@@ -80,10 +80,10 @@ def _slice(belief: Belief, trials: Sequence[Tried], held: dict[str, Any], name: 
     axis = space.axis(name)
     places = _places(axis)
     (point,) = space.to_unit([held])
-    cube = np.tile(np.where(np.isnan(point), 0.5, point), (len(places), 1))
-    cube[:, space.names.index(name)] = places
-    cube = _as_the_branch_says(belief, cube, point)
-    mean, low, high = belief.predictions(cube).T
+    points = np.tile(np.where(np.isnan(point), 0.5, point), (len(places), 1))
+    points[:, space.names.index(name)] = places
+    points = _as_the_branch_says(belief, points, point)
+    mean, low, high = belief.predictions(points).T
     distribution = axis.distribution
     return Slice(
         name=name,
@@ -102,12 +102,12 @@ def _slice(belief: Belief, trials: Sequence[Tried], held: dict[str, Any], name: 
     )
 
 
-def _as_the_branch_says(belief: Belief, cube: np.ndarray, point: np.ndarray) -> np.ndarray:
+def _as_the_branch_says(belief: Belief, points: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Points with the parameters that their values lead to; those that agree with the held point
     on what is there keep its very place."""
     if not belief.asked.space.groups:
-        return cube
-    spread = belief.asked.region.spread(cube)
+        return points
+    spread = belief.asked.region.spread(points)
     same = (np.isnan(spread) == np.isnan(point)).all(axis=1)
     return np.where(same[:, None] & np.isnan(point), np.nan, spread)
 

@@ -12,7 +12,7 @@ import numpy as np
 from optuna_llmbo.insight.belief import Belief
 from optuna_llmbo.insight.tried import Objective
 from optuna_llmbo.insight.tried import Tried
-from optuna_llmbo.suggestion.suggest import Prediction
+from optuna_llmbo.suggestion.decide import Prediction
 
 
 N_RUNNERS_UP = 4
@@ -64,7 +64,7 @@ class Next:
     runners_up: tuple[Candidate, ...]
     """The next best by score that are unlike those before them (correlation below 0.9)."""
     points: np.ndarray
-    """(1 + runners-up, n names) the candidates in the unit cube."""
+    """(1 + runners-up, d) the candidates in the unit cube."""
     text: str
     """Why, in a few plain sentences."""
 
@@ -81,7 +81,7 @@ def next_of(
 
     Args:
         belief: the fitted model.
-        candidates: (m, n names) of `Suggestion.consider`, the best first.
+        candidates: (m, d) of `consider`, the best first.
         trials: those that have begun.
         best: the best of them so far.
         objective: the study's.

@@ -9,7 +9,9 @@ import warnings
 
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import train as training
 
@@ -25,11 +27,11 @@ def load_base(
     max_length: int,
     quantization: str | None = None,
     gradient_checkpointing: bool = False,
-) -> llm.LanguageModel:
+) -> LanguageModel:
     """Load a causal language model to train on.
 
     Args:
-        model: as `llm.resolve` takes it.
+        model: as `resolve_source` takes it.
         device: default: CUDA where there is one, else the CPU.
         dtype: torch.float32 or torch.bfloat16; default: as the hardware multiplies fastest.
         max_length: tokens that it has to read.
@@ -50,7 +52,9 @@ def load_base(
         )
     dtype = dtype or training.default_dtype(place)
     config = None if quantization is None else _quantization_config(quantization, place, dtype)
-    loaded = llm.load(llm.resolve(model), device=place, dtype=dtype, quantization_config=config)
+    loaded = load_model(
+        resolve_source(model), device=place, dtype=dtype, quantization_config=config
+    )
     if loaded.model.get_output_embeddings() is None:
         raise InputError(
             f"{loaded.source} is no causal language model: it predicts no next token. Choose a "
@@ -93,7 +97,7 @@ def _quantization_config(quantization: str, device: torch.device, dtype: torch.d
     )
 
 
-def _checkpoint_activations(loaded: llm.LanguageModel) -> None:
+def _checkpoint_activations(loaded: LanguageModel) -> None:
     """In effect while the model is in training mode, that is not while it is measured."""
     if not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise InputError(

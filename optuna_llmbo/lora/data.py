@@ -16,7 +16,7 @@ from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
 from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
 
 
-Source = Any  # datasets.Dataset | path | hub id; an alias so that importing needs no datasets
+DataSource = Any  # datasets.Dataset | path | hub id; an alias so that importing needs no datasets
 
 KNOWN_COLUMNS = (("prompt", "response"), ("instruction", "output"), ("question", "answer"))
 VALIDATION_FRACTION = 0.1
@@ -45,7 +45,7 @@ class Pair:
 
 
 def load_pairs(
-    source: Source,
+    source: DataSource,
     *,
     prompt_column: str | None = None,
     response_column: str | None = None,
@@ -82,7 +82,7 @@ def load_pairs(
     return [Pair(*row) for row in zip(prompts, responses, strata, strict=True)]
 
 
-def source_name(source: Source) -> str:
+def source_name(source: DataSource) -> str:
     """A short name of a source for messages and for the study's record."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -165,7 +165,7 @@ def permutation(n: int, seed: int, stream: int) -> np.ndarray:
     return np.random.default_rng([seed, stream]).permutation(n)
 
 
-def _load_dataset(source: Source) -> Any:
+def _load_dataset(source: DataSource) -> Any:
     import datasets
 
     if isinstance(source, datasets.Dataset):

@@ -55,7 +55,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decision:
     """One of some words."""
 
     choices: tuple[str, ...]
@@ -83,23 +83,23 @@ class Modules:
         return ",".join(name.strip() for name in value.split(","))
 
 
-KINDS: dict[str, Whole | Number | Choice | Modules] = {
+KINDS: dict[str, Whole | Number | Decision | Modules] = {
     "rank": Whole(),
     "lora_alpha": Number(above=0),
     "alpha_ratio": Number(above=0),
     "lora_dropout": Number(least=0, below=1),
     "batch_size": Whole(),
     "learning_rate": Number(above=0),
-    "variant": Choice(VARIANTS),
+    "variant": Decision(VARIANTS),
     "lr_ratio": Number(above=0),
     "target_modules": Modules(),
-    "bias": Choice(BIASES),
-    "init": Choice(INITS),
+    "bias": Decision(BIASES),
+    "init": Decision(INITS),
     "warmup_ratio": Number(least=0, below=1),
-    "schedule": Choice(SCHEDULES),
+    "schedule": Decision(SCHEDULES),
     "weight_decay": Number(least=0),
     "epochs": Whole(),
-    "optimizer": Choice(OPTIMIZERS),
+    "optimizer": Decision(OPTIMIZERS),
 }
 """By role: a field of `LoRARecipe`, or "alpha_ratio", which is alpha / rank."""
 

@@ -17,14 +17,14 @@ import torch
 
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.data import Source
+from optuna_llmbo.lora.data import DataSource
 from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.prepare import Metric
 from optuna_llmbo.lora.prepare import Options
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
-from optuna_llmbo.lora.run import Progress
 from optuna_llmbo.lora.run import Run
+from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
 
 
@@ -118,10 +118,10 @@ class LoRAObjective:
     def __init__(
         self,
         model: str | os.PathLike[str] | None,
-        train: Source,
+        train: DataSource,
         *,
-        validation: Source | int | None = None,
-        test: Source | int | None = None,
+        validation: DataSource | int | None = None,
+        test: DataSource | int | None = None,
         proxy: float = 0.1,
         proxy_by: str = "random",
         metric: str | Measure | Sequence[str | Measure] = "loss",
@@ -142,7 +142,7 @@ class LoRAObjective:
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
         gradient_checkpointing: bool = False,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         self.options = Options(
             model=model,

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import distributed
@@ -47,9 +47,9 @@ class Options:
     """What an objective was asked to do; see `LoRAObjective` for the meaning of each."""
 
     model: str | os.PathLike[str] | None
-    train: data.Source
-    validation: data.Source | int | None
-    test: data.Source | int | None
+    train: data.DataSource
+    validation: data.DataSource | int | None
+    test: data.DataSource | int | None
     proxy: float
     proxy_by: str
     metric: str | Measure | Sequence[str | Measure]
@@ -253,7 +253,7 @@ def _in_order(options: Options, model: Any, train: Sequence[Example]) -> tuple[E
 
 def _fingerprint(
     options: Options,
-    loaded: llm.LanguageModel,
+    loaded: LanguageModel,
     train: Sequence[Example],
     validation: Sequence[Example],
     test: Sequence[Example],

@@ -23,7 +23,7 @@ from optuna_llmbo.lora.fit import Fit
 from optuna_llmbo.lora.fit import Fits
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.lora.prepare import Prepared
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 FILE = "proxy-check.json"

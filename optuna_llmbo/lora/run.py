@@ -30,12 +30,12 @@ from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.study import compat
-from optuna_llmbo.study.marks import INFEASIBLE
-from optuna_llmbo.study.marks import INTERRUPTED
+from optuna_llmbo.study.trial_attributes import INFEASIBLE
+from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a trial is, after each optimizer step."""
 
     trial_number: int
@@ -66,7 +66,7 @@ class Run:
         recipe: LoRARecipe,
         prepared: Prepared,
         options: Options,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.trial = trial
         self.recipe = recipe
@@ -189,7 +189,7 @@ class Run:
             )
         if self.progress is not None:
             fraction = step.number / step.total
-            self.progress(Progress(self.trial.number, fraction, step.loss))
+            self.progress(TrainingProgress(self.trial.number, fraction, step.loss))
         reports, total = self.options.reports, step.total
         point = step.number * reports // total
         return (

@@ -19,7 +19,7 @@ from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space_file import read_space
-from optuna_llmbo.space.space import suggest
+from optuna_llmbo.space.search_space import suggest
 
 
 SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora.data import DataSource
 from optuna_llmbo.lora.data import Pair
-from optuna_llmbo.lora.data import Source
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -67,8 +67,8 @@ def warn_of_shared_prompts(parts: Mapping[str, Sequence[Pair]]) -> None:
 
 def hold_out(
     parts: Mapping[str, Sequence[Example]],
-    validation: Source | int | None,
-    test: Source | int | None,
+    validation: DataSource | int | None,
+    test: DataSource | int | None,
     seed: int,
 ) -> dict[str, list[Example]]:
     """Split off the training examples what has no source of its own: first the test.

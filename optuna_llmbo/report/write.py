@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import optuna
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.insight.overview import Overview
-from optuna_llmbo.insight.overview import overview
-from optuna_llmbo.insight.overview import params_text
-from optuna_llmbo.insight.overview import values_text
+from optuna_llmbo.insight.facts import params_text
+from optuna_llmbo.insight.facts import study_facts
+from optuna_llmbo.insight.facts import StudyFacts
+from optuna_llmbo.insight.facts import values_text
 from optuna_llmbo.report import tables
 
 
@@ -54,7 +54,7 @@ def write_report(
     from optuna_llmbo.insight import examine
 
     insight = examine(study, sampler, proxy_check=proxy_check)
-    text = _page(overview(study), insight, draw(insight))
+    text = _page(study_facts(study), insight, draw(insight))
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _check_installed() -> None:
             )
 
 
-def _page(facts: Overview, insight: Insight, figures: list[Figure]) -> str:
+def _page(facts: StudyFacts, insight: Insight, figures: list[Figure]) -> str:
     import jinja2
     import plotly.offline
 
@@ -84,7 +84,7 @@ def _page(facts: Overview, insight: Insight, figures: list[Figure]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        overview=facts,
+        study_facts=facts,
         summary=_summary(facts),
         reasons=insight.reasons,
         figures=[(figure, _json(figure)) for figure in figures],
@@ -94,13 +94,13 @@ def _page(facts: Overview, insight: Insight, figures: list[Figure]) -> str:
     )
 
 
-def _tables(facts: Overview) -> list[tables.Table]:
+def _tables(facts: StudyFacts) -> list[tables.Table]:
     trials = [tables.best_trials(facts), tables.ranges(facts), tables.all_trials(facts)]
     filled = [table for table in trials if table.rows]
     return [tables.counts(facts), *filled, tables.versions(facts)]
 
 
-def _summary(facts: Overview) -> list[tuple[str, str]]:
+def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
     """The few things to know first: term and text."""
     goals = ", ".join(f"{how} {name}" for name, how in facts.objectives)
     lines = [("Goal", goals), ("Trials", str(len(facts.trials)))]

@@ -12,7 +12,7 @@ from scipy.stats import truncnorm
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge.schema import is_range
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 Range = tuple[float, float]
@@ -48,16 +48,16 @@ class Prior:
     space: SearchSpace
     ranges: Mapping[str, Range]
 
-    def log_density(self, cube: np.ndarray) -> np.ndarray:
+    def log_density(self, points: np.ndarray) -> np.ndarray:
         """At m points, (m,) float64; 0 where nothing is expected."""
-        total = np.zeros(len(cube))
+        total = np.zeros(len(points))
         for column, expected in self._expected.items():
-            density = _TRUST * expected.pdf(cube[:, column]) + 1 - _TRUST
+            density = _TRUST * expected.pdf(points[:, column]) + 1 - _TRUST
             total += np.log(np.where(np.isnan(density), 1.0, density))
         return total
 
     def warp(self, uniform: np.ndarray) -> np.ndarray:
-        """Points of the uniform density, (m, n names), moved to those of the expected ones."""
+        """Points of the uniform density, (m, d), moved to those of the expected ones."""
         warped = uniform.copy()
         for column, expected in self._expected.items():
             warped[:, column] = expected.ppf(uniform[:, column])

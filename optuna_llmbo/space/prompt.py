@@ -13,8 +13,8 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from optuna_llmbo.knowledge import Knowledge
-from optuna_llmbo.space.space import Configuration
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 _GRADES = ("very low", "low", "medium", "high", "very high")

@@ -13,13 +13,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo.space.space import Configuration
-from optuna_llmbo.space.space import Key
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import Key
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study import compat
-from optuna_llmbo.study import plan
-from optuna_llmbo.study.marks import INFEASIBLE
-from optuna_llmbo.study.marks import INTERRUPTED
+from optuna_llmbo.study import published
+from optuna_llmbo.study.trial_attributes import INFEASIBLE
+from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_history(
     observed: list[tuple[Configuration, np.ndarray, FrozenTrial]] = []
     infeasible, pending, seen = [], [], set()
     for trial in trials:
-        configuration = space.restrict(plan.intended(trial, space.distributions))
+        configuration = space.restrict(published.intended(trial, space.distributions))
         if configuration is None or trial.number == current:
             continue
         seen.add(space.key(configuration))

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.study import compat
-from optuna_llmbo.study.marks import INFEASIBLE
-from optuna_llmbo.study.marks import INTERRUPTED
+from optuna_llmbo.study.trial_attributes import INFEASIBLE
+from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 
 Outcome = Literal[

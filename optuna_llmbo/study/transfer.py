@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import best_first
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.history import sign_of
@@ -44,16 +44,16 @@ class SourceStudy:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceObservations:
     """What another study observed in this study's search space."""
 
-    cube: np.ndarray
-    """(n, n names) points in [0, 1]."""
+    points: np.ndarray
+    """(n, d) points in [0, 1]."""
     targets: np.ndarray
     """(n, k) float64, larger is better, in the other study's units."""
 
 
-def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> Source:
+def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> SourceObservations:
     """Complete trials that have the space's shared parameters, with values inside their ranges.
 
     Raises:
@@ -72,7 +72,7 @@ def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> So
         and space.contains(configuration)
     ]
     history = read_history(usable, study.directions, space, current=-1)
-    return Source(space.to_unit(history.configurations), history.targets)
+    return SourceObservations(space.to_unit(history.configurations), history.targets)
 
 
 def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
@@ -86,7 +86,7 @@ def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
     return None
 
 
-def best_configurations(sources: Sequence[Source], n: int) -> list[np.ndarray]:
+def best_configurations(sources: Sequence[SourceObservations], n: int) -> list[np.ndarray]:
     """The n best points of each source, the best of all sources first."""
-    ranked = [source.cube[best_first(source.targets)[:n]] for source in sources]
-    return [cube[i] for i in range(n) for cube in ranked if i < len(cube)]
+    ranked = [source.points[best_first(source.targets)[:n]] for source in sources]
+    return [points[i] for i in range(n) for points in ranked if i < len(points)]

@@ -1,6 +1,6 @@
 """The pool to choose from: quasi-random points, neighbours of the best, a finite grid; unseen.
 
-All are cubes, (m, n names) points in [0, 1] at the places of admissible values: see `space`.
+All are cubes, (m, d) points in [0, 1] at the places of admissible values: see `space`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import warnings
 import numpy as np
 from scipy.stats import qmc
 
-from optuna_llmbo.space.space import Configuration
-from optuna_llmbo.space.space import Key
-from optuna_llmbo.space.space import SearchSpace
-from optuna_llmbo.study.structure import Structure
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import Key
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study.branches import Branches
 
 
 MAX_ENUMERATED = 2**16
@@ -34,7 +34,7 @@ _STARTUP_ATTEMPTS = 256
 class Region:
     """Where candidates may lie: the parameters that go together, some of them held."""
 
-    structure: Structure
+    structure: Branches
     held: Mapping[str, Any] = field(default_factory=dict)
     """Values of parameters that are chosen already."""
     required: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Region:
         return self.space.n_configurations <= MAX_ENUMERATED and not self.space.groups
 
     @cached_property
-    def _allowed(self) -> Structure:
+    def _allowed(self) -> Branches:
         wanted = {*self.held, *self.required}
         return self.structure.with_all([name for name in self.space.names if name in wanted])
 
@@ -59,21 +59,21 @@ class Region:
         """All points of a region that is enumerable."""
         return self._hold(self.space.grid())
 
-    def spread(self, cube: np.ndarray) -> np.ndarray:
-        """Points with the parameters that their values lead to; see `Structure.spread`."""
-        return self._allowed.spread(self._hold(self.space.snap(cube)))
+    def spread(self, points: np.ndarray) -> np.ndarray:
+        """Points with the parameters that their values lead to; see `Branches.spread`."""
+        return self._allowed.spread(self._hold(self.space.snap(points)))
 
-    def admit(self, cube: np.ndarray) -> np.ndarray:
+    def admit(self, points: np.ndarray) -> np.ndarray:
         """Those of some points that lie in the region once the held values are put in."""
-        held = self._hold(self.space.snap(cube))
+        held = self._hold(self.space.snap(points))
         return held[self._allowed.is_consistent(held)]
 
-    def _hold(self, cube: np.ndarray) -> np.ndarray:
-        cube = cube.copy()
+    def _hold(self, points: np.ndarray) -> np.ndarray:
+        points = points.copy()
         for name, value in self.held.items():
             if name in self.space.names:
-                cube[:, self.space.names.index(name)] = self.space.axis(name).to_unit(value)
-        return cube
+                points[:, self.space.names.index(name)] = self.space.axis(name).to_unit(value)
+        return points
 
 
 def candidate_pool(
@@ -97,7 +97,7 @@ def candidate_pool(
         rng: source of all randomness.
 
     Returns:
-        (m, n names).
+        (m, d).
     """
     if region.is_enumerable:
         grid = region.whole()
@@ -120,7 +120,7 @@ def neighbours(
 
     Args:
         region: where they may lie.
-        centres: (c, n names) to start from, each as often as the others.
+        centres: (c, d) to start from, each as often as the others.
         scales: (m, 1) deviations of the steps, in units of the parameters' ranges.
         rng: source of all randomness.
 
@@ -165,10 +165,10 @@ def startup_configuration(
     return space.from_unit(chosen if len(chosen) else points[:1])[0]
 
 
-def unseen(space: SearchSpace, cube: np.ndarray, seen: Set[Key]) -> np.ndarray:
+def unseen(space: SearchSpace, points: np.ndarray, seen: Set[Key]) -> np.ndarray:
     """The rows that are not seen, each once, in order."""
-    rows = {key: i for i, key in reversed(list(enumerate(space.keys(cube)))) if key not in seen}
-    return cube[sorted(rows.values())]
+    rows = {key: i for i, key in reversed(list(enumerate(space.keys(points)))) if key not in seen}
+    return points[sorted(rows.values())]
 
 
 def _sobol(space: SearchSpace, rng: np.random.Generator, *, n: int, skip: int = 0) -> np.ndarray:

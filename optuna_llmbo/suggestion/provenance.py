@@ -10,10 +10,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo.study import compat
-from optuna_llmbo.suggestion.suggest import Choice
+from optuna_llmbo.suggestion.decide import Decision
 
 
-Path = Literal["enqueued", "default", "start-up", "model", "fallback", "independent"]
+ChosenBy = Literal["enqueued", "default", "start-up", "model", "fallback", "independent"]
 """Who chose: the user; the packs, other studies or the middle of the ranges; the quasi-random
 start; the model; the numeric model because the other could not be fitted; nobody, at random."""
 
@@ -23,10 +23,10 @@ PREFIX = "llmbo:"
 def record(
     study: Study,
     trial: FrozenTrial,
-    path: Path,
+    path: ChosenBy,
     *,
     seconds: float,
-    choice: Choice | None = None,
+    choice: Decision | None = None,
     signs: Sequence[float] = (),
     text: str | None = None,
 ) -> None:

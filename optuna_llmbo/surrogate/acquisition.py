@@ -41,7 +41,7 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Situation:
+class AcquisitionInputs:
     """What an acquisition function needs to know beside the candidates."""
 
     model: Model
@@ -57,7 +57,7 @@ class Situation:
 
 
 def make_scorer(
-    situation: Situation, acquisition: AcquisitionName, *, seed: int
+    situation: AcquisitionInputs, acquisition: AcquisitionName, *, seed: int
 ) -> Callable[[Tensor], Tensor]:
     """How much candidates are worth trying next, as a function of their features.
 
@@ -105,7 +105,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _noisy(situation: Situation, seed: int) -> AcquisitionFunction:
+def _noisy(situation: AcquisitionInputs, seed: int) -> AcquisitionFunction:
     with _seeded(seed):
         return qLogNoisyExpectedImprovement(
             **_common(situation, 1, seed),
@@ -113,7 +113,7 @@ def _noisy(situation: Situation, seed: int) -> AcquisitionFunction:
         )
 
 
-def _hypervolume(situation: Situation, k: int, seed: int) -> AcquisitionFunction:
+def _hypervolume(situation: AcquisitionInputs, k: int, seed: int) -> AcquisitionFunction:
     best = situation.targets[is_non_dominated(situation.targets)]
     with _seeded(seed):
         return qLogNoisyExpectedHypervolumeImprovement(
@@ -123,7 +123,7 @@ def _hypervolume(situation: Situation, k: int, seed: int) -> AcquisitionFunction
         )
 
 
-def _common(situation: Situation, k: int, seed: int) -> dict[str, Any]:
+def _common(situation: AcquisitionInputs, k: int, seed: int) -> dict[str, Any]:
     """Arguments of the noisy functions; the models' outputs are the k targets, the constraints."""
     constraints = [
         lambda samples, i=k + i: samples[..., i] for i in range(len(situation.constraints))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.surrogate.covariance import scaled_matern
-from optuna_llmbo.surrogate.surrogate import fit_errors
-from optuna_llmbo.surrogate.surrogate import fit_process
+from optuna_llmbo.surrogate.process import fit_errors
+from optuna_llmbo.surrogate.process import fit_process
 
 
 _FEASIBLE, _INFEASIBLE = -1.0, 1.0

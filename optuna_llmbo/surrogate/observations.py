@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import best_first
 from optuna_llmbo.study.history import History
-from optuna_llmbo.study.transfer import Source
+from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.surrogate.targets import Scale
 from optuna_llmbo.surrogate.targets import TransformName
 
@@ -25,8 +25,8 @@ _LEAST_INSIDE = 3
 class Observations:
     """n observations in one search space."""
 
-    cube: np.ndarray
-    """(n, n names) points in [0, 1]."""
+    points: np.ndarray
+    """(n, d) points in [0, 1]."""
     targets: np.ndarray
     """(n, k) float64 on the surrogate's scale, each study's for itself."""
     gaps: np.ndarray
@@ -56,7 +56,7 @@ class Observations:
 def gather(
     space: SearchSpace,
     history: History,
-    sources: Sequence[Source],
+    sources: Sequence[SourceObservations],
     transform: TransformName,
     seed: int,
 ) -> Observations:
@@ -69,21 +69,21 @@ def gather(
         transform: of the targets.
         seed: of the choice among too many.
     """
-    cube = space.to_unit(history.configurations)
-    scales = _scales(history.targets[_setting_the_scale(cube)], transform)
+    points = space.to_unit(history.configurations)
+    scales = _scales(history.targets[_setting_the_scale(points)], transform)
     kept = thin(history.targets, MAX_OBSERVED, seed)
-    cubes = [cube[kept]]
+    point_sets = [points[kept]]
     targets = [_scores(history.targets, scales)[kept]]
     for source in sources:
         if not len(source.targets):  # nothing usable in this space
             continue
         some = thin(source.targets, MAX_FROM_A_SOURCE, seed)
-        cubes.append(source.cube[some])
+        point_sets.append(source.points[some])
         of_source = _scales(source.targets, transform)
         targets.append(_scores(source.targets, of_source)[some])
     sizes = [len(part) for part in targets]
     return Observations(
-        cube=np.vstack(cubes),
+        points=np.vstack(point_sets),
         targets=np.vstack(targets),
         gaps=np.concatenate([history.gaps[kept], np.zeros(sum(sizes[1:]))]),
         sources=np.repeat(np.arange(len(sizes), dtype=np.float64), sizes),
@@ -113,10 +113,10 @@ def thin(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([best, others]))
 
 
-def _setting_the_scale(cube: np.ndarray) -> np.ndarray:
+def _setting_the_scale(points: np.ndarray) -> np.ndarray:
     """Which observations the scale is made of, (n,) bool: where a range has moved away, those in
     the range of today, if there are a few. The others count as its ends at most."""
-    inside: np.ndarray = np.asarray(~((cube < 0) | (cube > 1)).any(axis=1))
+    inside: np.ndarray = np.asarray(~((points < 0) | (points > 1)).any(axis=1))
     return inside if inside.sum() >= _LEAST_INSIDE else np.ones_like(inside)
 
 

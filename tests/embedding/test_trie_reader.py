@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_llmbo.embedding import llm as llms
-from optuna_llmbo.embedding.body import Pooling
-from optuna_llmbo.embedding.body import POOLINGS
-from optuna_llmbo.embedding.llm import LanguageModel
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie_reader import TrieReader
+from optuna_llmbo.embedding.truncated import Pooling
+from optuna_llmbo.embedding.truncated import POOLINGS
 from tests.tiny import make_tiny_family
 
 
@@ -47,12 +48,12 @@ def family(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
     folder = make_tiny_family(tmp_path_factory.mktemp(request.param), request.param)
-    return llms.load(llms.resolve(folder))
+    return load_model(resolve_source(folder))
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_llm: Path) -> LanguageModel:
-    return llms.load(llms.resolve(tiny_llm))
+    return load_model(resolve_source(tiny_llm))
 
 
 @pytest.mark.parametrize("texts", SHAPES.values(), ids=SHAPES.keys())
@@ -173,7 +174,7 @@ def test_frozen_weights_stay_bit_identical(tiny: LanguageModel) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
 def test_on_cuda(tiny_llm: Path, dtype: torch.dtype, allowed: float) -> None:
-    llm = llms.load(llms.resolve(tiny_llm), device="cuda", dtype=dtype)
+    llm = load_model(resolve_source(tiny_llm), device="cuda", dtype=dtype)
     (passage,) = ids(llm, [PASSAGE])
     sequences, token = ids(llm, SHAPES["a grid"]), token_for(llm).requires_grad_()
     exact = PlainReader(llm, passage, (), "both", None).embed(sequences, token)

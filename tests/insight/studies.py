@@ -15,7 +15,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
 from optuna.trial import TrialState
 
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 LORA: dict[str, BaseDistribution] = {
@@ -49,8 +49,8 @@ def study_of(
 ) -> optuna.Study:
     """A study of n random configurations, all complete."""
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))
-    cube = np.random.default_rng(0).random((n, len(distributions)))
-    for params in SearchSpace(distributions).from_unit(cube):
+    points = np.random.default_rng(0).random((n, len(distributions)))
+    for params in SearchSpace(distributions).from_unit(points):
         add(study, dict(params), distributions, value(dict(params)))
     return study
 

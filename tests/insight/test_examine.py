@@ -19,7 +19,7 @@ from optuna_llmbo.lora.proxy_check import Agreement
 from optuna_llmbo.lora.proxy_check import ProxyCheck
 from optuna_llmbo.lora.proxy_check import read_check
 from optuna_llmbo.lora.proxy_check import save_check
-from optuna_llmbo.suggestion import suggest as suggest_module
+from optuna_llmbo.suggestion import decide
 from tests.insight.studies import add
 from tests.insight.studies import bowl
 from tests.insight.studies import PLANE
@@ -30,7 +30,7 @@ MODEL = ("map", "slices", "importance", "next")
 
 
 def missing(insight: Insight) -> list[str]:
-    return [name for name in ("progress", "calibration", *MODEL) if getattr(insight, name) is None]
+    return [name for name in ("best_so_far", "calibration", *MODEL) if getattr(insight, name) is None]
 
 
 def check() -> ProxyCheck:
@@ -89,21 +89,21 @@ def test_a_model_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise SurrogateFitError("no luck")
 
-    monkeypatch.setattr(suggest_module, "fit_surrogates", fail)
+    monkeypatch.setattr(decide, "fit_surrogates", fail)
     insight = examine(study_of(PLANE, bowl, 6))
     assert missing(insight) == ["calibration", *MODEL]
     assert any("cannot be asked: no model could be fitted" in r for r in insight.reasons)
 
 
 def test_a_fit_that_fails_on_the_first_trials_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = suggest_module.fit_surrogates
+    fit = decide.fit_surrogates
 
     def fail(observed: object, targets: object, *rest: object) -> object:
         if len(targets) < 6:  # type: ignore[arg-type]
             raise SurrogateFitError("too few")
         return fit(observed, targets, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(suggest_module, "fit_surrogates", fail)
+    monkeypatch.setattr(decide, "fit_surrogates", fail)
     insight = examine(study_of(PLANE, bowl, 7))
     assert insight.importance is not None and insight.importance.n_trials == (6, 7)
 
@@ -114,7 +114,7 @@ def test_infinite_values(values: tuple[float, ...]) -> None:
     for i, value in enumerate(values):
         add(study, {"x": i / 4, "y": 0.5}, PLANE, value)
     insight = examine(study)
-    assert (insight.progress is None) == (1.0 not in values)
+    assert (insight.best_so_far is None) == (1.0 not in values)
     assert insight.next is not None and math.isfinite(insight.next.chosen.expected.mean)
 
 
@@ -144,10 +144,10 @@ def test_running_and_constrained_trials() -> None:
     add(study, {"x": 0.3, "y": 0.0}, PLANE, 0.0, system_attrs={"constraints": (1.0,)})
     study.ask(PLANE)
     insight = examine(study)
-    assert insight.progress is not None and insight.map is not None
-    assert insight.progress.best[-1].number != 6
+    assert insight.best_so_far is not None and insight.map is not None
+    assert insight.best_so_far.best[-1].number != 6
     assert {t.number: t.state for t, _ in insight.map.tried}[7] == "running"
-    assert insight.map.best == insight.progress.best[-1].number
+    assert insight.map.best == insight.best_so_far.best[-1].number
 
 
 def test_a_proxy_check_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import datasets
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
@@ -39,13 +41,13 @@ def dataset() -> datasets.Dataset:
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_llm: Path) -> llm.LanguageModel:
+def tiny(tiny_llm: Path) -> LanguageModel:
     """The tiny model in float32. Whoever changes it changes it back."""
-    return llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32)
+    return load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
-def examples(tiny: llm.LanguageModel) -> list[Example]:
+def examples(tiny: LanguageModel) -> list[Example]:
     pairs = [Pair(**row) for row in rows(24)]
     return tokens.encode(pairs, tiny.tokenizer, 512)
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
@@ -43,7 +45,7 @@ MLP = {f"mlp.{word}_proj" for word in ("gate", "up", "down")}
         ("q_proj,down_proj", {"self_attn.q_proj", "mlp.down_proj"}),
     ],
 )
-def test_target_modules(tiny: llm.LanguageModel, named: str, expected: set[str]) -> None:
+def test_target_modules(tiny: LanguageModel, named: str, expected: set[str]) -> None:
     assert adapted(tiny.model, target_modules=named) == expected
 
 
@@ -60,19 +62,19 @@ def test_target_modules(tiny: llm.LanguageModel, named: str, expected: set[str])
 def test_parts_of_other_families(
     family: str, attention: set[str], mlp: set[str], tmp_path: Path
 ) -> None:
-    model = llm.load(llm.resolve(make_tiny_family(tmp_path / family, family))).model
+    model = load_model(resolve_source(make_tiny_family(tmp_path / family, family))).model
     assert adapted(model, target_modules="attention") == attention
     assert adapted(model, target_modules="mlp") == mlp
 
 
-def test_unknown_modules(tiny: llm.LanguageModel) -> None:
+def test_unknown_modules(tiny: LanguageModel) -> None:
     with pytest.raises(InputError, match="no linear layer qproj; there are down_proj, gate_proj"):
         adapted(tiny.model, target_modules="qproj,v_proj")
 
 
 @pytest.mark.parametrize("variant", ["pissa", "olora"])
 def test_a_start_at_the_weights_themselves(
-    tiny: llm.LanguageModel, examples: list[Example], variant: str
+    tiny: LanguageModel, examples: list[Example], variant: str
 ) -> None:
     """Adapter and what is left of the weights make up the base model."""
     base = validation_loss(tiny.model, examples)
@@ -89,7 +91,7 @@ def test_a_start_at_the_weights_themselves(
 
 
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal"])
-def test_initialization(tiny: llm.LanguageModel, init: str) -> None:
+def test_initialization(tiny: LanguageModel, init: str) -> None:
     def a(**changes: Any) -> torch.Tensor:
         with adapter(tiny.model, dataclasses.replace(RECIPE, **changes), seed=0):
             weight: torch.Tensor = tiny.model.model.layers[0].mlp.up_proj.lora_A["default"].weight
@@ -100,7 +102,7 @@ def test_initialization(tiny: llm.LanguageModel, init: str) -> None:
 
 
 def test_biases_are_trained_and_restored(examples: list[Example], tmp_path: Path) -> None:
-    model = llm.load(llm.resolve(make_tiny_family(tmp_path / "gpt2", "gpt2"))).model
+    model = load_model(resolve_source(make_tiny_family(tmp_path / "gpt2", "gpt2"))).model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recipe = dataclasses.replace(RECIPE, bias="all", learning_rate=1e-2)
     with adapter(model, recipe, seed=0):
@@ -112,7 +114,7 @@ def test_biases_are_trained_and_restored(examples: list[Example], tmp_path: Path
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_no_biases_to_train(tiny: llm.LanguageModel) -> None:
+def test_no_biases_to_train(tiny: LanguageModel) -> None:
     with pytest.raises(InputError, match="bias='all': the model has no biases to train"):
         adapted(tiny.model, bias="all")
 

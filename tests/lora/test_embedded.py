@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 
@@ -14,7 +14,7 @@ from optuna_llmbo.lora import LoRAObjective
 @pytest.mark.slow
 def test_the_default_configuration_learns() -> None:
     try:
-        llm.resolve("embedded")
+        resolve_source("embedded")
     except InputError:
         pytest.skip("the embedded model is not installed")
     objective = LoRAObjective(

@@ -17,7 +17,8 @@ import peft
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import checkpoint
 from optuna_llmbo.lora import LoRAObjective
@@ -26,7 +27,7 @@ from optuna_llmbo.lora import train
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.run import TrialCrashed
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
 
 
@@ -256,7 +257,7 @@ def test_the_adapter_that_is_kept_is_the_one_that_was_trained(
     study.optimize(objective, n_trials=1)
     folder = study.trials[0].user_attrs["adapter"]
     assert folder == str(tmp_path / "trial-0" / "adapter")
-    fresh = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32).model
+    fresh = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32).model
     loaded = peft.PeftModel.from_pretrained(fresh, folder)
     loss = validation_loss(loaded, objective.prepare().validation)
     assert loss == pytest.approx(study.best_value, abs=2e-5)

@@ -8,7 +8,9 @@ import pytest
 import torch
 import transformers
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
@@ -39,7 +41,7 @@ def naive(model: Any, tokenizer: Any, example: Example, n: int) -> str:
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_greedy_is_what_a_naive_loop_decodes(
-    tiny: llm.LanguageModel, examples: list[Example], batch_size: int
+    tiny: LanguageModel, examples: list[Example], batch_size: int
 ) -> None:
     prompts = examples[::3]
     texts = generate(tiny.model, tiny.tokenizer, prompts, Decoding(20, batch_size))
@@ -49,8 +51,10 @@ def test_greedy_is_what_a_naive_loop_decodes(
 
 @pytest.mark.parametrize("family", ["llama-3", "qwen3", "mistral", "gemma3", "gpt2", "bloom"])
 def test_greedy_in_other_families(family: str, tmp_path: Path) -> None:
-    loaded = llm.load(
-        llm.resolve(make_tiny_family(tmp_path, family)), device="cpu", dtype=torch.float32
+    loaded = load_model(
+        resolve_source(make_tiny_family(tmp_path, family)),
+        device="cpu",
+        dtype=torch.float32,
     )
     pairs = [Pair("a" * n + "bcd", "x") for n in (1, 30, 7)]  # beyond the windows of 12 tokens
     prompts = tokens.encode(pairs, loaded.tokenizer, 64)
@@ -58,9 +62,7 @@ def test_greedy_in_other_families(family: str, tmp_path: Path) -> None:
     assert texts == [naive(loaded.model, loaded.tokenizer, example, 16) for example in prompts]
 
 
-def test_an_adapter_in_the_model_takes_part(
-    tiny: llm.LanguageModel, examples: list[Example]
-) -> None:
+def test_an_adapter_in_the_model_takes_part(tiny: LanguageModel, examples: list[Example]) -> None:
     decoding = Decoding(12)
     before = generate(tiny.model, tiny.tokenizer, examples[:4], decoding)
     with adapter(tiny.model, DEFAULT, seed=0):
@@ -75,7 +77,7 @@ def test_an_adapter_in_the_model_takes_part(
     assert generate(tiny.model, tiny.tokenizer, examples[:4], decoding) == before
 
 
-def test_keys_and_values_are_cached(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_keys_and_values_are_cached(tiny: LanguageModel, examples: list[Example]) -> None:
     widths = []
     hook = tiny.model.register_forward_pre_hook(
         lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -87,7 +89,7 @@ def test_keys_and_values_are_cached(tiny: llm.LanguageModel, examples: list[Exam
 
 def test_bfloat16_with_an_adapter(tiny_llm: Path, examples: list[Example]) -> None:
     """As the loss is computed: adapters are float32, products are bfloat16."""
-    half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16)
+    half = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.bfloat16)
     inside = []
     half.model.register_forward_pre_hook(
         lambda *_: inside.append(torch.is_autocast_enabled("cpu"))
@@ -112,7 +114,7 @@ def ends_at(model: Any, token: int) -> Any:
 
 
 def test_answers_end_where_the_model_ends_them(
-    tiny: llm.LanguageModel, examples: list[Example]
+    tiny: LanguageModel, examples: list[Example]
 ) -> None:
     longer = generate(tiny.model, tiny.tokenizer, examples[:1], Decoding(20))
     hook = ends_at(tiny.model, tiny.tokenizer.eos_token_id)
@@ -127,8 +129,10 @@ def test_answers_end_where_the_model_ends_them(
 
 def test_a_turn_ends_an_answer_too(tmp_path: Path) -> None:
     """Where a template ends a turn with another token than the end of sequence."""
-    loaded = llm.load(
-        llm.resolve(make_tiny_llm(tmp_path, chat=True)), device="cpu", dtype=torch.float32
+    loaded = load_model(
+        resolve_source(make_tiny_llm(tmp_path, chat=True)),
+        device="cpu",
+        dtype=torch.float32,
     )
     loaded.tokenizer.eos_token = "<pad>"
     loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["<eos>"]})
@@ -143,7 +147,7 @@ def test_a_turn_ends_an_answer_too(tmp_path: Path) -> None:
 
 
 def test_a_models_own_generation_settings_do_not_count(
-    tiny: llm.LanguageModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = generate(tiny.model, tiny.tokenizer, examples[:4], Decoding(20))
     own = transformers.GenerationConfig(
@@ -154,9 +158,7 @@ def test_a_models_own_generation_settings_do_not_count(
     assert tiny.model.generation_config is own
 
 
-def test_sampling_depends_on_the_seed_alone(
-    tiny: llm.LanguageModel, examples: list[Example]
-) -> None:
+def test_sampling_depends_on_the_seed_alone(tiny: LanguageModel, examples: list[Example]) -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
 
@@ -173,7 +175,7 @@ def test_sampling_depends_on_the_seed_alone(
 
 @pytest.mark.parametrize("top_p", [1.0, 0.5])
 def test_samples_have_the_models_probabilities(
-    tiny: llm.LanguageModel, examples: list[Example], top_p: float
+    tiny: LanguageModel, examples: list[Example], top_p: float
 ) -> None:
     n, temperature = 3000, 0.3
     prompt = examples[0].ids[: examples[0].n_prompt]
@@ -193,14 +195,14 @@ def test_samples_have_the_models_probabilities(
     assert (expected > 0.02).sum() >= 3
 
 
-def test_too_long_for_the_model(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_too_long_for_the_model(tiny: LanguageModel, examples: list[Example]) -> None:
     longest = max(example.n_prompt for example in examples)
     check_decoding(tiny.model, examples, Decoding(MAX_POSITIONS - longest))
     with pytest.raises(InputError, match=f"prompt has {longest} tokens .* {MAX_POSITIONS}"):
         generate(tiny.model, tiny.tokenizer, examples, Decoding(MAX_POSITIONS - longest + 1))
 
 
-def test_no_examples_no_answers(tiny: llm.LanguageModel) -> None:
+def test_no_examples_no_answers(tiny: LanguageModel) -> None:
     assert generate(tiny.model, tiny.tokenizer, []) == []
 
 
@@ -224,10 +226,10 @@ def test_impossible_decodings(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.slow
 def test_the_embedded_model_in_batches_and_one_by_one() -> None:
     try:
-        source = llm.resolve("embedded")
+        source = resolve_source("embedded")
     except InputError:
         pytest.skip("the embedded model is not installed")
-    loaded = llm.load(source, device="cpu", dtype=torch.float32)
+    loaded = load_model(source, device="cpu", dtype=torch.float32)
     questions = ["What is the capital of France?", "Name a colour.", "Count from one to five."]
     prompts = tokens.encode([Pair(question, "?") for question in questions], loaded.tokenizer, 256)
     assert len({example.n_prompt for example in prompts}) == 3

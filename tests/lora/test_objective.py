@@ -20,9 +20,9 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import objective as objectives
 from optuna_llmbo.lora import prepare
-from optuna_llmbo.lora import Progress
 from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora import train
+from optuna_llmbo.lora import TrainingProgress
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.conftest import rows
 from tests.tiny import make_tiny_family
@@ -126,7 +126,7 @@ def test_reports_are_percentages(
 
 
 def test_progress_is_told_of_every_step(make_objective: Make) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     objective = make_objective(space={"batch_size": IntDistribution(6, 6)}, progress=seen.append)
     make_study().optimize(objective, n_trials=2)
     assert [p.trial_number for p in seen] == [0] * 4 + [1] * 4
@@ -220,7 +220,7 @@ def test_lack_of_gpu_memory_is_a_result(
 
 
 def test_an_interrupt_is_recorded_and_passed_on(make_objective: Make) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingProgress) -> None:
         raise KeyboardInterrupt
 
     objective = make_objective(progress=interrupt)
@@ -334,7 +334,7 @@ def test_threads_take_turns(make_objective: Make) -> None:
     running: list[int] = []
     most: list[int] = []
 
-    def progress(step: Progress) -> None:
+    def progress(step: TrainingProgress) -> None:
         running.append(step.trial_number)
         most.append(len(set(running[-3:])) if step.fraction > 0.5 else 1)
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.optimizer import Optimizer
@@ -54,7 +54,7 @@ def moved(model: torch.nn.Module, examples: list[Example], recipe: LoRARecipe) -
     return {kind: max(v for n, v in change.items() if kind in n) for kind in ("lora_A", "lora_B")}
 
 
-def test_b_has_its_own_rate(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_b_has_its_own_rate(tiny: LanguageModel, examples: list[Example]) -> None:
     """The first step of AdamW moves each weight with a gradient by the rate."""
     recipe = LoRARecipe.from_params({"variant": "lora+", "learning_rate": 1e-3}, RECIPE)
     far = moved(tiny.model, examples, recipe)
@@ -64,7 +64,7 @@ def test_b_has_its_own_rate(tiny: llm.LanguageModel, examples: list[Example]) ->
     }
 
 
-def test_weights_decay_and_vectors_do_not(tiny: llm.LanguageModel) -> None:
+def test_weights_decay_and_vectors_do_not(tiny: LanguageModel) -> None:
     recipe = dataclasses.replace(RECIPE, variant="dora", weight_decay=0.5, learning_rate=0.1)
     with adapter(tiny.model, recipe, seed=0):
         weights = {n: p for n, p in tiny.model.named_parameters() if p.requires_grad}
@@ -78,9 +78,7 @@ def test_weights_decay_and_vectors_do_not(tiny: llm.LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_optimizers_train(
-    tiny: llm.LanguageModel, examples: list[Example], optimizer: str
-) -> None:
+def test_optimizers_train(tiny: LanguageModel, examples: list[Example], optimizer: str) -> None:
     recipe = dataclasses.replace(
         RECIPE, optimizer=optimizer, learning_rate=1e-2, batch_size=6, epochs=2
     )
@@ -89,7 +87,7 @@ def test_optimizers_train(
     assert losses[-1] < losses[0] - 0.3
 
 
-def test_eight_bits_need_cuda(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_eight_bits_need_cuda(tiny: LanguageModel, examples: list[Example]) -> None:
     recipe = dataclasses.replace(RECIPE, optimizer="adamw-8bit")
     with (
         adapter(tiny.model, recipe, seed=0),
@@ -98,7 +96,7 @@ def test_eight_bits_need_cuda(tiny: llm.LanguageModel, examples: list[Example]) 
         next(training_steps(tiny.model, examples, recipe))
 
 
-def test_state_goes_on(tiny: llm.LanguageModel) -> None:
+def test_state_goes_on(tiny: LanguageModel) -> None:
     """Two steps are one step, saved and loaded, and another."""
 
     def make(steps: tuple[int, ...], saved: dict[str, torch.Tensor] | None = None) -> None:

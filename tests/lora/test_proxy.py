@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import proxy
@@ -24,7 +24,7 @@ WAYS = ("random", "length", "kmeans", "topic")
 
 
 @pytest.fixture(scope="module")
-def labelled(tiny: llm.LanguageModel) -> list[Example]:
+def labelled(tiny: LanguageModel) -> list[Example]:
     """80 examples; every fourth has a topic of its own, and lengths differ."""
     pairs = [
         Pair(row["prompt"], row["response"], "rare" if i % 4 == 0 else "usual")
@@ -87,7 +87,7 @@ def test_random_is_the_same_for_good(labelled: list[Example]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_order_is_whole_and_seeded(
-    labelled: list[Example], tiny: llm.LanguageModel, way: str
+    labelled: list[Example], tiny: LanguageModel, way: str
 ) -> None:
     order = proxy.order(labelled, way, 0, model=tiny.model)
     assert sorted(order) == list(range(len(labelled)))
@@ -121,7 +121,7 @@ def test_length_bins_are_tenths_in_which_equal_lengths_are_together() -> None:
 
 
 def test_clusters_have_their_share_in_every_proxy(
-    labelled: list[Example], tiny: llm.LanguageModel
+    labelled: list[Example], tiny: LanguageModel
 ) -> None:
     strata = proxy.clusters(proxy.embeddings(tiny.model, labelled), seed=2)
     assert len(set(strata)) > 4
@@ -152,7 +152,7 @@ def test_every_example_is_as_likely() -> None:
 
 
 def test_embeddings_are_means_over_the_tokens(
-    examples: list[Example], tiny: llm.LanguageModel
+    examples: list[Example], tiny: LanguageModel
 ) -> None:
     whole = proxy.embeddings(tiny.model, examples, batch_size=5)
     assert whole.shape == (len(examples), tiny.model.config.hidden_size)

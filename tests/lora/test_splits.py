@@ -6,7 +6,7 @@ import datasets
 from optuna.trial import FixedTrial
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
@@ -73,7 +73,7 @@ def test_a_prompt_in_two_parts(first: str, second: str, warnings_logged: list[st
 
 
 @pytest.fixture(scope="module")
-def many(tiny: llm.LanguageModel) -> list[Example]:
+def many(tiny: LanguageModel) -> list[Example]:
     return tokens.encode([Pair(**row) for row in rows(40)], tiny.tokenizer, 512)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
@@ -24,7 +24,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-d
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_without_a_template(tiny: llm.LanguageModel) -> None:
+def test_without_a_template(tiny: LanguageModel) -> None:
     (example,) = tokens.encode([PAIR], tiny.tokenizer, 100)
     decode = tiny.tokenizer.decode
     assert decode(example.ids[: example.n_prompt]) == "two and two?\n"
@@ -72,7 +72,7 @@ def test_a_beginning_of_sequence_token_is_kept(tiny_llm: Path) -> None:
     assert tokenizer.decode(example.ids[: example.n_prompt]) == "<pad>two and two?\n"
 
 
-def test_long_examples_are_left_out_whole(tiny: llm.LanguageModel) -> None:
+def test_long_examples_are_left_out_whole(tiny: LanguageModel) -> None:
     pairs = [Pair("a" * n, "b") for n in (1, 5, 9)]  # 3 more: line break, b, end
     kept = tokens.encode(pairs, tiny.tokenizer, 8)
     assert [example.pair for example in kept] == pairs[:2]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
@@ -24,7 +26,7 @@ LINEAR_LAYERS = 2 * 7  # layers of the tiny model, each with q, k, v, o, gate, u
 
 
 @pytest.fixture(autouse=True)
-def base_stays_as_it_was(tiny: llm.LanguageModel) -> Iterator[None]:
+def base_stays_as_it_was(tiny: LanguageModel) -> Iterator[None]:
     """Whatever a test here does, the base model is bit-identical afterwards."""
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     modules = dict(tiny.model.named_modules())
@@ -56,7 +58,7 @@ def run(model: Any, examples: list[Example], recipe: LoRARecipe, **options: Any)
     ("variant", "scaling"), [("lora", 0.5 / 4), ("rslora", 0.5 / 2), ("dora", 0.5 / 4)]
 )
 def test_adapters_are_what_the_recipe_says(
-    tiny: llm.LanguageModel, variant: str, scaling: float
+    tiny: LanguageModel, variant: str, scaling: float
 ) -> None:
     recipe = dataclasses.replace(RECIPE, lora_alpha=0.5, lora_dropout=0.25, variant=variant)
     with adapter(tiny.model, recipe, seed=0):
@@ -71,19 +73,19 @@ def test_adapters_are_what_the_recipe_says(
 
 
 def test_adapters_of_a_bfloat16_model_are_float32(tiny_llm: str) -> None:
-    half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16).model
+    half = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.bfloat16).model
     with adapter(half, RECIPE, seed=0):
         assert {w.dtype for w in adapter_weights(half).values()} == {torch.float32}
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
-def test_a_new_adapter_changes_nothing(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_a_new_adapter_changes_nothing(tiny: LanguageModel, examples: list[Example]) -> None:
     base = validation_loss(tiny.model, examples)
     with adapter(tiny.model, RECIPE, seed=0):
         assert validation_loss(tiny.model, examples) == pytest.approx(base, rel=1e-6)
 
 
-def test_the_seed_decides_the_adapter(tiny: llm.LanguageModel) -> None:
+def test_the_seed_decides_the_adapter(tiny: LanguageModel) -> None:
     weights = []
     for seed in (0, 0, 1):
         with torch.random.fork_rng(devices=[]):
@@ -97,7 +99,7 @@ def test_the_seed_decides_the_adapter(tiny: llm.LanguageModel) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_the_base_is_restored_after_an_error(
-    tiny: llm.LanguageModel, examples: list[Example], error: type[BaseException]
+    tiny: LanguageModel, examples: list[Example], error: type[BaseException]
 ) -> None:
     with pytest.raises(error), adapter(tiny.model, RECIPE, seed=0):
         next(train.training_steps(tiny.model, examples, RECIPE))
@@ -105,7 +107,7 @@ def test_the_base_is_restored_after_an_error(
 
 
 def test_the_base_is_restored_after_half_an_injection(
-    tiny: llm.LanguageModel, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft.tuners.lora import LoraModel
 
@@ -123,7 +125,7 @@ def test_the_base_is_restored_after_half_an_injection(
 
 
 def test_gradients_do_not_depend_on_the_micro_batches(
-    tiny: llm.LanguageModel, examples: list[Example]
+    tiny: LanguageModel, examples: list[Example]
 ) -> None:
     gradients, losses = [], []
     for size in (1, 4, 8, 100):
@@ -143,14 +145,14 @@ def test_gradients_do_not_depend_on_the_micro_batches(
 
 
 def test_gradients_are_of_the_mean_over_tokens(
-    tiny: llm.LanguageModel, examples: list[Example]
+    tiny: LanguageModel, examples: list[Example]
 ) -> None:
     with adapter(tiny.model, RECIPE, seed=0):
         loss = train.accumulate_gradients(tiny.model, examples[:10], 3)
         assert loss == pytest.approx(validation_loss(tiny.model, examples[:10]), rel=1e-5)
 
 
-def test_runs_are_reproducible(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_runs_are_reproducible(tiny: LanguageModel, examples: list[Example]) -> None:
     recipe = dataclasses.replace(RECIPE, lora_dropout=0.2)
     first, again = (run(tiny.model, examples, recipe, seed=3) for _ in range(2))
     other = run(tiny.model, examples, recipe, seed=4)
@@ -159,7 +161,7 @@ def test_runs_are_reproducible(tiny: llm.LanguageModel, examples: list[Example])
     assert first[2] == again[2] != other[2]
 
 
-def test_dropout_differs_between_steps(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_dropout_differs_between_steps(tiny: LanguageModel, examples: list[Example]) -> None:
     frozen = dataclasses.replace(
         RECIPE, lora_dropout=0.5, batch_size=len(examples), learning_rate=1e-12, epochs=3
     )
@@ -173,13 +175,13 @@ def test_dropout_differs_between_steps(tiny: llm.LanguageModel, examples: list[E
     assert np.std(losses) > 1e-4
 
 
-def test_training_lowers_the_loss(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_training_lowers_the_loss(tiny: LanguageModel, examples: list[Example]) -> None:
     base = validation_loss(tiny.model, examples)
     assert run(tiny.model, examples, dataclasses.replace(RECIPE, epochs=5))[2] < base - 1.0
 
 
 def test_training_in_bfloat16(tiny_llm: str, examples: list[Example]) -> None:
-    half = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.bfloat16).model
+    half = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.bfloat16).model
     before = {name: value.clone() for name, value in half.state_dict().items()}
     base = validation_loss(half, examples)
     assert run(half, examples, dataclasses.replace(RECIPE, epochs=5))[2] < base - 1.0
@@ -187,7 +189,7 @@ def test_training_in_bfloat16(tiny_llm: str, examples: list[Example]) -> None:
 
 
 @pytest.mark.parametrize("variant", ["rslora", "dora", "pissa", "olora", "lora+"])
-def test_variants_train(tiny: llm.LanguageModel, examples: list[Example], variant: str) -> None:
+def test_variants_train(tiny: LanguageModel, examples: list[Example], variant: str) -> None:
     plain = run(tiny.model, examples, RECIPE)
     other = run(tiny.model, examples, LoRARecipe.from_params({"variant": variant}, RECIPE))
     assert other[0][-1].loss < other[0][0].loss
@@ -199,7 +201,7 @@ def test_variants_train(tiny: llm.LanguageModel, examples: list[Example], varian
     [(24, 6, 1, 4), (24, 7, 1, 3), (24, 7, 2, 6), (5, 5, 1, 1)],
 )
 def test_each_step_has_exactly_one_batch(
-    tiny: llm.LanguageModel,
+    tiny: LanguageModel,
     examples: list[Example],
     monkeypatch: pytest.MonkeyPatch,
     n: int,
@@ -226,7 +228,7 @@ def test_each_step_has_exactly_one_batch(
         assert trained[:n] != trained[n : 2 * n]
 
 
-def test_the_rate_is_used(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_the_rate_is_used(tiny: LanguageModel, examples: list[Example]) -> None:
     """The first step of AdamW moves each weight with a gradient by the rate."""
     recipe = dataclasses.replace(RECIPE, learning_rate=1e-3, batch_size=24)
     with adapter(tiny.model, recipe, seed=0):
@@ -239,7 +241,7 @@ def test_the_rate_is_used(tiny: llm.LanguageModel, examples: list[Example]) -> N
 
 
 def test_gradients_are_clipped_after_the_backward_pass(
-    tiny: llm.LanguageModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = []
     real = torch.optim.AdamW.step
@@ -256,7 +258,7 @@ def test_gradients_are_clipped_after_the_backward_pass(
     assert max(norms) == pytest.approx(1.0, rel=1e-4)
 
 
-def test_divergence(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_divergence(tiny: LanguageModel, examples: list[Example]) -> None:
     recipe = dataclasses.replace(RECIPE, lora_alpha=1e38, learning_rate=1e3)
     with pytest.raises(train.TrainingDiverged, match="gradient's norm (nan|inf) at step 1 of 4"):
         run(tiny.model, examples, recipe)
@@ -279,7 +281,7 @@ def test_default_dtype_where_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_random_state_is_left_alone(tiny_llm: str, examples: list[Example]) -> None:
-    model = llm.load(llm.resolve(tiny_llm), device="cuda").model
+    model = load_model(resolve_source(tiny_llm), device="cuda").model
     state = torch.cuda.get_rng_state()
     recipe = dataclasses.replace(DEFAULT, batch_size=6)
     first, again = (run(model, examples, recipe) for _ in range(2))

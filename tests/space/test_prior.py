@@ -18,8 +18,8 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.prior import check_ranges
 from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.prior import Range
-from optuna_llmbo.space.space import SearchSpace
-from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.surrogate.ablation import Ablation
 
 
 AXES: dict[str, tuple[BaseDistribution, Range]] = {
@@ -58,20 +58,20 @@ def test_density_is_a_normal_one_on_the_parameters_own_scale() -> None:
     bell = norm(loc=-3.5, scale=0.5)
     inside = bell.cdf(-2) - bell.cdf(-6)
     expected = 0.9 * 4 * bell.pdf(np.log10(rates)) / inside + 0.1  # four decades are the unit
-    cube = space.to_unit([{"rate": float(rate)} for rate in rates])
-    np.testing.assert_allclose(prior.log_density(cube), np.log(expected), atol=1e-9)
+    points = space.to_unit([{"rate": float(rate)} for rate in rates])
+    np.testing.assert_allclose(prior.log_density(points), np.log(expected), atol=1e-9)
 
 
 def test_densities_of_several_parameters_multiply() -> None:
     ranges: dict[str, Range] = {"x": (0.1, 0.2), "y": (0.6, 0.9)}
     names = SearchSpace({name: FloatDistribution(0.0, 1.0) for name in "xyz"})
-    cube = np.random.default_rng(0).random((20, 3))
-    each = [Prior(names, {name: ranges[name]}).log_density(cube) for name in ranges]
-    np.testing.assert_allclose(Prior(names, ranges).log_density(cube), sum(each))
-    moved = cube.copy()
+    points = np.random.default_rng(0).random((20, 3))
+    each = [Prior(names, {name: ranges[name]}).log_density(points) for name in ranges]
+    np.testing.assert_allclose(Prior(names, ranges).log_density(points), sum(each))
+    moved = points.copy()
     moved[:, names.names.index("z")] = 0.5  # of z nothing is expected
     both = Prior(names, ranges)
-    np.testing.assert_array_equal(both.log_density(moved), both.log_density(cube))
+    np.testing.assert_array_equal(both.log_density(moved), both.log_density(points))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def median_of_the_best(
             knowledge=None,
             prior=prior,
             acquisition="log_ei",
-            design=Design(prior_strength=3.0, refinements=1),
+            design=Ablation(prior_strength=3.0, refinements=1),
             seed=seed,
         )
         study.optimize(objective, n_trials=n_trials - at_random)

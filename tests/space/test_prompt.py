@@ -8,7 +8,7 @@ import pytest
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 SPACE = SearchSpace(

@@ -1,162 +1,187 @@
-"""Conditional and changing search spaces, chosen by the model."""
-
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.samplers import PartialFixedSampler
-import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
-from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.suggestion.planner import Planner
-
-
-pytestmark = pytest.mark.usefixtures("small_pool")
-
-
-def paths(study: optuna.Study) -> list[str]:
-    return [trial.user_attrs["llmbo:path"] for trial in study.trials]
-
-
-def three_ways(trial: optuna.Trial) -> float:
-    kind = trial.suggest_categorical("kind", ["linear", "tree", "net"])
-    if kind == "linear":
-        return (trial.suggest_float("ridge", 1e-4, 1.0, log=True) - 0.01) ** 2 + 0.5
-    if kind == "tree":
-        depth = trial.suggest_int("depth", 1, 20)
-        return (depth - 7) ** 2 / 100 + (trial.suggest_float("share", 0, 1) - 0.3) ** 2
-    return (trial.suggest_float("width", -5, 5) - 1) ** 2 / 10 + 0.3
+from optuna_llmbo.study.branches import Branches
+from optuna_llmbo.study.branches import informative
+from optuna_llmbo.study.branches import latest_distributions
+from optuna_llmbo.study.branches import read_branches
+from optuna_llmbo.study.branches import shared_distributions
 
 
-@pytest.mark.parametrize("kernel", ["numeric", "sum"])
-def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
-    sampler = LLMBOSampler(llm=tiny_llm, kernel=kernel, n_candidates=12, seed=0)
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(three_ways, n_trials=22)
-    assert study.best_params["kind"] == "tree" and study.best_params["depth"] == 7
-    assert study.best_value < 5e-3  # a random 'share' is so near in one of seven
-    assert set(paths(study)[5:]) == {"model"}
+CHOICES = CategoricalDistribution(("adam", "sgd", "lbfgs"))
+UNIT = FloatDistribution(0.0, 1.0)
+LAYERS = IntDistribution(1, 3)
 
 
-def test_a_branch_costs_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits = []
-    settle = Planner._settle
-    monkeypatch.setattr(
-        Planner, "_settle", lambda *args: fits.append(args[2].number) or settle(*args)
+def trials_of(*params: Mapping[str, Any]) -> list[FrozenTrial]:
+    kinds = {"optimizer": CHOICES, "layers": LAYERS}
+    return [
+        optuna.create_trial(
+            params=dict(some),
+            distributions={name: kinds.get(name, UNIT) for name in some},
+            value=0.0,
+        )
+        for some in params
+    ]
+
+
+OPTIMIZERS = trials_of(
+    {"optimizer": "adam", "beta": 0.1, "decay": 0.1},
+    {"optimizer": "sgd", "momentum": 0.5, "decay": 0.9},
+    {"optimizer": "lbfgs", "decay": 0.4},
+    {"optimizer": "adam", "beta": 0.9, "decay": 0.6},
+    {"optimizer": "sgd", "momentum": 0.1, "decay": 0.2},
+)
+
+
+def structure(trials: list[FrozenTrial]) -> Branches:
+    return read_branches(trials, latest_distributions(trials))
+
+
+def drawn(found: Branches, n: int) -> np.ndarray:
+    points = np.random.default_rng(0).random((n, len(found.space.names)))
+    return found.spread(found.space.snap(points))
+
+
+def names_of(found: Branches, point: np.ndarray) -> set[str]:
+    return set(found.space.from_unit(point[None])[0])
+
+
+def test_branches_of_a_choice() -> None:
+    found = structure(OPTIMIZERS)
+    assert len(found.patterns) == 3
+    assert found.space.shared == ("decay", "optimizer")
+    assert set(found.space.groups) == {("beta",), ("momentum",)}
+    points = drawn(found, 300)
+    assert len(points) == 300
+    extra = {"adam": {"beta"}, "sgd": {"momentum"}, "lbfgs": set()}
+    seen = set()
+    for point in points:
+        configuration = found.space.from_unit(point[None])[0]
+        optimizer = configuration["optimizer"]
+        assert set(configuration) == {"decay", "optimizer"} | extra[optimizer]
+        seen.add(optimizer)
+    assert seen == set(extra)
+    assert found.is_consistent(points).all()
+
+
+def test_branches_of_a_number_and_branches_within_branches() -> None:
+    trials = trials_of(
+        {"layers": 1, "width0": 0.2},
+        {"layers": 2, "width0": 0.3, "width1": 0.1},
+        {"layers": 3, "width0": 0.9, "width1": 0.2, "width2": 0.7},
+        {"layers": 3, "width0": 0.4, "width1": 0.5, "width2": 0.1},
+        {"layers": 1, "width0": 0.8},
     )
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(three_ways, n_trials=25)
-    assert fits[-8:] == list(range(17, 25))
+    found = structure(trials)
+    points = drawn(found, 200)
+    for configuration in found.space.from_unit(points):
+        n = configuration["layers"]
+        assert set(configuration) == {"layers", *(f"width{i}" for i in range(n))}
 
 
-def test_a_branch_that_was_never_taken_is_no_obstacle() -> None:
-    def objective(trial: optuna.Trial) -> float:
-        if trial.number < 8:
-            return trial.suggest_categorical("c", ["a", "b"]) == "a"
-        if trial.suggest_categorical("c", ["a", "b"]) == "b":
-            return trial.suggest_float("new", 0, 1) - 1
-        return 1.0
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=16)
-    assert study.best_value < -0.9
+def test_a_study_without_branches() -> None:
+    trials = trials_of({"x": 0.1, "y": 0.2}, {"x": 0.3, "y": 0.4})
+    found = structure(trials)
+    points = np.random.default_rng(0).random((10, 2))
+    assert len(found.patterns) == 1 and found.space.groups == ()
+    np.testing.assert_array_equal(found.spread(points), points)
+    assert found.is_consistent(points).all()
+    assert not found.is_consistent(np.array([[0.1, np.nan]])).any()
 
 
-def test_a_range_that_depends_on_another_parameter() -> None:
-    def objective(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", 0.2, 1)
-        y = trial.suggest_float("y", 0, x)
-        assert 0 <= y <= x
-        return (x - 0.6) ** 2 + (y - 0.5) ** 2
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=25)
-    assert study.best_value < 1e-3
-    assert set(paths(study)[5:]) == {"model"}
-
-
-def test_a_range_that_has_moved_away() -> None:
-    def objective(trial: optuna.Trial) -> float:
-        low = 0 if trial.number < 10 else 20
-        x = trial.suggest_float("x", low, low + 10)
-        return (x - 23) ** 2 + trial.suggest_int("n", 1, 4)
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=25)
-    assert abs(study.best_params["x"] - 23) < 0.3 and study.best_params["n"] == 1
+def test_a_choice_explains_before_a_number_does() -> None:
+    """Both tell the patterns apart; the objective's `if` asks for the choice."""
+    trials = trials_of(
+        {"optimizer": "adam", "beta": 0.1, "decay": 0.1},
+        {"optimizer": "adam", "beta": 0.1, "decay": 0.2},
+        {"optimizer": "sgd", "decay": 0.7},
+        {"optimizer": "sgd", "decay": 0.9},
+    )
+    found = structure(trials)
+    points = drawn(found, 60)
+    for configuration in found.space.from_unit(points):
+        if configuration["optimizer"] != "lbfgs":  # which was never tried
+            assert ("beta" in configuration) == (configuration["optimizer"] == "adam")
 
 
-def test_names_that_trials_do_not_share() -> None:
-    """Nothing is shared by all: each branch has its own names only."""
-
-    def objective(trial: optuna.Trial) -> float:
-        if trial.number % 2:
-            return (trial.suggest_float("a", 0, 1) - 0.3) ** 2
-        return (trial.suggest_float("b", 0, 1) - 0.8) ** 2 + trial.suggest_float("c", 0, 1)
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=24)
-    best = {name: min(t.value for t in study.trials if name in t.params) for name in "ab"}
-    assert best["a"] < 1e-4 and best["b"] < 0.02
-
-
-def test_enqueued_values_are_built_upon() -> None:
-    def objective(trial: optuna.Trial) -> float:
-        x, y = (trial.suggest_float(name, 0, 1) for name in "xy")
-        return (x - y) ** 2  # the best y is the given x
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=15)
-    for x in (0.1, 0.5, 0.9):
-        study.enqueue_trial({"x": x})
-        study.optimize(objective, n_trials=1)
-        assert study.trials[-1].params["x"] == x
-        assert study.trials[-1].params["y"] == pytest.approx(x, abs=0.3)
+def test_a_branch_within_a_branch() -> None:
+    trials = [
+        {"optimizer": "adam", "layers": 1 + i % 3, "decay": i / 12}
+        | ({"warm": i / 12} if i % 3 else {})
+        for i in range(12)
+    ] + [{"optimizer": "sgd", "decay": i / 12} for i in range(12)]
+    found = structure(trials_of(*trials))
+    points = drawn(found, 100)
+    for configuration in found.space.from_unit(points):
+        if configuration["optimizer"] == "lbfgs":
+            continue
+        assert ("layers" in configuration) == (configuration["optimizer"] == "adam")
+        assert ("warm" in configuration) == (configuration.get("layers", 1) > 1)
 
 
-def test_a_parameter_that_is_fixed_by_another_sampler() -> None:
-    def objective(trial: optuna.Trial) -> float:
-        x, y = (trial.suggest_float(name, 0, 1) for name in "xy")
-        return (x - y) ** 2
-
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=12)
-    study.sampler = PartialFixedSampler({"y": 0.75}, study.sampler)
-    study.optimize(objective, n_trials=3)
-    assert study.trials[-1].params["y"] == 0.75
-    assert study.trials[-1].params["x"] == pytest.approx(0.75, abs=0.1)
+def test_presence_that_nothing_explains() -> None:
+    """The parameters that most trials have are expected."""
+    trials = trials_of({"x": 0.1, "odd": 0.5}, {"x": 0.1}, {"x": 0.1, "odd": 0.1})
+    found = structure(trials)
+    points = drawn(found, 50)
+    assert len(points) == 50
+    assert all(names_of(found, point) == {"x", "odd"} for point in points)
 
 
-def test_predictions_and_recommendations_know_branches() -> None:
-    sampler = LLMBOSampler(seed=0)
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(three_ways, n_trials=30)
-    best = sampler.recommend(study)
-    assert best.params["kind"] == "tree"
-    good = sampler.predict(study, {"kind": "tree", "depth": 7, "share": 0.3})
-    bad = sampler.predict(study, {"kind": "tree", "depth": 20, "share": 0.9})
-    assert good.high < bad.mean
+def test_only_patterns_with_some_parameters() -> None:
+    found = structure(OPTIMIZERS)
+    some = found.with_all(["momentum"])
+    points = drawn(some, 20)
+    assert len(points) == 20
+    assert all("momentum" in names_of(found, point) for point in points)
+    assert found.with_all(["momentum", "beta"]) is found  # there is none
 
 
-@pytest.mark.parametrize("prune", [False, True])
-def test_reproducible_with_branches(prune: bool) -> None:
-    def objective(trial: optuna.Trial) -> float:
-        value = three_ways(trial)
-        trial.report(value, 1)
-        if prune and trial.number % 3 == 0:
-            raise optuna.TrialPruned
-        return value
+def test_parameters_that_all_are_to_have() -> None:
+    found = read_branches(OPTIMIZERS, {"beta": UNIT, "decay": UNIT}, always=["beta", "decay"])
+    assert found.space.groups == () and found.space.shared == ("beta", "decay")
+    assert len(found.observed) == 2
+    fresh = read_branches([], {"x": UNIT})
+    assert fresh.space.shared == ("x",) and fresh.patterns.all()
 
-    found = []
-    for _ in range(2):
-        study = optuna.create_study(sampler=LLMBOSampler(seed=3))
-        study.optimize(objective, n_trials=7)
-        # a new process knows no more than the storage
-        study.sampler = LLMBOSampler(seed=3)
-        study.optimize(objective, n_trials=5)
-        found.append([trial.params for trial in study.trials])
-    through = optuna.create_study(sampler=LLMBOSampler(seed=3))
-    through.optimize(objective, n_trials=12)
-    assert found[0] == found[1] == [trial.params for trial in through.trials]
+
+def test_the_latest_range_counts_and_single_values_do_not() -> None:
+    study = optuna.create_study()
+    for high in (1.0, 5.0):
+        asked = study.ask({"x": FloatDistribution(0.0, high), "one": IntDistribution(3, 3)})
+        study.tell(asked, 0.0)
+    assert latest_distributions(study.trials) == {"x": FloatDistribution(0.0, 5.0)}
+    assert shared_distributions(study.trials) == {"x": FloatDistribution(0.0, 5.0)}
+    assert shared_distributions([]) == {}
+    assert set(shared_distributions(OPTIMIZERS)) == {"optimizer", "decay"}
+
+
+def test_what_is_informative() -> None:
+    states = [
+        (TrialState.COMPLETE, {}, True),
+        (TrialState.PRUNED, {3: 0.5}, True),
+        (TrialState.PRUNED, {}, False),
+        (TrialState.FAIL, {3: 0.5}, False),
+        (TrialState.RUNNING, {}, False),
+        (TrialState.WAITING, {}, False),
+    ]
+    trials = [
+        optuna.create_trial(
+            state=state,
+            value=1.0 if state == TrialState.COMPLETE else None,
+            intermediate_values=values,
+        )
+        for state, values, _ in states
+    ]
+    assert informative(trials) == [t for t, (_, _, yes) in zip(trials, states, strict=True) if yes]

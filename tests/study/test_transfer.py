@@ -18,17 +18,17 @@ from scipy.stats import spearmanr
 import torch
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.transfer import best_configurations
 from optuna_llmbo.study.transfer import read_source
-from optuna_llmbo.study.transfer import Source
+from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.study.transfer import SourceStudy
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import Transfer
-from optuna_llmbo.surrogate.design import Design
 from optuna_llmbo.surrogate.observations import gather
-from optuna_llmbo.surrogate.surrogate import fit_surrogate
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_surrogate
+from optuna_llmbo.surrogate.process import Views
 
 
 X = FloatDistribution(0.0, 10.0)
@@ -65,7 +65,7 @@ def test_larger_is_better_whatever_the_direction(direction: str, sign: int) -> N
     source = read_source(SourceStudy.of(study), SPACE, 1)
     np.testing.assert_array_equal(source.targets, [[3.0 * sign], [1.0 * sign]])
     expected = SPACE.to_unit([{"x": 3.0, "c": "b"}, {"x": 1.0, "c": "b"}])
-    np.testing.assert_allclose(source.cube, expected)
+    np.testing.assert_allclose(source.points, expected)
 
 
 def test_only_complete_trials_within_the_ranges_are_taken() -> None:
@@ -94,18 +94,18 @@ def test_values_of_another_kind_are_left_out(other: BaseDistribution) -> None:
     foreign = trial({"x": X, "c": other}, value=2.0, x=1.0, c=value)
     for trials, n in (([known], 1), ([foreign], 0)):
         source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
-        assert source.cube.shape == (n, 2) and source.targets.shape == (n, 1)
+        assert source.points.shape == (n, 2) and source.targets.shape == (n, 1)
 
 
 def test_a_study_of_pruned_trials_alone_teaches_nothing() -> None:
     trials = [trial({"x": X, "c": C}, TrialState.PRUNED, x=x, c="a") for x in (1.0, 2.0)]
     source = read_source(SourceStudy.of(study_of(trials)), SPACE, 1)
-    assert source.cube.shape == (0, 2)
+    assert source.points.shape == (0, 2)
 
 
 def test_best_configurations_in_turns() -> None:
-    first = Source(np.array([[0.1], [0.2], [0.3]]), np.array([[1.0], [3.0], [2.0]]))
-    second = Source(np.array([[0.7]]), np.array([[9.0]]))
+    first = SourceObservations(np.array([[0.1], [0.2], [0.3]]), np.array([[1.0], [3.0], [2.0]]))
+    second = SourceObservations(np.array([[0.7]]), np.array([[9.0]]))
     got = best_configurations([first, second], 2)
     assert [float(point[0]) for point in got] == [0.2, 0.7, 0.3]
     assert best_configurations([], 2) == []
@@ -171,11 +171,11 @@ def noise(x: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed + 50).normal(size=len(x))
 
 
-def study_on(cube: np.ndarray, values: np.ndarray) -> SourceStudy:
+def study_on(points: np.ndarray, values: np.ndarray) -> SourceStudy:
     """A maximized study's trials at some points."""
     trials = [
         trial(dict(CUBE.distributions), value=float(value), **configuration)
-        for configuration, value in zip(CUBE.from_unit(cube), values, strict=True)
+        for configuration, value in zip(CUBE.from_unit(points), values, strict=True)
     ]
     return SourceStudy.of(study_of(trials, "maximize"))
 
@@ -189,9 +189,9 @@ def learned(source: Objective | None, n: int, seed: int) -> tuple[float, float, 
     history = read_history(trials, [StudyDirection.MAXIMIZE], CUBE, current=-1)
     sources = [read_source(study_on(other, source(other, seed)), CUBE, 1)] if source else []
     data = gather(CUBE, history, sources, "winsorize", seed=0)
-    views = Views(torch.from_numpy(data.cube), source=torch.from_numpy(data.sources))
+    views = Views(torch.from_numpy(data.points), source=torch.from_numpy(data.sources))
     surrogate = fit_surrogate(
-        views, torch.from_numpy(data.targets[:, 0]), "numeric", views, Design()
+        views, torch.from_numpy(data.targets[:, 0]), "numeric", views, Ablation()
     )
     with torch.no_grad():
         features = surrogate.features(Views(torch.from_numpy(elsewhere)))

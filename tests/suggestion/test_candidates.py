@@ -7,8 +7,8 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
-from optuna_llmbo.space.space import SearchSpace
-from optuna_llmbo.study.structure import read_structure
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.suggestion.candidates import candidate_pool
 from optuna_llmbo.suggestion.candidates import neighbours
 from optuna_llmbo.suggestion.candidates import Region
@@ -32,11 +32,11 @@ def rng() -> np.random.Generator:
 
 
 def region(space: SearchSpace) -> Region:
-    return Region(read_structure((), space.distributions))
+    return Region(read_branches((), space.distributions))
 
 
-def as_it_is(cube: np.ndarray) -> np.ndarray:
-    return cube
+def as_it_is(points: np.ndarray) -> np.ndarray:
+    return points
 
 
 def test_continuous_pool_is_distinct_and_in_range() -> None:
@@ -130,6 +130,6 @@ def test_startup_points_are_warped() -> None:
     space = SearchSpace({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)})
     plain, warped = (
         startup_configuration(space, set(), warp, index=3, rng=np.random.default_rng(7))
-        for warp in (as_it_is, lambda cube: cube**2)
+        for warp in (as_it_is, lambda points: points**2)
     )
     assert warped == pytest.approx({name: value**2 for name, value in plain.items()})

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.acquisition import AcquisitionInputs
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.acquisition import make_scorer
-from optuna_llmbo.surrogate.acquisition import Situation
-from optuna_llmbo.surrogate.design import Design
 from optuna_llmbo.surrogate.feasibility import fit_constraints
-from optuna_llmbo.surrogate.surrogate import fit_surrogate
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_surrogate
+from optuna_llmbo.surrogate.process import Views
 
 
 X = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None]
@@ -24,11 +24,11 @@ CANDIDATES = pad(PLACES[:, None], (0, 2))  # no gap, this study
 NONE = CANDIDATES[:0]
 
 
-def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Situation:
+def situation(pending: torch.Tensor = NONE, over: float | None = None) -> AcquisitionInputs:
     y = (Y - Y.mean()) / Y.std()
-    surrogate = fit_surrogate(Views(X), y, "numeric", Views(X), Design())
+    surrogate = fit_surrogate(Views(X), y, "numeric", Views(X), Ablation())
     constraints = {} if over is None else {"c": X[:, 0].numpy() - over}
-    return Situation(
+    return AcquisitionInputs(
         model=surrogate.model,
         observed=surrogate.observed,
         targets=y[:, None],

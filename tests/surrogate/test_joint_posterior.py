@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_llmbo.surrogate.design import Design
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.feasibility import fit_constraints
 from optuna_llmbo.surrogate.joint_posterior import JointPosteriors
-from optuna_llmbo.surrogate.surrogate import fit_surrogates
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_surrogates
+from optuna_llmbo.surrogate.process import Views
 
 
 N, P, M = 12, 3, 40
@@ -36,10 +36,10 @@ def models(request: pytest.FixtureRequest) -> tuple[list[SingleTaskGP], Model]:
     y = torch.stack([torch.sin(5 * x).sum(dim=1), (x**2).sum(dim=1)], dim=1)
     y = (y - y.mean(dim=0)) / y.std(dim=0)
     if request.param == "one":
-        model = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Design()).model
+        model = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Ablation()).model
         return [model], model
     if request.param == "with constraints":
-        one = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Design())
+        one = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Ablation())
         limits = fit_constraints(
             one.features(Views(x)), P, {"c": y[:, 1].numpy()}, points(2, P, seed=5)
         )
@@ -47,7 +47,7 @@ def models(request: pytest.FixtureRequest) -> tuple[list[SingleTaskGP], Model]:
     source = torch.tensor([0.0] * 8 + [1.0] * 4, dtype=torch.float64)
     gap = torch.where(source > 0, 0.0, torch.linspace(0, 0.6, N, dtype=torch.float64))
     views = Views(x, None, gap, source)
-    model = fit_surrogates(views, y, "numeric", Views(x), Design()).model
+    model = fit_surrogates(views, y, "numeric", Views(x), Ablation()).model
     return list(model.models), model
 
 

@@ -4,9 +4,9 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 import pytest
 
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import History
-from optuna_llmbo.study.transfer import Source
+from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.surrogate import observations
 from optuna_llmbo.surrogate.observations import gather
 from optuna_llmbo.surrogate.observations import thin
@@ -33,21 +33,21 @@ def history(n: int, seed: int = 0, gaps: np.ndarray | None = None) -> History:
     )
 
 
-def source(n: int, seed: int) -> Source:
+def source(n: int, seed: int) -> SourceObservations:
     rng = np.random.default_rng(seed)
-    return Source(rng.random((n, 2)), 1e3 + 50 * rng.normal(size=(n, 1)))
+    return SourceObservations(rng.random((n, 2)), 1e3 + 50 * rng.normal(size=(n, 1)))
 
 
 def test_own_first_then_the_sources_in_their_order() -> None:
     gaps = np.array([0.0, 0.5, 0.0, 0.25])
     own, first, second = history(4, gaps=gaps), source(3, seed=1), source(2, seed=2)
     got = gather(SPACE, own, [first, second], "winsorize", seed=0)
-    expected = np.vstack([SPACE.to_unit(own.configurations), first.cube, second.cube])
-    np.testing.assert_allclose(got.cube, expected)
+    expected = np.vstack([SPACE.to_unit(own.configurations), first.points, second.points])
+    np.testing.assert_allclose(got.points, expected)
     np.testing.assert_array_equal(got.sources, [0, 0, 0, 0, 1, 1, 1, 2, 2])
     np.testing.assert_array_equal(got.gaps, [0, 0.5, 0, 0.25, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(got.kept, [0, 1, 2, 3])
-    for array in (got.cube, got.targets, got.gaps, got.sources):
+    for array in (got.points, got.targets, got.gaps, got.sources):
         assert array.dtype == np.float64
 
 
@@ -68,7 +68,7 @@ def test_each_study_is_scaled_for_itself(transform: TransformName) -> None:
 
 
 def test_a_source_with_nothing_usable_is_not_there() -> None:
-    empty = Source(np.zeros((0, 2)), np.zeros((0, 1)))
+    empty = SourceObservations(np.zeros((0, 2)), np.zeros((0, 1)))
     got = gather(SPACE, history(3), [empty, source(2, seed=1)], "power", seed=0)
     np.testing.assert_array_equal(got.sources, [0, 0, 0, 1, 1])
 
@@ -79,7 +79,9 @@ def test_best_is_of_this_study_and_of_complete_trials() -> None:
     everywhere = np.ones(6, dtype=bool)
     gaps = np.zeros(6)
     gaps[order[0]] = 0.5  # the best is a guess
-    other = Source(np.zeros((3, 2)), np.array([[0.0], [0.0], [9.0]]))  # far above its own mean
+    other = SourceObservations(
+        np.zeros((3, 2)), np.array([[0.0], [0.0], [9.0]])
+    )  # far above its own mean
     got = gather(SPACE, history(6, gaps=gaps), [other], "winsorize", seed=0)
     assert got.achieved(everywhere).max() == got.targets[order[1], 0] < got.targets[order[0], 0]
     guesses = gather(SPACE, history(6, gaps=np.full(6, 0.5)), [other], "winsorize", seed=0)
@@ -123,12 +125,12 @@ def test_no_more_than_so_many_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     own, first, second = history(40, gaps=gaps), source(30, seed=1), source(6, seed=2)
     got = gather(SPACE, own, [first, second], "winsorize", seed=3)
     np.testing.assert_array_equal(got.sources, np.repeat([0, 1, 2], [10, 6, 6]))
-    np.testing.assert_array_equal(got.cube[:10], SPACE.to_unit(own.configurations)[got.kept])
+    np.testing.assert_array_equal(got.points[:10], SPACE.to_unit(own.configurations)[got.kept])
     np.testing.assert_array_equal(got.gaps[:10], gaps[got.kept])
     # what is left out has a say in the scale, as it does in what "good" means
     everything = Scale.of(own.targets[:, 0], "winsorize").scores(own.targets[:, 0])
     np.testing.assert_array_equal(got.targets[:10, 0], everything[got.kept])
-    np.testing.assert_array_equal(got.cube[16:], second.cube)  # few enough: all of them
+    np.testing.assert_array_equal(got.points[16:], second.points)  # few enough: all of them
 
 
 def test_thin_keeps_the_best_half_and_others_by_chance() -> None:

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.surrogate import text_view as text_views
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import Layout
-from optuna_llmbo.surrogate.design import Design
-from optuna_llmbo.surrogate.surrogate import fit_process
-from optuna_llmbo.surrogate.surrogate import fit_surrogate
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_process
+from optuna_llmbo.surrogate.process import fit_surrogate
+from optuna_llmbo.surrogate.process import Views
 from optuna_llmbo.surrogate.targets import Scale
 from optuna_llmbo.surrogate.text_view import fit_text_view
 from optuna_llmbo.surrogate.text_view import TextView
@@ -27,7 +28,7 @@ from optuna_llmbo.surrogate.text_view import TextView
 
 @pytest.fixture(scope="module")
 def encoder(tiny_llm: Path) -> Encoder:
-    return Encoder(llms.load(llms.resolve(tiny_llm)), "Known: nothing.\n")
+    return Encoder(load_model(resolve_source(tiny_llm)), "Known: nothing.\n")
 
 
 def views(encoder: Encoder, n: int, seed: int) -> Views:
@@ -72,7 +73,7 @@ def test_fitting_the_view_never_lowers_the_leave_one_out_density(encoder: Encode
     observed, others = readings(encoder, 16, 8)
     start = TextView.neutral(observed, others)
     model = fitted_process(start, observed)
-    fitted = fit_text_view(start, observed, model, lambda v: features(v, observed), Design())
+    fitted = fit_text_view(start, observed, model, lambda v: features(v, observed), Ablation())
 
     def density(view: TextView) -> float:
         model.train()
@@ -106,7 +107,7 @@ def test_token_and_projection_move_where_the_design_lets_them(
             or original(a, b)
         ),
     )
-    design = Design(train_token=token, train_projection=projection)
+    design = Ablation(train_token=token, train_projection=projection)
     fit_text_view(start, observed, model, lambda v: features(v, observed), design)
     assert len(moves) >= 2
     assert torch.equal(moves[0].token, start.token)
@@ -118,14 +119,14 @@ def test_a_view_that_is_not_to_be_trained_stays(encoder: Encoder) -> None:
     observed, others = readings(encoder, 16, 8)
     start = TextView.neutral(observed, others)
     model = fitted_process(start, observed)
-    design = Design(train_token=False, train_projection=False)
+    design = Ablation(train_token=False, train_projection=False)
     kept = fit_text_view(start, observed, model, lambda v: features(v, observed), design)
     assert kept is start
 
 
 def test_too_few_observations_leave_the_view_neutral(encoder: Encoder) -> None:
     observed, others = views(encoder, 3, seed=2), views(encoder, 8, seed=1)
-    surrogate = fit_surrogate(observed, targets(3), "sum", others, Design())
+    surrogate = fit_surrogate(observed, targets(3), "sum", others, Ablation())
     assert surrogate.text_view is not None
     torch.testing.assert_close(surrogate.text_view.token, encoder.neutral_token())
 
@@ -143,7 +144,7 @@ def test_the_process_is_fitted_to_the_view_that_is_kept(
             lambda *_: lambda *_: torch.tensor(next(falling)),
         )
     observed, others = views(encoder, 16, seed=2), views(encoder, 8, seed=3)
-    surrogate = fit_surrogate(observed, targets(16), "text", others, Design())
+    surrogate = fit_surrogate(observed, targets(16), "text", others, Ablation())
     assert surrogate.text_view is not None
     moved = not torch.equal(surrogate.text_view.token, encoder.neutral_token())
     assert moved == helps

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import quiet_transformers
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import target_modules
 
@@ -49,8 +50,8 @@ def _without_weights(model: str, named: str) -> Any:
     import transformers
 
     try:
-        source = llm.resolve(model)
-        with llm.quiet_transformers():
+        source = resolve_source(model)
+        with quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(source.location)
             with torch.device("meta"):
                 return transformers.AutoModelForCausalLM.from_config(config)

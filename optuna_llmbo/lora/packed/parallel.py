@@ -19,10 +19,10 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.objective import LoRAObjective
-from optuna_llmbo.lora.packed.packed import Pack
-from optuna_llmbo.lora.packed.packed_job import Job
-from optuna_llmbo.lora.packed.packed_job import Outcome
-from optuna_llmbo.lora.packed.packed_layers import is_packable
+from optuna_llmbo.lora.packed.job import Job
+from optuna_llmbo.lora.packed.job import StepOutcome
+from optuna_llmbo.lora.packed.layers import is_packable
+from optuna_llmbo.lora.packed.pack import Pack
 from optuna_llmbo.lora.prepare import check_count
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.resources import peak_memory_bytes
@@ -191,7 +191,7 @@ class _Driver:
             if flight in self._flights and job not in self._pack.jobs:
                 self._prune(flight, run.infeasible(OUT_OF_MEMORY))
 
-    def _counted(self, flight: _Flight, run: Run, outcome: Outcome) -> int | None:
+    def _counted(self, flight: _Flight, run: Run, outcome: StepOutcome) -> int | None:
         """Note a step; the percentage to report at now, if there is one."""
         try:
             if isinstance(outcome, TrainStep):

@@ -9,7 +9,9 @@ import torch
 
 from benchmarks.lora_table import gsm8k
 from benchmarks.lora_table.tiers import tier
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
@@ -63,12 +65,12 @@ def test_the_tier_says_what_data_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> llm.LanguageModel:
-    return llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32)
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_llm: Path) -> LanguageModel:
+    return load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32)
 
 
 def test_batches_generate_what_single_problems_do(
-    model: llm.LanguageModel, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gsm8k, "MAX_NEW_TOKENS", 20)
     pairs = [Pair(p["question"], p["answer"]) for p in problems(7)]
@@ -80,7 +82,7 @@ def test_batches_generate_what_single_problems_do(
 
 
 def test_exact_match_counts_right_answers(
-    model: llm.LanguageModel, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = [Pair(p["question"], p["answer"]) for p in problems(5)]
     examples = tokens.encode(pairs, model.tokenizer, 64)

@@ -16,7 +16,7 @@ from benchmarks.prediction.problems import Problem
 from benchmarks.race.task import Configuration
 from benchmarks.race.task import suggest_all
 from benchmarks.race.task import Task
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 N = 64

@@ -17,10 +17,10 @@ from benchmarks.prediction.variants import Variant
 from optuna_llmbo._util.torch_state import isolated_torch
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
+from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import Layout
-from optuna_llmbo.surrogate.design import Design
-from optuna_llmbo.surrogate.surrogate import fit_surrogate
-from optuna_llmbo.surrogate.surrogate import Views
+from optuna_llmbo.surrogate.process import fit_surrogate
+from optuna_llmbo.surrogate.process import Views
 from optuna_llmbo.surrogate.targets import Scale
 
 
@@ -50,7 +50,7 @@ def test_the_base_is_the_surrogate_as_it_is_shipped(problem: Problem, kernel: An
         Views(numeric[some], texts.read(Text(), problem, some))
         for some in problems.split(N_OBSERVED, 0)
     )
-    design = Design(train_token=False, train_projection=False)
+    design = Ablation(train_token=False, train_projection=False)
     with isolated_torch(seed=0):
         shipped = fit_surrogate(known, torch.from_numpy(scores(problem)), kernel, unknown, design)
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.prediction import measures
 from optuna_llmbo.surrogate.covariance import scaled_matern
-from optuna_llmbo.surrogate.surrogate import fit_process
+from optuna_llmbo.surrogate.process import fit_process
 from optuna_llmbo.surrogate.targets import Scale
 from optuna_llmbo.surrogate.targets import TransformName
 from optuna_llmbo.surrogate.targets import TRANSFORMS

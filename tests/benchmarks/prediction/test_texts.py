@@ -12,7 +12,7 @@ from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Text
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.surrogate.text_view import MAX_WIDTH
 from optuna_llmbo.surrogate.text_view import TextView
 from tests.benchmarks.prediction.conftest import N

@@ -20,13 +20,14 @@ from benchmarks.race import paper
 from benchmarks.race import tasks
 from benchmarks.race.paper import PaperSampler
 from optuna_llmbo._util.torch_state import isolated_torch
-from optuna_llmbo.embedding import llm as llms
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prompt import Prompt
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,7 +68,7 @@ def search(
 
 @pytest.fixture
 def encoder(tiny_llm: Path) -> Encoder:
-    return Encoder(llms.load(llms.resolve(tiny_llm)), "Ranks:")
+    return Encoder(load_model(resolve_source(tiny_llm)), "Ranks:")
 
 
 def fit(reading: Reading, n_steps: int) -> tuple[Any, Any]:

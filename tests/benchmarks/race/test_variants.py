@@ -11,7 +11,7 @@ from benchmarks.race import variants
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.prior import Prior
-from optuna_llmbo.space.space import SearchSpace
+from optuna_llmbo.space.search_space import SearchSpace
 
 
 def test_the_wrong_prior_expects_nothing_near_the_default() -> None:
@@ -32,8 +32,8 @@ def test_wrong_quantities_are_numbers_all_over_the_space(name: str) -> None:
     assert task.distributions is not None
     space = SearchSpace(task.distributions)
     knowledge = load_knowledge(variants.wrong_quantities(task)).relevant(space.names)
-    cube = space.snap(np.random.default_rng(0).random((100, len(space.names))))
-    derived = knowledge.derive_columns(space.numbers(cube))
+    points = space.snap(np.random.default_rng(0).random((100, len(space.names))))
+    derived = knowledge.derive_columns(space.numbers(points))
     assert [n for n in derived if n.startswith("nonsense")] == [f"nonsense_{i}" for i in range(3)]
     assert all(np.isfinite(column).all() for column in derived.values())
 

@@ -8,7 +8,9 @@ import peft
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.adapter import peft_config
 from optuna_llmbo.lora.export.modules import names_of_modules
@@ -34,7 +36,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_peft_loads_what_a_trial_trains(
-    changes: dict[str, Any], tmp_path: Path, tiny: llm.LanguageModel, tiny_llm: Path
+    changes: dict[str, Any], tmp_path: Path, tiny: LanguageModel, tiny_llm: Path
 ) -> None:
     recipe = {name: value for name, value in changes.items() if name != "target_modules"}
     named = changes.get("target_modules", "all-linear")
@@ -52,7 +54,7 @@ def test_peft_loads_what_a_trial_trains(
 
     with adapter(tiny.model, ours, seed=3):
         state = adapter_state(tiny.model)
-    theirs = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32).model
+    theirs = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32).model
     torch.manual_seed(3)
     peft.get_peft_model(theirs, loaded)
     assert adapter_state(theirs) == state and state

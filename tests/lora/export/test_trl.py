@@ -9,7 +9,8 @@ import datasets
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import load_pairs
@@ -83,7 +84,7 @@ def test_the_named_layers_get_adapters(
     import peft
 
     _, _, arguments = parsed(tmp_path, target_modules=modules)
-    loaded = llm.load(llm.resolve(tiny_llm), device="cpu", dtype=torch.float32).model
+    loaded = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.float32).model
     peft.get_peft_model(loaded, trl.get_peft_config(arguments))
     adapted = {name.split(".lora_")[0] for name, _ in loaded.named_parameters() if "lora_" in name}
     assert {name.rpartition(".")[2] for name in adapted} == {m.split(".")[-1] for m in modules}
@@ -139,7 +140,7 @@ def test_it_trains_on_what_a_trial_trains_on(
         eval_dataset=data["validation"],
         peft_config=trl.get_peft_config(model),
     )
-    loaded = llm.load(llm.resolve(folder), device="cpu", dtype=torch.float32)
+    loaded = load_model(resolve_source(folder), device="cpu", dtype=torch.float32)
     expected = tokens.encode(load_pairs(source), loaded.tokenizer, 512)
     seen = trainer.train_dataset
     assert [list(example.ids) for example in expected] == list(seen["input_ids"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.tokens import Example
@@ -18,7 +18,7 @@ Tell = Callable[[Sequence[tuple[str, str]]], list[Example]]
 
 
 @pytest.fixture
-def tell(tiny: llm.LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Tell:
+def tell(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """From (response, answer) pairs: examples whose prompts the tiny model answers so, token by
     token, through all of `generate`."""
 

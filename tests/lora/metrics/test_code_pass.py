@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.metrics import CodePassAt1
@@ -23,7 +23,7 @@ RIGHT = "def double(x):\n    return 2 * x\n"
 FEW = Decoding(max_new_tokens=4, batch_size=2)
 
 
-def test_share_of_programs_that_pass(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_share_of_programs_that_pass(tiny: LanguageModel, tell: Tell) -> None:
     answers = [
         RIGHT,
         f"Sure:\n```python\n{RIGHT}```\nIt doubles.",
@@ -39,7 +39,7 @@ def test_share_of_programs_that_pass(tiny: llm.LanguageModel, tell: Tell) -> Non
     assert metric.name == "code_pass_at_1" and metric.direction == "maximize"
 
 
-def test_tests_by_prompt(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_tests_by_prompt(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell([(RIGHT, RIGHT), (RIGHT, RIGHT)])
     first, second = (example.pair.prompt for example in examples)
     by_prompt = {first: TESTS, second: "assert double(4) == 9"}
@@ -63,7 +63,7 @@ def test_not_allowed_by_default() -> None:
         CodePassAt1({})
 
 
-def test_limits_too_low_for_python(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_limits_too_low_for_python(tiny: LanguageModel, examples: list[Example]) -> None:
     metric = CodePassAt1(
         lambda _: TESTS,
         allow_execution=True,

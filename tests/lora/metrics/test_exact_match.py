@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
@@ -23,29 +23,29 @@ GSM8K = [
 ]
 
 
-def test_gsm8k(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_gsm8k(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell(GSM8K)
     assert ExactMatch("gsm8k", FEW)(tiny.model, tiny.tokenizer, examples) == 2 / 4
 
 
-def test_text(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_text(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell([("a b", " a  b\n"), ("a", "A"), ("a", "a."), ("a", "")])
     assert ExactMatch(decoding=FEW)(tiny.model, tiny.tokenizer, examples) == 1 / 4
 
 
-def test_math(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_math(tiny: LanguageModel, tell: Tell) -> None:
     pytest.importorskip("math_verify")
     examples = tell([("thus \\boxed{\\frac{3}{4}}", "$0.75$"), ("\\boxed{2}", "3"), ("$1$", "?")])
     assert ExactMatch("math", FEW)(tiny.model, tiny.tokenizer, examples) == 1 / 3
 
 
-def test_a_function(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_a_function(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell([("Yes.", "yes!"), ("no", "yes"), ("yes", "")])
     metric = ExactMatch(lambda text: text[:1].lower() or None, FEW)
     assert metric(tiny.model, tiny.tokenizer, examples) == 1 / 3
 
 
-def test_what_the_model_really_generates(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_what_the_model_really_generates(tiny: LanguageModel, examples: list[Example]) -> None:
     texts = generate(tiny.model, tiny.tokenizer, examples, FEW)
     right = [f"{texts[i]} " if i % 3 == 0 else "other" for i in range(len(examples))]
     told = [
@@ -56,14 +56,14 @@ def test_what_the_model_really_generates(tiny: llm.LanguageModel, examples: list
     assert ExactMatch(decoding=FEW)(tiny.model, tiny.tokenizer, told) == 8 / 24
 
 
-def test_responses_without_an_answer(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_responses_without_an_answer(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell([("#### 1", "1"), ("none at all", "1")])
     for call in (ExactMatch("gsm8k").check, ExactMatch("gsm8k")):
         with pytest.raises(InputError, match="1 of 2 responses have no answer .*'none at all'"):
             call(tiny.model, tiny.tokenizer, examples)
 
 
-def test_checks(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_checks(tiny: LanguageModel, examples: list[Example]) -> None:
     ExactMatch().check(tiny.model, tiny.tokenizer, examples)
     with pytest.raises(InputError, match="together more than"):
         ExactMatch(decoding=Decoding(5000)).check(tiny.model, tiny.tokenizer, examples)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.data import Pair
@@ -15,12 +15,12 @@ CHOICES = ["red", "a much longer answer", "blue", "re"]
 
 
 @pytest.fixture
-def questions(tiny: llm.LanguageModel) -> list[Example]:
+def questions(tiny: LanguageModel) -> list[Example]:
     pairs = [Pair(f"question {i}" + "?" * (i % 4), CHOICES[i % 4]) for i in range(16)]
     return tokens.encode(pairs, tiny.tokenizer, 512)
 
 
-def log_likelihood(loaded: llm.LanguageModel, example: Example, choice: str) -> tuple[float, int]:
+def log_likelihood(loaded: LanguageModel, example: Example, choice: str) -> tuple[float, int]:
     """Of one choice and the end behind a prompt, alone, from the full logits; and its tokens."""
     behind = [*loaded.tokenizer(choice).input_ids, loaded.tokenizer.eos_token_id]
     ids = [*example.ids[: example.n_prompt].tolist(), *behind]
@@ -33,7 +33,7 @@ def log_likelihood(loaded: llm.LanguageModel, example: Example, choice: str) -> 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 @pytest.mark.parametrize("score", ["mean", "sum"])
 def test_accuracy(
-    tiny: llm.LanguageModel, questions: list[Example], score: str, batch_size: int
+    tiny: LanguageModel, questions: list[Example], score: str, batch_size: int
 ) -> None:
     right = 0
     for example in questions:
@@ -47,7 +47,7 @@ def test_accuracy(
 
 
 def test_the_likeliest_choice_of_each_example(
-    tiny: llm.LanguageModel, questions: list[Example]
+    tiny: LanguageModel, questions: list[Example]
 ) -> None:
     """Responses that are the model's own choices are all right, and the others all wrong."""
     for score in ("mean", "sum"):
@@ -80,7 +80,7 @@ def test_the_likeliest_choice_of_each_example(
     ],
 )
 def test_impossible_choices(
-    tiny: llm.LanguageModel, questions: list[Example], choices: list[str], message: str
+    tiny: LanguageModel, questions: list[Example], choices: list[str], message: str
 ) -> None:
     distinct = choices[:2] + CHOICES[1:] if len(choices) > 4 else choices
     for call in (MultipleChoice(distinct).check, MultipleChoice(distinct)):

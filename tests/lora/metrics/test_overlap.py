@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
@@ -22,7 +22,7 @@ ANSWERS = ["the cat sat on a mat", "the dog barked at a moon tonight"]
 BLEU = 100 * (12 / 13 * 6 / 11 * 3 / 9 * 1 / 7) ** 0.25
 
 
-def test_bleu(tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_bleu(tiny: LanguageModel, tell: Tell) -> None:
     pytest.importorskip("sacrebleu")
     examples = tell(list(zip(RESPONSES, ANSWERS, strict=True)))
     score = Overlap("bleu", FEW)(tiny.model, tiny.tokenizer, examples)
@@ -37,7 +37,7 @@ def test_bleu(tiny: llm.LanguageModel, tell: Tell) -> None:
         ("rougeL", (5 / 6 + 5 / 7) / 2),
     ],
 )
-def test_rouge(score: str, expected: float, tiny: llm.LanguageModel, tell: Tell) -> None:
+def test_rouge(score: str, expected: float, tiny: LanguageModel, tell: Tell) -> None:
     pytest.importorskip("rouge_score")
     examples = tell(list(zip(RESPONSES, ANSWERS, strict=True)))
     metric = Overlap(score, FEW)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
@@ -22,7 +22,7 @@ from optuna_llmbo.lora.tokens import Example
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name(name: str, tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_every_name(name: str, tiny: LanguageModel, examples: list[Example]) -> None:
     for library in ("sacrebleu", "rouge_score", "math_verify"):
         pytest.importorskip(library)
     metric = from_name(name)
@@ -51,7 +51,7 @@ def test_unknown_names() -> None:
         from_name("multiple_choice")
 
 
-def test_adapter_size(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_adapter_size(tiny: LanguageModel, examples: list[Example]) -> None:
     size = AdapterSize()
     assert size(tiny.model, tiny.tokenizer, examples) == 0
     with adapter(tiny.model, DEFAULT, seed=0):
@@ -60,13 +60,13 @@ def test_adapter_size(tiny: llm.LanguageModel, examples: list[Example]) -> None:
         assert size(tiny.model, tiny.tokenizer, []) == DEFAULT.rank * sum(widths) > 0
 
 
-def test_loss(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_loss(tiny: LanguageModel, examples: list[Example]) -> None:
     assert Loss()(tiny.model, tiny.tokenizer, examples) == validation_loss(tiny.model, examples)
     with pytest.raises(InputError, match="at least one example"):
         Loss().check(tiny.model, tiny.tokenizer, [])
 
 
-def test_a_users_function(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_a_users_function(tiny: LanguageModel, examples: list[Example]) -> None:
     def count(model: Any, tokenizer: Any, examples: Any) -> torch.Tensor:
         assert model is tiny.model and tokenizer is tiny.tokenizer
         return torch.tensor(len(examples))

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
-from optuna_llmbo.embedding import llm
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.generate import Decoding
@@ -31,7 +31,7 @@ OTHER = Decoding(max_new_tokens=5, batch_size=3)
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX processes only")
 def test_the_same_values_as_one_by_one(
-    tiny: llm.LanguageModel, tell: Tell, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = tell([("x = 1", "x = 1"), ("x = 1", "x = 2"), ("x = 3", "x =  3"), ("x = 3", "1")])
     metrics: list[Measure] = [
@@ -74,7 +74,7 @@ def test_an_objective_records_them(make_objective: Callable[..., LoRAObjective])
     assert recorded["adapter_size"] > 0 and recorded["exact_match"] == 0
 
 
-def test_checks(tiny: llm.LanguageModel, examples: list[Example]) -> None:
+def test_checks(tiny: LanguageModel, examples: list[Example]) -> None:
     check_all([Loss(), ExactMatch()], tiny.model, tiny.tokenizer, examples)
     with pytest.raises(InputError, match="two metrics are called 'exact_match'.* another name"):
         check_all([ExactMatch(), ExactMatch("gsm8k")], tiny.model, tiny.tokenizer, examples)

@@ -16,8 +16,8 @@ import torch
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import optimize_packed
-from optuna_llmbo.lora import Progress
-from optuna_llmbo.lora.packed.packed import Pack
+from optuna_llmbo.lora import TrainingProgress
+from optuna_llmbo.lora.packed.pack import Pack
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -180,7 +180,7 @@ def test_a_variant_that_changes_the_base_is_trained_alone(make_objective: Make) 
 
 
 def test_an_interrupt_ends_all_that_run(make_objective: Make) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingProgress) -> None:
         if progress.trial_number == 1 and progress.fraction > 0.3:
             raise KeyboardInterrupt
 

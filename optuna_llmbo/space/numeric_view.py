@@ -1,0 +1,80 @@
+"""The numeric view of configurations: the unit cube and the derived quantities."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import qmc
+
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.search_space import SearchSpace
+
+
+_N_REFERENCE = 256
+
+
+class NumericView:
+    """Numbers for the kernel: hyperparameters in the unit cube, then what knowledge derives.
+
+    A derived quantity is scaled to the range that it has over the space, on a log scale if it is
+    positive all over it (products and ratios of hyperparameters are). One that is not finite all
+    over the space, or constant, says nothing and is left out.
+
+    Args:
+        space: the parameters that are chosen together.
+        knowledge: the packs that apply to it.
+    """
+
+    def __init__(self, space: SearchSpace, knowledge: Knowledge) -> None:
+        self._space = space
+        self._knowledge = knowledge
+
+    @cached_property
+    def derived_names(self) -> tuple[str, ...]:
+        """The derived quantities that have a column, in column order."""
+        return tuple(self._ranges)
+
+    @property
+    def width(self) -> int:
+        """Number of columns, p: the hyperparameters' first, then the derived quantities'."""
+        return self._space.n_features + len(self._ranges)
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """The features of the configurations at m points, (m, p) float64, about [0, 1].
+
+        Args:
+            points: (m, d), of `SearchSpace.to_unit`.
+        """
+        derived = self._derive(points) if self._ranges else {}
+        columns = [
+            (_scale(derived[name], log) - low) / (high - low)
+            for name, (log, low, high) in self._ranges.items()
+        ]
+        filled = (np.nan_to_num(column, nan=0.5)[:, None] for column in columns)
+        return np.hstack([self._space.features(points), *filled])
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[bool, float, float]]:
+        """For each derived quantity with a column: log scale or not, lowest, highest."""
+        points = qmc.Sobol(len(self._space.names), scramble=True, rng=0).random(_N_REFERENCE)
+        ranges = {}
+        for name, values in self._derive(self._space.snap(points)).items():
+            if not np.isfinite(values).all():
+                continue
+            log = bool((values > 0).all())
+            scaled = _scale(values, log)
+            low, high = float(scaled.min()), float(scaled.max())
+            if high > low:
+                ranges[name] = (log, low, high)
+        return ranges
+
+    def _derive(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        return self._knowledge.derive_columns(self._space.numbers(points))
+
+
+def _scale(values: np.ndarray, log: bool) -> np.ndarray:
+    if not log:
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(np.where(values > 0, values, np.nan))

@@ -1,0 +1,201 @@
+"""Search spaces: Optuna distributions, values, and the unit cube.
+
+A *configuration* maps parameter names to values as Optuna's `trial.params` gives them. It is the
+truth; the unit cube and the text are derived from it. A parameter that only some trials have may
+be missing in a configuration; in the cube its coordinate is nan then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from optuna_llmbo.errors import InputError
+from optuna_llmbo.space.axis import Axis
+
+
+Configuration = Mapping[str, Any]
+Key = tuple[float, ...]
+
+_KEY_DIGITS = 9
+_ABSENT_KEY = -9.0
+"""In keys, where nan would differ from itself."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The parameters that are chosen together, by name.
+
+    A *cube* is an array of points with one coordinate a parameter, (m, d) in [0, 1], nan
+    where a point lacks the parameter.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Parameters that not every configuration has; those of a group are there together."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The parameter names, sorted, so that nothing depends on the order of suggestion."""
+        return tuple(sorted(self.distributions))
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """The names of the parameters that every configuration has, sorted."""
+        optional = {name for group in self.groups for name in group}
+        return tuple(name for name in self.names if name not in optional)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The parameters' axes, in the order of the names."""
+        return tuple(Axis(self.distributions[name]) for name in self.names)
+
+    def axis(self, name: str) -> Axis:
+        """The axis of one parameter."""
+        return self.axes[self.names.index(name)]
+
+    @property
+    def n_configurations(self) -> float:
+        """How many configurations there are, if all have all parameters; infinite if one of these
+        is continuous."""
+        return math.prod(axis.n_values for axis in self.axes)
+
+    @property
+    def n_features(self) -> int:
+        """How many columns `features` has."""
+        return sum(axis.width for axis in self.axes) + len(self.groups)
+
+    def restrict(self, params: Mapping[str, Any]) -> Configuration | None:
+        """The part of a trial's parameters that lies in this space.
+
+        None if a shared parameter is missing or there is none at all, or if a value has no place:
+        a choice that is gone.
+        """
+        if not all(name in params for name in self.shared):
+            return None
+        pairs = zip(self.names, self.axes, strict=True)
+        known = {name: (params[name], axis) for name, axis in pairs if name in params}
+        if not known or not all(axis.has_place(value) for value, axis in known.values()):
+            return None
+        return {name: value for name, (value, _) in known.items()}
+
+    def contains(self, configuration: Configuration) -> bool:
+        """Whether all values of a configuration are within their ranges."""
+        return all(self.axis(name).contains(value) for name, value in configuration.items())
+
+    def checked(self, params: Mapping[str, Any]) -> Configuration:
+        """A user's parameters as a configuration of this space.
+
+        Raises:
+            InputError: if one that all configurations have is missing, or one is out of its range.
+        """
+        missing = [name for name in self.shared if name not in params]
+        if missing:
+            raise InputError(f"expected values for {list(self.shared)}; {missing} are missing.")
+        known = {name: params[name] for name in self.names if name in params}
+        for name, value in known.items():
+            if not self.axis(name).contains(value):
+                raise InputError(f"{name}={value!r} is not in {self.distributions[name]}.")
+        return known
+
+    def keys(self, points: np.ndarray) -> list[Key]:
+        """What points of one configuration share, and others do not; fit for a set."""
+        rounded = np.nan_to_num(np.round(points, _KEY_DIGITS), nan=_ABSENT_KEY)
+        return [tuple(row) for row in rounded.tolist()]
+
+    def key(self, configuration: Configuration) -> Key:
+        """The key of a configuration."""
+        return self.keys(self.to_unit([configuration]))[0]
+
+    def snap(self, points: np.ndarray) -> np.ndarray:
+        """Points moved to the places of admissible values, (m, d)."""
+        pairs = zip(self.axes, points.T, strict=True)
+        return np.column_stack([_where_present(axis.snap, units) for axis, units in pairs])
+
+    def numbers(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """The values at points, a column (m,) float64 for each name; nan for nominal choices and
+        for what a point lacks."""
+        columns = zip(self.names, self.axes, points.T, strict=True)
+        return {name: _where_present(axis.numbers, units) for name, axis, units in columns}
+
+    def from_unit(self, points: np.ndarray) -> list[Configuration]:
+        """Configurations at points of a cube."""
+        return [
+            {
+                name: axis.from_unit(float(u))
+                for name, axis, u in zip(self.names, self.axes, point, strict=True)
+                if not np.isnan(u)
+            }
+            for point in points
+        ]
+
+    def to_unit(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        """The inverse of `from_unit`: the places of m configurations, (m, d)."""
+        columns = [
+            [axis.to_unit(c[name]) if name in c else math.nan for c in configurations]
+            for name, axis in zip(self.names, self.axes, strict=True)
+        ]
+        return np.asarray(columns, dtype=np.float64).T.reshape(len(configurations), len(self.axes))
+
+    def features(self, points: np.ndarray) -> np.ndarray:
+        """Features for a kernel: (m, sum of the axes' widths + groups), [0, 1] inside the ranges.
+
+        Three or more choices without an order become one column each, scaled so that any two
+        different choices are at distance one. A parameter that a point lacks is in the middle
+        of its range, or equally far from all choices; a column a group says whether it is there.
+        """
+        columns = []
+        for axis, units in zip(self.axes, points.T, strict=True):
+            present = ~np.isnan(units)
+            if axis.width > 1:
+                index = (np.where(present, units, 0.0) * axis.width).astype(int)
+                columns.append(np.eye(axis.width)[index] * present[:, None] / math.sqrt(2))
+            else:
+                columns.append(np.where(present, units, 0.5)[:, None])
+        for group in self.groups:
+            present = ~np.isnan(points[:, self.names.index(group[0])])
+            columns.append(present[:, None].astype(np.float64))
+        return np.hstack(columns).reshape(len(points), -1)
+
+    def grid(self) -> np.ndarray:
+        """The places of all configurations of a finite space without groups, (m, d)."""
+        mesh = np.meshgrid(*(axis.places() for axis in self.axes), indexing="ij")
+        return np.stack(mesh, axis=-1).reshape(-1, len(self.axes))
+
+
+def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarray) -> np.ndarray:
+    """A function of places, nan where there is none."""
+    present = ~np.isnan(units)
+    values = np.full(len(units), np.nan)
+    values[present] = function(units[present])
+    return values
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Ask a trial for a value of every distribution, in their order."""
+    return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(name, distribution.choices)

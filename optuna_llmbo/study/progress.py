@@ -1,0 +1,82 @@
+"""Where a study stands: how its trials have ended, and which are the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from optuna_llmbo.study.outcome import count
+from optuna_llmbo.study.outcome import Outcome
+from optuna_llmbo.study.outcome import outcome_of
+
+
+_SAYING: tuple[Outcome, ...] = ("complete", "pruned", "infeasible")
+
+
+class MetricLike(Protocol):
+    """The two fields of a metric that a goal is made of."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+
+    @property
+    def direction(self) -> str:
+        """ "minimize" or "maximize"."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One of the things that a search is on."""
+
+    name: str
+    direction: str
+    """ "minimize" or "maximize"."""
+
+    def better(self, value: float, other: float) -> float:
+        """By how much a value is better than another one; negative if it is worse."""
+        return other - value if self.direction == "minimize" else value - other
+
+
+def goals_of(metrics: Sequence[MetricLike]) -> tuple[Goal, ...]:
+    """The goals of a search on some metrics."""
+    return tuple(Goal(metric.name, metric.direction) for metric in metrics)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of one moment: other workers may change it."""
+
+    counts: dict[Outcome, int]
+    """Trials that have ended, by outcome."""
+    best: tuple[FrozenTrial, ...]
+    """The best complete trial, or of several objectives the Pareto front by its first value."""
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that say something: all but those that failed or were interrupted."""
+        return sum(self.counts[outcome] for outcome in _SAYING)
+
+
+def progress_of(study: optuna.Study) -> Progress:
+    """Where a study stands now."""
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    best = sorted(study.best_trials, key=lambda trial: (trial.values[0], trial.number))
+    if len(study.directions) == 1:
+        best = best[:1]
+    return Progress(count(map(outcome_of, ended)), tuple(best))
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """What an ended trial took: as it records itself, else between its start and its end."""
+    duration = trial.duration.total_seconds() if trial.duration else 0.0
+    return float(trial.user_attrs.get("seconds", duration))
+
+
+def format_metric(value: float) -> str:
+    """For people: four digits behind the point, none where there are many before it."""
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.0f}"

@@ -1,0 +1,80 @@
+"""What a running trial is going to try, published before its objective suggests it.
+
+Other workers read it, so that they do not try the same; and the trial's own later parameters are
+taken from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.study import compat
+
+
+_KEY = "llmbo:plan:"
+
+
+def publish(
+    study: Study,
+    trial: FrozenTrial,
+    configuration: Configuration,
+    distributions: Mapping[str, BaseDistribution],
+) -> None:
+    """Write the configuration that a running trial is going to try to the storage.
+
+    It carries the trial's number: a retried trial inherits the attributes of the first attempt.
+    """
+    values = {
+        name: distributions[name].to_internal_repr(value) for name, value in configuration.items()
+    }
+    text = json.dumps({"number": trial.number, "values": values})
+    compat.set_system_text(study, trial, _KEY, text)
+
+
+def forget(study: Study, trial: FrozenTrial) -> None:
+    """Empty what a retried trial has inherited from its first attempt."""
+    if compat.system_text(trial, _KEY):
+        compat.set_system_text(study, trial, _KEY, "")
+
+
+def is_empty(trial: FrozenTrial) -> bool:
+    """Whether it is published that nothing could be planned for a trial."""
+    return _published(trial) == {}
+
+
+def read(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """The configuration that a trial has published; empty if it has not.
+
+    Args:
+        trial: in any state.
+        distributions: of the parameters; what else was published is left out.
+    """
+    values = _published(trial) or {}
+    return {
+        name: distribution.to_external_repr(values[name])
+        for name, distribution in distributions.items()
+        if name in values
+    }
+
+
+def _published(trial: FrozenTrial) -> dict[str, float] | None:
+    """Internal representations by name; None if the trial has published nothing itself."""
+    text = compat.system_text(trial, _KEY)
+    published = json.loads(text) if text else {}
+    return published["values"] if published.get("number") == trial.number else None
+
+
+def intended(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A trial's parameters, and the rest of its plan as long as it has kept to it."""
+    if trial.state.is_finished():
+        return trial.params
+    plan = read(trial, distributions)
+    kept = all(value == plan[name] for name, value in trial.params.items() if name in plan)
+    return {**plan, **trial.params} if kept else trial.params

@@ -1,0 +1,79 @@
+"""The first configurations of a study, before the model has anything to go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.axis import Axis
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study.history import History
+from optuna_llmbo.study.transfer import best_configurations
+from optuna_llmbo.study.transfer import SourceObservations
+from optuna_llmbo.suggestion.candidates import startup_configuration
+
+
+_N_FROM_SOURCES = 2
+
+
+def start(
+    space: SearchSpace,
+    knowledge: Knowledge | None,
+    sources: Sequence[SourceObservations],
+    history: History,
+    warp: Callable[[np.ndarray], np.ndarray],
+    *,
+    index: int,
+    rng: np.random.Generator,
+) -> tuple[Configuration, bool]:
+    """The next start-up configuration, and whether it is advised.
+
+    First what was best in other studies, two of each; then the configurations that the packs
+    recommend, or the middle of all ranges if there are none: people put ranges around what they
+    expect; then a scrambled Sobol sequence.
+
+    Args:
+        space: the parameters that are chosen together.
+        knowledge: the packs that apply to it; None for no advice, not even the middle.
+        sources: what other studies observed.
+        history: of this study.
+        warp: moves the sequence's points to where good values are expected.
+        index: the trial's number.
+        rng: scrambles the sequence; the same state for every trial of a study.
+    """
+    for configuration in _advised(space, knowledge, sources):
+        if space.key(configuration) not in history.seen:
+            return configuration, True
+    return startup_configuration(space, history.seen, warp, index=index, rng=rng), False
+
+
+def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:
+    """The admissible value next to the `index`-th recommended one; None if there is none."""
+    value = knowledge.recommended_value(index, name)
+    return None if value is None else axis.nearest(value)
+
+
+def _advised(
+    space: SearchSpace, knowledge: Knowledge | None, sources: Sequence[SourceObservations]
+) -> Iterator[Configuration]:
+    for point in best_configurations(sources, _N_FROM_SOURCES):
+        yield space.from_unit(point[None])[0]
+    if knowledge is None:
+        return
+    for index in range(max(1, knowledge.n_recommended)):
+        yield _recommended(space, knowledge, index)
+
+
+def _recommended(space: SearchSpace, knowledge: Knowledge, index: int) -> Configuration:
+    """A recommended configuration, the middle of the range for what it does not name."""
+    values = {}
+    for name, axis in zip(space.names, space.axes, strict=True):
+        advice = advised_value(knowledge, index, axis, name)
+        values[name] = axis.from_unit(0.5) if advice is None else advice
+    return values

@@ -1,0 +1,33 @@
+"""The method's inner choices, for ablations; the defaults are what the benchmark chose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optuna_llmbo.surrogate.targets import TransformName
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What `LLMBOSampler` does not ask its users.
+
+    Attributes:
+        transform: of the targets, see `targets`.
+        derived: whether the numeric view has the quantities that knowledge derives.
+        train_token: whether the learnable token is moved from its neutral value.
+        train_projection: whether the projection is moved from the identity.
+        prior_strength: exponent beta of the prior: pi(x) ** (beta / n) after n trials (Hvarfner et
+            al. 2022, arXiv:2204.11051); 0 switches it off.
+        prior_start: whether start-up points are drawn from the prior and not uniformly.
+        refinements: rounds of local search for a better acquisition value.
+        recommended_first: whether a study starts with what the packs recommend.
+    """
+
+    transform: TransformName = "winsorize"
+    derived: bool = True
+    train_token: bool = True
+    train_projection: bool = True
+    prior_strength: float = 1.0
+    prior_start: bool = True
+    refinements: int = 5
+    recommended_first: bool = True

@@ -1,0 +1,54 @@
+"""How long a trial will take: a model of recorded durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optuna_llmbo._util.torch_state import one_thread
+from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.process import fit_errors
+from optuna_llmbo.surrogate.process import fit_process
+
+
+_LEAST_DURATIONS = 3
+_LEAST_SECONDS = 1e-3
+
+
+def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], np.ndarray]:
+    """A Gaussian process on the logarithm of durations.
+
+    Args:
+        numeric: (n, p) numeric features of the observed configurations.
+        seconds: (n,) how long each took, nan where it is not known.
+
+    Returns:
+        A function of (m, p) numeric features: the expected logarithm of the seconds, (m,), up to
+        a constant; 0 while fewer than three durations are known or all are the same.
+
+    Raises:
+        SurrogateFitError: if the model cannot be fitted.
+    """
+    known = np.isfinite(seconds)
+    logs = np.log(np.maximum(seconds[known], _LEAST_SECONDS))
+    if len(logs) < _LEAST_DURATIONS or np.ptp(logs) == 0:
+        return lambda features: np.zeros(len(features))
+    deviation = logs.std()
+    targets = torch.from_numpy((logs - logs.mean()) / deviation)
+    columns = range(numeric.shape[1])
+    with fit_errors(len(logs)):
+        model = fit_process(
+            numeric[torch.from_numpy(known)],
+            targets,
+            scaled_matern(columns, ard=True, weight_median=1.0),
+        )
+
+    def log_seconds(features: Tensor) -> np.ndarray:
+        with torch.no_grad(), one_thread():
+            mean: np.ndarray = model.posterior(features).mean[:, 0].numpy()
+        return mean * deviation
+
+    return log_seconds

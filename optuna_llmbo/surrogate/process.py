@@ -1,0 +1,240 @@
+"""The surrogate: a Gaussian process on the numbers and on the LLM's embedding, fitted jointly.
+
+Glossary, here and in `text_view` and `acquisition`: n observed configurations, m others, p
+numeric features, k text features, `Z (n, p + k)` float64, `y (n,)` float64, always maximized and
+standardized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+import warnings
+
+from botorch.exceptions import BotorchError
+from botorch.exceptions import OptimizationWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import ModelListGP
+from botorch.models import SingleTaskGP
+from botorch.models.model import Model
+from botorch.models.transforms.input import FilterFeatures
+from gpytorch.constraints import GreaterThan
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+from linear_operator.utils.errors import NanError
+from linear_operator.utils.errors import NotPSDError
+import torch
+from torch import Tensor
+
+from optuna_llmbo._util.torch_state import one_thread
+from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.covariance import covariance
+from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.covariance import Layout
+from optuna_llmbo.surrogate.text_view import fit_text_view
+from optuna_llmbo.surrogate.text_view import TextView
+
+
+_FIT_TOLERANCE = 1e-5
+"""Relative improvement of the likelihood at which the fit ends."""
+
+_LEAST_NOISE = 1e-6
+"""Of the standardized target's variance: a deterministic objective has next to none."""
+_NOISE_START = 5e-3
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the surrogate sees of some configurations."""
+
+    numeric: Tensor
+    """(n, p) float64."""
+    reading: Reading | None = None
+    """The assignments as read by the LLM; None without text."""
+    gap: Tensor | None = None
+    """(n,) float64: 1 - the share of each run that was made. None: all are complete."""
+    source: Tensor | None = None
+    """(n,) float64: 0 for this study, i for the i-th other one. None: all are of this one."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A fitted model of the target over numeric and text features."""
+
+    model: SingleTaskGP
+    """A BoTorch model over `Z`."""
+    text_view: TextView | None
+
+    @property
+    def observed(self) -> Tensor:
+        """What the model was fitted to: the observations' features, (n, p + k + 2)."""
+        features: Tensor = self.model.train_inputs[0]
+        return features
+
+    def features(self, views: Views) -> Tensor:
+        """The model's input for some configurations, (m, p + k + 2) float64."""
+        return _features(views, self.text_view)
+
+    @property
+    def noise(self) -> float:
+        """Inferred variance of the noise, in units of the standardized target's variance."""
+        return float(self.model.likelihood.noise.detach().mean())
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """One surrogate an objective, over the same views."""
+
+    parts: tuple[Surrogate, ...]
+
+    @cached_property
+    def model(self) -> Model:
+        """A BoTorch model of all objectives, over the parts' features side by side."""
+        if len(self.parts) == 1:
+            return self.parts[0].model
+        start = 0
+        for part in self.parts:
+            columns = torch.arange(start, start + part.observed.shape[-1])
+            part.model.input_transform = FilterFeatures(columns, transform_on_train=False)
+            start += len(columns)
+        return ModelListGP(*(part.model for part in self.parts))
+
+    def features(self, views: Views) -> Tensor:
+        """The model's input for some configurations, (m, d) float64."""
+        return torch.cat([part.features(views) for part in self.parts], dim=1)
+
+
+def fit_surrogates(
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Ablation
+) -> Surrogates:
+    """`fit_surrogate` for each column of the targets, (n, k)."""
+    return Surrogates(
+        tuple(
+            fit_surrogate(observed, column, kernel, reference, design)
+            for column in targets.unbind(dim=1)
+        )
+    )
+
+
+def fit_surrogate(
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Ablation
+) -> Surrogate:
+    """Fit the learnable token, the projection and the Gaussian process to the observed trials.
+
+    All maximize the marginal likelihood with priors (Rasmussen & Williams 2006, eq. 2.30), in
+    turns: the process by L-BFGS, token and projection by AdamW, the process again.
+
+    Args:
+        observed: views of the n observed configurations.
+        targets: (n,) float64, standardized, larger is better.
+        kernel: "sum" of numeric and text kernel, or one of them.
+        reference: views of configurations yet untried: they help to place the text view's axes.
+        design: which parts are trained.
+
+    Raises:
+        SurrogateFitError: if the model cannot be fitted: a matrix that is not positive definite,
+            no finite likelihood, memory run out.
+    """
+    with fit_errors(len(targets)):
+        if kernel == "numeric":
+            return Surrogate(_fit(observed, targets, kernel, None), None)
+        assert observed.reading is not None and reference.reading is not None
+        neutral = TextView.neutral(observed.reading, reference.reading)
+        model = _fit(observed, targets, kernel, neutral)
+        view = fit_text_view(
+            neutral, observed.reading, model, lambda v: _features(observed, v), design
+        )
+        with torch.no_grad():  # the model was left with the last view that was tried
+            model.set_train_data(_features(observed, view), strict=False)
+        if view is not neutral:
+            maximize_likelihood(model)
+        return Surrogate(model, view)
+
+
+def _features(views: Views, text_view: TextView | None) -> Tensor:
+    """Numbers, text, gap, source: `Z`; differentiable in the text view."""
+    n = len(views.numeric)
+    nothing = views.numeric.new_zeros(n)
+    text = views.numeric[:, :0]
+    if text_view is not None:
+        assert views.reading is not None
+        text = text_view(views.reading)
+    gap = nothing if views.gap is None else views.gap
+    source = nothing if views.source is None else views.source
+    return torch.cat([views.numeric, text, gap[:, None], source[:, None]], dim=1)
+
+
+def _fit(
+    observed: Views, targets: Tensor, kernel: KernelName, text_view: TextView | None
+) -> SingleTaskGP:
+    layout = Layout(
+        p=observed.numeric.shape[1],
+        k=text_view.width if text_view is not None else 0,
+        has_gaps=observed.gap is not None and bool((observed.gap > 0).any()),
+        n_sources=int(observed.source.max()) if observed.source is not None else 0,
+    )
+    with torch.no_grad():
+        features = _features(observed, text_view)
+    return fit_process(features, targets, covariance(kernel, layout))
+
+
+def fit_process(features: Tensor, targets: Tensor, kernel: Kernel) -> SingleTaskGP:
+    """Fit a Gaussian process with inferred noise by L-BFGS from one start, retried on failure.
+
+    Args:
+        features: (n, d) float64.
+        targets: (n,) float64.
+        kernel: its covariance function; its hyperparameters are fitted in place.
+    """
+    model = SingleTaskGP(
+        features,
+        targets[:, None],
+        likelihood=_noise_model(),
+        covar_module=kernel.to(torch.float64),
+        outcome_transform=None,
+    )
+    maximize_likelihood(model)
+    return model
+
+
+def maximize_likelihood(model: SingleTaskGP) -> None:
+    """Fit a process's hyperparameters in place, from where they are; leaves it in eval mode."""
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    mll.requires_grad_(True).train()
+    with warnings.catch_warnings(), one_thread():
+        warnings.simplefilter("ignore", OptimizationWarning)
+        fit_gpytorch_mll(mll, optimizer_kwargs={"options": {"ftol": _FIT_TOLERANCE}})
+    mll.eval()
+
+
+def _noise_model() -> GaussianLikelihood:
+    """Gaussian noise, its variance inferred under the prior of Hvarfner et al. 2024."""
+    return GaussianLikelihood(
+        noise_prior=LogNormalPrior(-4.0, 1.0),
+        noise_constraint=GreaterThan(_LEAST_NOISE, initial_value=_NOISE_START),
+    )
+
+
+@contextmanager
+def fit_errors(n: int) -> Iterator[None]:
+    """Turn what numerics and memory can do to a fit into one error."""
+    try:
+        yield
+    except (
+        NotPSDError,
+        NanError,
+        BotorchError,  # features that are not finite, no fit from any start
+        torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+        torch.OutOfMemoryError,
+        MemoryError,
+        ValueError,  # a prior's or a distribution's, for a value that is not finite
+    ) as error:
+        raise SurrogateFitError(
+            f"the surrogate could not be fitted to {n} trials: {type(error).__name__}: {error}"
+        ) from error

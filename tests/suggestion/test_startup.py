@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.knowledge import load_knowledge
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study.history import History
+from optuna_llmbo.study.transfer import SourceObservations
+from optuna_llmbo.suggestion.startup import start
+
+
+SPACE = SearchSpace(
+    {
+        "learning_rate": FloatDistribution(1e-6, 1e-2, log=True),
+        "rank": IntDistribution(1, 256, log=True),
+        "lora_alpha": FloatDistribution(1, 512, log=True),
+        "own": FloatDistribution(0.0, 10.0),
+    }
+)
+
+
+def lora_knowledge() -> Knowledge:
+    knowledge = load_knowledge("auto").relevant(SPACE.names)
+    assert knowledge.n_recommended >= 2
+    return knowledge
+
+
+def source(seed: int) -> tuple[SourceObservations, list[Configuration]]:
+    """A source, and its configurations from the best to the worst."""
+    points = SPACE.snap(np.random.default_rng(seed).random((5, 4)))
+    targets = np.random.default_rng(seed + 1).permutation(5).astype(float)
+    return SourceObservations(points, targets[:, None]), SPACE.from_unit(
+        points[np.argsort(-targets)]
+    )
+
+
+def started(
+    n: int,
+    knowledge: Knowledge | None,
+    sources: list[SourceObservations],
+    seen: list[Configuration] | None = None,
+    seed: int = 0,
+) -> list[Configuration]:
+    """The first n configurations, each seen by the next."""
+    tried = list(seen or [])
+    for index in range(n):
+        nothing = np.zeros(0)
+        keys = frozenset(map(SPACE.key, tried))
+        history = History((), nothing[:, None], nothing, nothing, {}, (), (), keys)
+        rng = np.random.default_rng(seed)
+        chosen, _ = start(SPACE, knowledge, sources, history, lambda x: x, index=index, rng=rng)
+        tried.append(chosen)
+    return tried[len(seen or []) :]
+
+
+def keys(configurations: list[Configuration]) -> list[tuple[float, ...]]:
+    return [SPACE.key(configuration) for configuration in configurations]
+
+
+def test_sources_then_recommended_then_a_sequence() -> None:
+    knowledge = lora_knowledge()
+    (one, best_of_one), (two, best_of_two) = source(1), source(2)
+    n = 4 + knowledge.n_recommended
+    got = started(n + 4, knowledge, [one, two])
+    expected = [best_of_one[0], best_of_two[0], best_of_one[1], best_of_two[1]]
+    assert keys(got[:4]) == keys(expected)
+    for index, configuration in enumerate(got[4:n]):
+        rate = knowledge.recommended_value(index, "learning_rate")
+        assert configuration["learning_rate"] == rate
+        assert configuration["own"] == 5.0  # the middle, where nothing is known
+    assert keys(got[n:]) == keys(started(n + 4, None, [])[n:])  # its place is the number
+    assert len(set(keys(got))) == len(got)
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    knowledge = lora_knowledge()
+    one, best = source(1)
+    recommended = started(1, knowledge, [])[0]
+    got = started(2, knowledge, [one], seen=[best[0], recommended])
+    assert keys(got)[0] == SPACE.key(best[1])
+    assert SPACE.key(recommended) not in keys(got)
+
+
+def test_a_source_with_nothing_usable_is_passed_over() -> None:
+    empty = SourceObservations(np.zeros((0, 4)), np.zeros((0, 1)))
+    assert keys(started(3, Knowledge(), [empty])) == keys(started(3, Knowledge(), []))
+
+
+def test_the_sequence_is_that_of_the_seed() -> None:
+    a, b, c = (keys(started(4, None, [], seed=seed)) for seed in (0, 0, 1))
+    assert a == b and not set(a) & set(c)
+
+
+def test_the_middle_comes_first_where_nothing_is_recommended() -> None:
+    one, best = source(1)
+    middle = {
+        name: axis.from_unit(0.5) for name, axis in zip(SPACE.names, SPACE.axes, strict=True)
+    }
+    got = started(4, Knowledge(), [one])
+    assert keys(got[:3]) == keys([best[0], best[1], middle])
+    assert SPACE.key(middle) not in keys(got[3:])
+    assert SPACE.key(middle) not in keys(started(4, None, [one]))  # nobody asked for advice
+    asked = keys(started(5, lora_knowledge(), []))
+    assert SPACE.key(middle) not in asked  # there is better advice
+
+
+def test_a_source_speaks_of_nominal_choices_too() -> None:
+    space = SearchSpace(
+        {"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0, 1)}
+    )
+    best = {"c": "b", "x": 0.25}
+    nothing = np.zeros(0)
+    history = History((), nothing[:, None], nothing, nothing, {}, (), (), frozenset())
+    got = start(
+        space,
+        Knowledge(),
+        [SourceObservations(space.to_unit([best]), np.ones((1, 1)))],
+        history,
+        lambda x: x,
+        index=0,
+        rng=np.random.default_rng(0),
+    )
+    assert got == (best, True)
