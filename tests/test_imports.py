@@ -39,7 +39,7 @@ ARROWS = {
     },
     "figures": {"errors", "insight", "study"},
     "dashboard": {"errors", "figures", "insight", "sampler", "study"},
-    "report": {"errors", "figures", "insight", "sampler", "space"},
+    "report": {"errors", "figures", "insight", "sampler", "space", "study"},
     "cli": {
         "_util",
         "dashboard",

@@ -12,12 +12,11 @@ import optuna
 from optuna.artifacts import upload_artifact
 
 from optuna_llmbo.insight.facts import StudyFacts
-from optuna_llmbo.insight.facts import TrialFacts
 from optuna_llmbo.study import compat
-
-
-_UPLOADED = "llmbo:artifacts:"
-"""System attribute of the study, a name of a file behind it: the artifact's id."""
+from optuna_llmbo.study.trial_attributes import ADAPTER
+from optuna_llmbo.study.trial_attributes import TRACEBACK
+from optuna_llmbo.study.trial_attributes import UPLOADED_PREFIX
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> dict[str, str]:
@@ -37,7 +36,7 @@ def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> di
     there = {}
     for facts in study_facts.trials:
         for name, make in _files(facts):
-            key = _UPLOADED + name
+            key = UPLOADED_PREFIX + name
             artifact_id = compat.system_attribute(study, key)
             if artifact_id is None and make is not None:
                 with tempfile.TemporaryDirectory() as folder:
@@ -55,11 +54,11 @@ def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> di
 def _files(facts: TrialFacts) -> Iterator[tuple[str, Any]]:
     """Names of a trial's files, and how to write them; None where that is no longer possible."""
     attributes = facts.trial.user_attrs
-    if adapter := attributes.get("adapter"):
+    if adapter := attributes.get(ADAPTER):
         folder = Path(str(adapter))
         can = folder.is_dir()  # a better trial's has taken its place, or it is on another machine
         yield f"trial-{facts.number}-adapter.zip", (lambda to: _pack(folder, to)) if can else None
-    if text := attributes.get("traceback"):
+    if text := attributes.get(TRACEBACK):
         name = f"trial-{facts.number}-traceback.txt"
         yield name, lambda to: to.write_text(str(text), encoding="utf-8")
 

@@ -17,14 +17,11 @@ from optuna_llmbo.dashboard.publish import publish
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import PUBLISHED
 
 
 if TYPE_CHECKING:
     from optuna_llmbo.sampler import LLMBOSampler
-
-
-_PUBLISHED = "llmbo:published"
-"""System attribute of the study: how many finished trials were published last, and who did."""
 
 
 class DashboardCallback:
@@ -106,9 +103,9 @@ def _own_sampler(study: optuna.Study) -> LLMBOSampler | None:
 def _claim(study: optuna.Study) -> bool:
     """Whether this worker is to publish the study as it is now: nobody else has or does."""
     n_finished = sum(trial.state.is_finished() for trial in compat.all_trials(study))
-    there = compat.system_attribute(study, _PUBLISHED)
+    there = compat.system_attribute(study, PUBLISHED)
     if there is not None and there["finished"] >= n_finished:
         return False
     ours = {"finished": n_finished, "by": uuid.uuid4().hex}
-    compat.set_system_attribute(study, _PUBLISHED, ours)
-    return bool(compat.system_attribute(study, _PUBLISHED) == ours)
+    compat.set_system_attribute(study, PUBLISHED, ours)
+    return bool(compat.system_attribute(study, PUBLISHED) == ours)

@@ -12,8 +12,8 @@ from optuna_llmbo.dashboard.section import escape
 from optuna_llmbo.insight.facts import expected_text
 from optuna_llmbo.insight.facts import params_text
 from optuna_llmbo.insight.facts import StudyFacts
-from optuna_llmbo.insight.facts import TrialFacts
 from optuna_llmbo.insight.facts import values_text
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 if TYPE_CHECKING:

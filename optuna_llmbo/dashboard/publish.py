@@ -19,15 +19,13 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.insight.facts import study_facts
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import NOTED
 
 
 if TYPE_CHECKING:
     from optuna_llmbo.figures import Figure
     from optuna_llmbo.sampler import LLMBOSampler
 
-
-_NOTED = "llmbo:noted"
-"""System attribute of the study: the numbers of the trials that we have written notes of."""
 
 _TITLE = 40
 """Pixels for the title above a legend of two rows."""
@@ -115,13 +113,13 @@ def _address(study: optuna.Study, artifact_id: str) -> str:
 
 def _write_trials(study: optuna.Study, notes: dict[int, str]) -> None:
     """Write the trials' notes, and take our sections out of those that have none any more."""
-    noted = set(json.loads(compat.system_attribute(study, _NOTED) or "[]"))
+    noted = set(json.loads(compat.system_attribute(study, NOTED) or "[]"))
     trials = {trial.number: trial for trial in compat.all_trials(study)}
     for number in sorted(noted | notes.keys()):
         if number in trials:
             _write(compat.trial_with_note(study, trials[number]), notes.get(number, ""))
     if noted != notes.keys():
-        compat.set_system_attribute(study, _NOTED, json.dumps(sorted(notes)))
+        compat.set_system_attribute(study, NOTED, json.dumps(sorted(notes)))
 
 
 def _write(noted: Any, text: str) -> None:

@@ -34,7 +34,7 @@ def best_so_far(insight: Insight) -> Figure | None:
         return None
     go = graph_objects()
     plot = go.Figure()
-    drawn = [t for t in insight.trials if t.state != "running"]
+    drawn = [t for t in insight.trials if t.outcome != "running"]
     last = max(t.number for t in drawn)
     for state, trials in by_state(thinned(drawn, _MOST)).items():
         colour, symbol = SYMBOLS[state]

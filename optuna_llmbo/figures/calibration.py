@@ -44,13 +44,13 @@ def calibration(insight: Insight) -> Figure | None:
         hoverinfo="skip",
     )
     for inside, colour in ((True, BLUE), (False, VERMILION)):
-        some = [p for p in pairs if (abs(p.observed - p.mean) <= 1.96 * p.deviation) == inside]
+        some = [p for p in pairs if p.is_within(0.95) == inside]
         plot.add_scatter(
             x=rounded([p.mean for p in some]),
             y=rounded([p.observed for p in some]),
             error_x={
                 "type": "data",
-                "array": rounded([p.deviation for p in some], 3),
+                "array": rounded([p.standard_deviation for p in some], 3),
                 "thickness": 1,
                 "width": 0,
             },

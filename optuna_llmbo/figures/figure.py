@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.insight.objective import Objective
 from optuna_llmbo.study.outcome import Outcome
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def short(value: Any, most: int = 20) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def hovering(trials: Sequence[Tried], *more: str) -> dict[str, Any]:
+def hovering(trials: Sequence[TrialFacts], *more: str) -> dict[str, Any]:
     """A trace's arguments: each trial's number, state, value and parameters, a line each.
 
     Args:
@@ -195,11 +195,12 @@ def hovering(trials: Sequence[Tried], *more: str) -> dict[str, Any]:
     }
 
 
-def _heading(trial: Tried) -> str:
-    return f"{trial.number}, {trial.state}" + (f" ({trial.path})" if trial.path else "")
+def _heading(trial: TrialFacts) -> str:
+    chosen_by = f" ({trial.chosen_by})" if trial.chosen_by else ""
+    return f"{trial.number}, {trial.outcome}{chosen_by}"
 
 
-def _values(trial: Tried, names: Sequence[str]) -> list[str]:
+def _values(trial: TrialFacts, names: Sequence[str]) -> list[str]:
     return [short(trial.params[name], 12) if name in trial.params else "-" for name in names]
 
 
@@ -218,7 +219,7 @@ def thinned(items: Sequence[Any], most: int) -> list[Any]:
     return [items[len(items) - 1 - int(i * step)] for i in range(most)][::-1]
 
 
-def by_state(trials: Sequence[Tried]) -> dict[Outcome, list[Tried]]:
+def by_state(trials: Sequence[TrialFacts]) -> dict[Outcome, list[TrialFacts]]:
     """The trials by state, in the order of `SYMBOLS`."""
-    groups = {state: [t for t in trials if t.state == state] for state in SYMBOLS}
+    groups = {state: [t for t in trials if t.outcome == state] for state in SYMBOLS}
     return {state: group for state, group in groups.items() if group}

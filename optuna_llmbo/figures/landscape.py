@@ -21,7 +21,7 @@ from optuna_llmbo.figures.figure import VERMILION
 from optuna_llmbo.insight import Insight
 from optuna_llmbo.insight.embedding import EmbeddingMap
 from optuna_llmbo.insight.embedding import Place
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 CAPTION = (
@@ -48,7 +48,7 @@ def landscape(insight: Insight) -> Figure | None:
     if found.best is not None and all(t.number != found.best for t, _ in shown):
         shown += [(t, place) for t, place in found.tried if t.number == found.best]
     for state in by_state([t for t, _ in shown]):
-        some = [(t, place) for t, place in shown if t.state == state]
+        some = [(t, place) for t, place in shown if t.outcome == state]
         _add_tried(plot, some, name=state, size=9, symbol=SYMBOLS[state][1], line=GREY)
     _add(plot, found.next, name="next", size=11, symbol="diamond", line=VERMILION)
     best = [(t, place) for t, place in shown if t.number == found.best]
@@ -81,11 +81,11 @@ def landscape(insight: Insight) -> Figure | None:
 
 
 def _places(found: EmbeddingMap) -> list[Place]:
-    tried: list[tuple[Tried, Place]] = list(found.tried)
+    tried: list[tuple[TrialFacts, Place]] = list(found.tried)
     return [*found.candidates, *found.next, *(place for _, place in tried)]
 
 
-def _add_tried(plot: Any, pairs: Sequence[tuple[Tried, Place]], **looks: Any) -> None:
+def _add_tried(plot: Any, pairs: Sequence[tuple[TrialFacts, Place]], **looks: Any) -> None:
     if pairs:
         more = hovering([t for t, _ in pairs], f"expected {_COLOUR}")
         _add(plot, [place for _, place in pairs], **looks, **more)

@@ -102,7 +102,7 @@ def _multiples(
     title = title if height else title.replace(", ", ",<br>")
     plot.update_yaxes(title_text=title, row=(rows + 1) // 2, col=1)
     ends = [end for panel in panels for end in (*panel.low, *panel.high)]
-    values = [t.value for t in insight.trials if t.state == "complete"]
+    values = [t.value for t in insight.trials if t.outcome == "complete"]
     plot.update_yaxes(range=value_range(values, ends))
     return laid_out(plot, height=height, showlegend=True)
 
@@ -154,7 +154,7 @@ def _draw(  # type: ignore[no-untyped-def]
         **_legend("expected", seen),
         **where,
     )
-    finished = [t for t in panel.trials if t.state in ("complete", "infeasible")]
+    finished = [t for t in panel.trials if t.outcome in ("complete", "infeasible")]
     for state, trials in by_state(thinned(finished, most)).items():
         colour, symbol = SYMBOLS[state]
         plot.add_scatter(

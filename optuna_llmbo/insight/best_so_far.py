@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 
-from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.insight.objective import Objective
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 @dataclass(frozen=True)
 class BestSoFar:
     """The best so far, in the objective's units."""
 
-    best: tuple[Tried, ...]
+    best: tuple[TrialFacts, ...]
     """The trials that were the best when they ended, in order of their numbers; the last one is
     the best of all. Complete, feasible, finite."""
     counts: Mapping[str, int]
     """How many trials ended in which state."""
     n_not_finite: int
     """Complete trials whose value is infinite or not a number: they are never the best here."""
-    default: Tried | None
+    default: TrialFacts | None
     """The default configuration's trial (`lora.run.default_trial`), if it has a finite value."""
     gain: float | None
     """How much the best is better than the default; 0 at least."""
 
 
 def best_so_far_of(
-    trials: Sequence[Tried], objective: Objective, default: int | None
+    trials: Sequence[TrialFacts], objective: Objective, default: int | None
 ) -> BestSoFar | None:
     """Of a study's trials, in order of their numbers; None if none is complete with a value.
 
@@ -38,16 +38,16 @@ def best_so_far_of(
         objective: the study's.
         default: number of the default configuration's trial.
     """
-    done = [t for t in trials if t.state == "complete"]
+    done = [t for t in trials if t.outcome == "complete"]
     finite = [t for t in done if t.value is not None and math.isfinite(t.value)]
     if not finite:
         return None
-    best: list[Tried] = []
+    best: list[TrialFacts] = []
     for trial in finite:
         if not best or _better(trial, best[-1], objective):
             best.append(trial)
     known = next((t for t in finite if t.number == default), None)
-    states = [t.state for t in trials]
+    states = [t.outcome for t in trials]
     return BestSoFar(
         best=tuple(best),
         counts={state: states.count(state) for state in dict.fromkeys(states)},
@@ -57,10 +57,10 @@ def best_so_far_of(
     )
 
 
-def _better(one: Tried, other: Tried, objective: Objective) -> bool:
+def _better(one: TrialFacts, other: TrialFacts, objective: Objective) -> bool:
     return _gain(one, other, objective) > 0
 
 
-def _gain(one: Tried, other: Tried, objective: Objective) -> float:
+def _gain(one: TrialFacts, other: TrialFacts, objective: Objective) -> float:
     assert one.value is not None and other.value is not None
     return objective.sign * (one.value - other.value)

@@ -9,9 +9,8 @@ import math
 from optuna.trial import FrozenTrial
 from scipy import stats
 
-from optuna_llmbo.insight.tried import Tried
-from optuna_llmbo.insight.tried import tried_of
-from optuna_llmbo.suggestion.provenance import PREFIX
+from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 LEVELS = (0.68, 0.95)
@@ -22,10 +21,10 @@ _LUCK = 0.95
 class Expected:
     """A complete trial and what the model had expected of it."""
 
-    trial: Tried
+    trial: TrialFacts
     mean: float
     """In the objective's units."""
-    deviation: float
+    standard_deviation: float
     """Half of the central 68% interval of the noise-free value."""
 
     @property
@@ -33,6 +32,11 @@ class Expected:
         """The trial's value, finite."""
         assert self.trial.value is not None
         return self.trial.value
+
+    def is_within(self, level: float) -> bool:
+        """Whether the trial ended within the central interval that holds `level` of outcomes."""
+        reach = stats.norm.ppf((1 + level) / 2) * self.standard_deviation
+        return bool(abs(self.observed - self.mean) <= reach)
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class Calibration:
 
 
 def calibration_of(trials: Sequence[FrozenTrial]) -> Calibration | None:
-    """Of the complete trials that say what was expected of them; None if there is none.
+    """Calibration over the complete trials that say what was expected of them; None without any.
 
-    The intervals are the mean and so many deviations to each side: 1 for 68%, 1.96 for 95%. The
-    model expects the objective's noise-free value, so noise in the objective lowers the coverage.
-    Infinite values are left out.
+    The intervals are the mean plus and minus the normal quantile times the standard deviation.
+    The model expects the objective's noise-free value, so noise in the objective lowers the
+    coverage. Infinite values are left out.
     """
     pairs = [pair for trial in trials if (pair := _expected(trial)) is not None]
     if not pairs:
@@ -78,21 +82,15 @@ def calibration_of(trials: Sequence[FrozenTrial]) -> Calibration | None:
 
 
 def _expected(trial: FrozenTrial) -> Expected | None:
-    mean, deviation = (trial.user_attrs.get(f"{PREFIX}{n}") for n in ("mean", "deviation"))
-    tried = tried_of(trial)
-    if not (_is_finite(mean) and _is_finite(deviation) and _is_finite(tried.value)):
+    facts = trial_facts(trial)
+    if facts.outcome not in ("complete", "infeasible") or len(facts.expected) != 1:
         return None
-    if not trial.state.is_finished() or tried.state in ("pruned", "interrupted", "failed"):
+    if facts.value is None or not math.isfinite(facts.value):
         return None
-    return Expected(tried, float(mean), float(deviation))  # type: ignore[arg-type]
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return Expected(facts, facts.expected[0], facts.standard_deviations[0])
 
 
 def _coverage(pairs: Sequence[Expected], level: float) -> Coverage:
-    n, places = len(pairs), stats.norm.ppf((1 + level) / 2)
-    inside = sum(abs(p.observed - p.mean) <= places * p.deviation for p in pairs)
+    n, inside = len(pairs), sum(pair.is_within(level) for pair in pairs)
     low, high = stats.binom.interval(_LUCK, n, level)
     return Coverage(level, float(inside) / n, float(low) / n, float(high) / n)

@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_llmbo.insight.belief import Belief
 from optuna_llmbo.insight.belief import N_REFERENCE
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EmbeddingMap:
     2 k(a, b), the prior variance of the difference of the two values.
     """
 
-    tried: tuple[tuple[Tried, Place], ...]
+    tried: tuple[tuple[TrialFacts, Place], ...]
     candidates: tuple[Place, ...]
     """Configurations from all over the space."""
     next: tuple[Place, ...]
@@ -44,7 +44,7 @@ class EmbeddingMap:
 
 
 def map_of(
-    belief: Belief, trials: Sequence[Tried], upcoming: np.ndarray, best: int | None
+    belief: Belief, trials: Sequence[TrialFacts], upcoming: np.ndarray, best: int | None
 ) -> EmbeddingMap:
     """The map of tried configurations, of those to try next, and of others.
 

@@ -21,20 +21,20 @@ from optuna_llmbo.insight.embedding import EmbeddingMap
 from optuna_llmbo.insight.embedding import map_of
 from optuna_llmbo.insight.importance import Importance
 from optuna_llmbo.insight.importance import importance_of
+from optuna_llmbo.insight.objective import Objective
+from optuna_llmbo.insight.objective import objective_of
 from optuna_llmbo.insight.slices import Slices
 from optuna_llmbo.insight.slices import slices_of
-from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import objective_of
-from optuna_llmbo.insight.tried import Tried
-from optuna_llmbo.insight.tried import tried_of
 from optuna_llmbo.insight.upcoming import Next
 from optuna_llmbo.insight.upcoming import next_of
 from optuna_llmbo.lora.proxy_check import ProxyCheck
 from optuna_llmbo.lora.proxy_check import read_check
-from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.sampler import LLMBOSampler
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.branches import informative
+from optuna_llmbo.study.outcome import default_trial
+from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trial_facts import TrialFacts
 from optuna_llmbo.suggestion.decide import Reader
 from optuna_llmbo.suggestion.decide import Suggestion
 from optuna_llmbo.surrogate.covariance import KernelName
@@ -60,7 +60,7 @@ class Insight:
     """The study's name."""
     objective: Objective | None
     """None for several objectives."""
-    trials: tuple[Tried, ...]
+    trials: tuple[TrialFacts, ...]
     """Those that have begun, by number."""
     best_so_far: BestSoFar | None = None
     calibration: Calibration | None = None
@@ -107,9 +107,9 @@ def examine(
         reason = f"the study has {len(study.directions)} objectives: these parts are for one."
         return Insight(study.study_name, None, (), proxy=proxy, reasons=(reason,))
     found = compat.all_trials(study)
-    trials = tuple(tried_of(t) for t in found if t.state != TrialState.WAITING)
+    trials = tuple(trial_facts(t) for t in found if t.state != TrialState.WAITING)
     objective = objective_of(study)
-    default = default_trial(study)
+    default = default_trial(found)
     best_so_far = best_so_far_of(trials, objective, None if default is None else default.number)
     calibration = calibration_of(found)
     model, why_not = _ask(study, sampler, found, trials, best_so_far, objective)
@@ -136,7 +136,7 @@ def _ask(
     study: Study,
     sampler: LLMBOSampler,
     found: list[FrozenTrial],
-    trials: tuple[Tried, ...],
+    trials: tuple[TrialFacts, ...],
     best_so_far: BestSoFar | None,
     objective: Objective,
 ) -> tuple[_Model, str | None]:

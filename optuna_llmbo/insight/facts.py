@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import math
 import platform
 from typing import Any
 
@@ -13,56 +12,22 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
 from optuna_llmbo._util.versions import version_of
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.outcome import count
+from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.outcome import Outcome
-from optuna_llmbo.study.outcome import outcome_of
-from optuna_llmbo.study.outcome import violated
-from optuna_llmbo.suggestion.provenance import PREFIX
+from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "gpytorch", "botorch")
 """Whose versions are told, beside Python's."""
 
 SURPRISING = 3.0
-"""So many deviations from what was expected make a result a surprise."""
-
-
-@dataclass(frozen=True)
-class TrialFacts:
-    """One trial in plain values."""
-
-    trial: FrozenTrial
-    outcome: Outcome
-    reason: str
-    """Why it was pruned, is infeasible or has failed; empty if nothing says so."""
-    values: tuple[float, ...]
-    """Of the objectives; of a pruned trial what it has reported last; empty if there is none."""
-    seconds: float | None
-    """From its start to its end."""
-    chosen_by: str
-    """The sampler's word for who chose it (`provenance.Path`); empty if nothing says so."""
-    expected: tuple[float, ...]
-    """What the model expected of it when it chose it; empty where no model did."""
-    deviations: tuple[float, ...]
-    """How sure the model was, one for each of `expected`."""
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def surprise(self) -> float:
-        """How many deviations the result is from what was expected, of the objective of which it
-        is furthest; 0 where nothing was expected or the trial is not complete."""
-        if self.outcome != "complete":
-            return 0.0
-        both = zip(self.values, self.expected, self.deviations, strict=False)
-        return max((abs(value - mean) / dev for value, mean, dev in both if dev > 0), default=0.0)
+"""Standard deviations from what was expected that make a result a surprise."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +41,7 @@ class StudyFacts:
     best: tuple[TrialFacts, ...]
     """The best trial, or the Pareto front; empty if no trial is complete and feasible."""
     default: TrialFacts | None
-    """The first complete trial whose user attribute `is_default` is set; None if there is none."""
+    """The default configuration's trial; None if it has not completed."""
     ranges: dict[str, str]
     """By hyperparameter, of the latest trial that has it."""
     versions: dict[str, str]
@@ -92,12 +57,14 @@ class StudyFacts:
         """How much better the best trial is than the default; None with several objectives."""
         if len(self.objectives) > 1 or not self.best or self.default is None:
             return None
+        if self.default.outcome != "complete":  # it breaks a constraint
+            return None
         difference = self.best[0].values[0] - self.default.values[0]
         return difference if self.objectives[0][1] == "maximize" else -difference
 
     @property
     def surprises(self) -> tuple[TrialFacts, ...]:
-        """Complete trials that are more than `SURPRISING` deviations off, the worst first."""
+        """Complete trials more than `SURPRISING` standard deviations off, the worst first."""
         far = [facts for facts in self.trials if facts.surprise > SURPRISING]
         return tuple(sorted(far, key=lambda facts: -facts.surprise))
 
@@ -111,33 +78,15 @@ def study_facts(study: optuna.Study) -> StudyFacts:
     trials = compat.all_trials(study)
     facts = tuple(map(trial_facts, trials))
     best = {trial.number for trial in _best_trials(study)}
+    default = default_trial(trials)
     return StudyFacts(
         name=study.study_name,
         objectives=_objectives(study),
         trials=facts,
         best=tuple(one for one in facts if one.number in best),
-        default=_default(facts),
+        default=next((one for one in facts if one.trial is default), None),
         ranges=_ranges(trials),
         versions=versions(),
-    )
-
-
-def trial_facts(trial: FrozenTrial) -> TrialFacts:
-    """One trial in plain values."""
-    attributes = trial.user_attrs
-    outcome = outcome_of(trial)
-    duration = trial.duration
-    expected = _numbers(attributes.get(f"{PREFIX}mean"))
-    deviations = _numbers(attributes.get(f"{PREFIX}deviation"))
-    return TrialFacts(
-        trial=trial,
-        outcome=outcome,
-        reason=_reason(trial, outcome),
-        values=_values(trial),
-        seconds=None if duration is None else duration.total_seconds(),
-        chosen_by=str(attributes.get(f"{PREFIX}path") or ""),
-        expected=expected if len(expected) == len(deviations) else (),
-        deviations=deviations if len(expected) == len(deviations) else (),
     )
 
 
@@ -154,41 +103,13 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 def expected_text(facts: TrialFacts) -> str:
     """What was expected of a trial: "1.234 ± 0.056", an objective each; empty if nothing was."""
-    both = zip(facts.expected, facts.deviations, strict=True)
+    both = zip(facts.expected, facts.standard_deviations, strict=True)
     return ", ".join(f"{mean:.4g} ± {deviation:.2g}" for mean, deviation in both)
 
 
 def values_text(values: tuple[float, ...]) -> str:
     """Values of the objectives in one line."""
     return ", ".join(f"{value:.5g}" for value in values)
-
-
-def _reason(trial: FrozenTrial, outcome: Outcome) -> str:
-    if outcome == "failed":
-        text = str(trial.user_attrs.get("traceback") or "").strip()
-        return text.splitlines()[-1] if text else ""
-    broken = violated(trial)
-    if outcome == "infeasible" and broken:
-        told = ", ".join(f"{name} is {value:.4g}" for name, value in broken.items())
-        return f"violated constraints (at most 0 is allowed): {told}"
-    return str(trial.user_attrs.get("pruned_reason") or "")
-
-
-def _values(trial: FrozenTrial) -> tuple[float, ...]:
-    if trial.values is not None:
-        return tuple(trial.values)
-    if trial.state == TrialState.PRUNED and trial.last_step is not None:
-        last = trial.intermediate_values[trial.last_step]
-        return () if math.isnan(last) else (last,)
-    return ()
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    """Of an attribute that holds a number, a list of them, or something else."""
-    several = value if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in several):
-        return ()
-    return tuple(map(float, several))
 
 
 def _objectives(study: optuna.Study) -> tuple[tuple[str, str], ...]:
@@ -210,12 +131,6 @@ def _best_trials(study: optuna.Study) -> list[FrozenTrial]:
         return [study.best_trial]
     except ValueError:  # no complete trial, or no feasible one
         return []
-
-
-def _default(facts: tuple[TrialFacts, ...]) -> TrialFacts | None:
-    """The first complete trial that the objective has marked, as `LoRAObjective` does."""
-    marked = (one for one in facts if one.trial.user_attrs.get("is_default"))
-    return next((one for one in marked if one.outcome == "complete"), None)
 
 
 def _ranges(trials: list[FrozenTrial]) -> dict[str, str]:

@@ -15,8 +15,8 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo.insight.belief import Belief
-from optuna_llmbo.insight.tried import Tried
 from optuna_llmbo.space.axis import Axis
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 N_PLACES = 33
@@ -43,7 +43,7 @@ class Slice:
     """Its upper end."""
     held: Any
     """The recommended configuration's own value."""
-    trials: tuple[Tried, ...]
+    trials: tuple[TrialFacts, ...]
     """Those that have the parameter and a finite value; their other parameters differ."""
 
 
@@ -58,7 +58,7 @@ class Slices:
     slices: tuple[Slice, ...]
 
 
-def slices_of(belief: Belief, trials: Sequence[Tried], recommended: FrozenTrial) -> Slices:
+def slices_of(belief: Belief, trials: Sequence[TrialFacts], recommended: FrozenTrial) -> Slices:
     """Along each parameter that the recommended trial has and that leaves a choice.
 
     Where a value leads to another branch of the objective, that branch's parameters are in the
@@ -75,7 +75,7 @@ def slices_of(belief: Belief, trials: Sequence[Tried], recommended: FrozenTrial)
     return Slices(recommended.number, dict(held), found)
 
 
-def _slice(belief: Belief, trials: Sequence[Tried], held: dict[str, Any], name: str) -> Slice:
+def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], name: str) -> Slice:
     space = belief.asked.space
     axis = space.axis(name)
     places = _places(axis)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from optuna_llmbo.insight.belief import Belief
-from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.insight.objective import Objective
+from optuna_llmbo.study.trial_facts import TrialFacts
 from optuna_llmbo.suggestion.decide import Prediction
 
 
@@ -72,8 +72,8 @@ class Next:
 def next_of(
     belief: Belief,
     candidates: np.ndarray,
-    trials: Sequence[Tried],
-    best: Tried | None,
+    trials: Sequence[TrialFacts],
+    best: TrialFacts | None,
     objective: Objective,
     n_missing: int,
 ) -> Next:
@@ -114,7 +114,9 @@ def _unlike(belief: Belief, candidates: np.ndarray) -> np.ndarray:
     return candidates[taken]
 
 
-def _described(belief: Belief, points: np.ndarray, trials: Sequence[Tried]) -> list[Candidate]:
+def _described(
+    belief: Belief, points: np.ndarray, trials: Sequence[TrialFacts]
+) -> list[Candidate]:
     terms = belief.judge.terms(points)
     configurations = belief.asked.space.from_unit(points)
     nearest: list[Near | None] = [*_near(belief, points, trials)] or [None] * len(points)
@@ -130,7 +132,7 @@ def _described(belief: Belief, points: np.ndarray, trials: Sequence[Tried]) -> l
     ]
 
 
-def _near(belief: Belief, points: np.ndarray, trials: Sequence[Tried]) -> list[Near]:
+def _near(belief: Belief, points: np.ndarray, trials: Sequence[TrialFacts]) -> list[Near]:
     """For each point the trial that is the most like it; empty if no trial has a place."""
     space = belief.asked.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
@@ -149,7 +151,7 @@ def _near(belief: Belief, points: np.ndarray, trials: Sequence[Tried]) -> list[N
     return found
 
 
-def _expectation(chosen: Candidate, best: Tried | None, objective: Objective) -> str:
+def _expectation(chosen: Candidate, best: TrialFacts | None, objective: Objective) -> str:
     expected = chosen.expected
     said = (
         f"The model expects {expected.mean:.4g} for {objective.name}, with 95% between "
@@ -160,7 +162,7 @@ def _expectation(chosen: Candidate, best: Tried | None, objective: Objective) ->
     return f"{said}; the best so far is {best.value:.4g}, of trial {best.number}."
 
 
-def _place(chosen: Candidate, best: Tried | None) -> str:
+def _place(chosen: Candidate, best: TrialFacts | None) -> str:
     near = chosen.nearest
     if near is None:
         return ""

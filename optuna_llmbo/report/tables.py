@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from optuna_llmbo.insight.facts import expected_text
 from optuna_llmbo.insight.facts import StudyFacts
-from optuna_llmbo.insight.facts import TrialFacts
 from optuna_llmbo.insight.facts import values_text
 from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 _BEST = 10

@@ -84,7 +84,7 @@ def _page(facts: StudyFacts, insight: Insight, figures: list[Figure]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        study_facts=facts,
+        facts=facts,
         summary=_summary(facts),
         reasons=insight.reasons,
         figures=[(figure, _json(figure)) for figure in figures],

@@ -16,9 +16,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study import compat
-
-
-_KEY = "llmbo:plan:"
+from optuna_llmbo.study.trial_attributes import PLAN_PREFIX
 
 
 def publish(
@@ -35,13 +33,13 @@ def publish(
         name: distributions[name].to_internal_repr(value) for name, value in configuration.items()
     }
     text = json.dumps({"number": trial.number, "values": values})
-    compat.set_system_text(study, trial, _KEY, text)
+    compat.set_system_text(study, trial, PLAN_PREFIX, text)
 
 
 def forget(study: Study, trial: FrozenTrial) -> None:
     """Empty what a retried trial has inherited from its first attempt."""
-    if compat.system_text(trial, _KEY):
-        compat.set_system_text(study, trial, _KEY, "")
+    if compat.system_text(trial, PLAN_PREFIX):
+        compat.set_system_text(study, trial, PLAN_PREFIX, "")
 
 
 def is_empty(trial: FrozenTrial) -> bool:
@@ -66,7 +64,7 @@ def read(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> d
 
 def _published(trial: FrozenTrial) -> dict[str, float] | None:
     """Internal representations by name; None if the trial has published nothing itself."""
-    text = compat.system_text(trial, _KEY)
+    text = compat.system_text(trial, PLAN_PREFIX)
     published = json.loads(text) if text else {}
     return published["values"] if published.get("number") == trial.number else None
 

@@ -1,7 +1,57 @@
-"""User attributes by which an objective tells a sampler what a trial's end means."""
+"""Names of all attributes that the package writes into studies and their trials.
 
+User attributes, which dashboards show, unless a comment says otherwise.
+"""
+
+# Set by an objective: how a trial ended.
 INTERRUPTED = "interrupted"
-"""Of a trial that the user stopped: it says nothing about its configuration."""
-
+"""True for a trial that the user stopped: it says nothing about its configuration."""
 INFEASIBLE = "infeasible"
-"""Of a pruned trial whose configuration cannot be run, whatever it has reported before."""
+"""True for a pruned trial whose configuration cannot be run, whatever it reported before."""
+PRUNED_REASON = "pruned_reason"
+TRACEBACK = "traceback"
+"""The end of a crashed trial's traceback."""
+
+# Set by `LoRAObjective`: what a trial was and cost; its docstring gives the units.
+IS_DEFAULT = "is_default"
+SECONDS = "seconds"
+STEPS = "steps"
+TOKENS = "tokens"
+EXAMPLES = "examples"
+FRACTION = "fraction"
+DROPPED_EXAMPLES = "dropped_examples"
+PEAK_MEMORY_BYTES = "peak_memory_bytes"
+BASE_LOSS = "base_loss"
+DEFAULT_LOSS = "default_loss"
+GAIN_OVER_BASE = "gain_over_base"
+GAIN_OVER_DEFAULT = "gain_over_default"
+METRICS = "metrics"
+"""Values of the extra metrics by name."""
+ADAPTER = "adapter"
+"""The folder of the kept adapter."""
+
+# Set by `LLMBOSampler`: who chose a trial and what was expected of it.
+SAMPLER_PREFIX = "llmbo:"
+CHOSEN_BY = "llmbo:path"
+SUGGESTION_SECONDS = "llmbo:seconds"
+EXPECTED_MEAN = "llmbo:mean"
+EXPECTED_STANDARD_DEVIATION = "llmbo:deviation"
+ACQUISITION = "llmbo:acquisition"
+TEXT = "llmbo:text"
+"""The language model and a hash of its prompt."""
+PLAN_PREFIX = "llmbo:plan:"
+"""Start of the system attributes that hold what a running trial is going to try."""
+
+# Set on the study: how `LoRAObjective` and `optuna-llmbo tune` made it.
+FINGERPRINT = "lora_objective"
+"""All that determines a result besides the hyperparameters: `LoRAObjective.fingerprint`."""
+OPTIONS = "lora_options"
+"""The options of `optuna-llmbo tune`, for later commands."""
+
+# System attributes of the study: what the dashboard has been given.
+UPLOADED_PREFIX = "llmbo:artifacts:"
+"""Start of the attributes that map a file's name to its artifact's id."""
+NOTED = "llmbo:noted"
+"""Numbers of the trials that have a note of ours."""
+PUBLISHED = "llmbo:published"
+"""How many finished trials were published last, and who did it."""

@@ -80,7 +80,7 @@ class Decision:
     """Its acquisition value, the prior's and the cost's terms included."""
     means: tuple[float, ...]
     """What the surrogate expects of it, one an objective, larger is better, in its units."""
-    deviations: tuple[float, ...]
+    standard_deviations: tuple[float, ...]
     """How sure the surrogate is: half of the central 68% interval."""
 
 
@@ -330,7 +330,7 @@ class FittedModel:
             configuration=self.suggestion.space.from_unit(points)[0],
             score=float(self(points)[0]),
             means=tuple(map(float, middle)),
-            deviations=tuple(map(float, (high - low) / 2)),
+            standard_deviations=tuple(map(float, (high - low) / 2)),
         )
 
     @cached_property

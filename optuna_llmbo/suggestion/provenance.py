@@ -10,6 +10,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import ACQUISITION
+from optuna_llmbo.study.trial_attributes import CHOSEN_BY
+from optuna_llmbo.study.trial_attributes import EXPECTED_MEAN
+from optuna_llmbo.study.trial_attributes import EXPECTED_STANDARD_DEVIATION
+from optuna_llmbo.study.trial_attributes import SAMPLER_PREFIX
+from optuna_llmbo.study.trial_attributes import SUGGESTION_SECONDS
+from optuna_llmbo.study.trial_attributes import TEXT
 from optuna_llmbo.suggestion.decide import Decision
 
 
@@ -17,16 +24,14 @@ ChosenBy = Literal["enqueued", "default", "start-up", "model", "fallback", "inde
 """Who chose: the user; the packs, other studies or the middle of the ranges; the quasi-random
 start; the model; the numeric model because the other could not be fitted; nobody, at random."""
 
-PREFIX = "llmbo:"
-
 
 def record(
     study: Study,
     trial: FrozenTrial,
-    path: ChosenBy,
+    chosen_by: ChosenBy,
     *,
     seconds: float,
-    choice: Decision | None = None,
+    decision: Decision | None = None,
     signs: Sequence[float] = (),
     text: str | None = None,
 ) -> None:
@@ -35,33 +40,33 @@ def record(
     Args:
         study: the study.
         trial: the trial.
-        path: who chose.
+        chosen_by: who chose.
         seconds: that the suggestion took.
-        choice: what the model said, if it was asked.
+        decision: what the model said, if it was asked.
         signs: of the objectives: -1 where a study minimizes.
         text: the language model and a hash of its prompt, if they were used.
     """
-    attributes: dict[str, Any] = {"path": path, "seconds": round(seconds, 3)}
-    if choice is not None:
-        means = [sign * mean for sign, mean in zip(signs, choice.means, strict=True)]
+    attributes: dict[str, Any] = {CHOSEN_BY: chosen_by, SUGGESTION_SECONDS: round(seconds, 3)}
+    if decision is not None:
+        means = [sign * mean for sign, mean in zip(signs, decision.means, strict=True)]
         attributes |= {
-            "mean": _plain(means),
-            "deviation": _plain(choice.deviations),
-            "acquisition": choice.score,
+            EXPECTED_MEAN: _plain(means),
+            EXPECTED_STANDARD_DEVIATION: _plain(decision.standard_deviations),
+            ACQUISITION: decision.score,
         }
     if text is not None:
-        attributes["text"] = text
-    compat.set_user_attributes(study, trial, {PREFIX + k: v for k, v in attributes.items()})
+        attributes[TEXT] = text
+    compat.set_user_attributes(study, trial, attributes)
 
 
 def is_recorded(trial: FrozenTrial) -> bool:
     """Whether it is written down already how a trial was chosen."""
-    return trial.user_attrs.get(f"{PREFIX}path") is not None
+    return trial.user_attrs.get(CHOSEN_BY) is not None
 
 
 def forget(study: Study, trial: FrozenTrial) -> None:
     """Empty what a retried trial has inherited from its first attempt."""
-    stale = [name for name in trial.user_attrs if name.startswith(PREFIX)]
+    stale = [name for name in trial.user_attrs if name.startswith(SAMPLER_PREFIX)]
     compat.set_user_attributes(study, trial, dict.fromkeys(stale))
 
 

@@ -167,7 +167,7 @@ class Planner:
                 trial,
                 path,
                 seconds=time.perf_counter() - began,
-                choice=choice,
+                decision=choice,
                 signs=[sign_of(direction) for direction in study.directions],
                 text=self.advisor.text_of(suggestion) if self._used_text(path) else None,
             )

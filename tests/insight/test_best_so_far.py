@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,14 +13,21 @@ import pytest
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight.best_so_far import best_so_far_of
-from optuna_llmbo.insight.tried import Objective
-from optuna_llmbo.insight.tried import Tried
+from optuna_llmbo.insight.objective import Objective
+from optuna_llmbo.study.outcome import Outcome
+from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trial_facts import TrialFacts
 from tests.insight.studies import add
 from tests.insight.studies import PLANE
 
 
-def tried(*values: float | None, state: str = "complete") -> list[Tried]:
-    return [Tried(i, state, value, {}, None) for i, value in enumerate(values)]  # type: ignore[arg-type]
+def tried(*values: float | None, state: Outcome = "complete") -> list[TrialFacts]:
+    rows = []
+    for i, value in enumerate(values):
+        trial = optuna.create_trial(state=TrialState.COMPLETE, value=0.0)
+        trial.number, trial.values = i, [value]
+        rows.append(dataclasses.replace(trial_facts(trial), outcome=state))
+    return rows
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
@@ -57,7 +65,7 @@ def test_states() -> None:
     add(study, here, PLANE, None, TrialState.FAIL, user_attrs={"interrupted": True})
     study.enqueue_trial(here)
     insight = examine(study, LLMBOSampler(seed=0))
-    states = [trial.state for trial in insight.trials]
+    states = [trial.outcome for trial in insight.trials]
     assert states == [
         *("complete", "infeasible", "complete", "pruned"),
         *("infeasible", "failed", "interrupted"),

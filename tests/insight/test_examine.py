@@ -30,7 +30,9 @@ MODEL = ("map", "slices", "importance", "next")
 
 
 def missing(insight: Insight) -> list[str]:
-    return [name for name in ("best_so_far", "calibration", *MODEL) if getattr(insight, name) is None]
+    return [
+        name for name in ("best_so_far", "calibration", *MODEL) if getattr(insight, name) is None
+    ]
 
 
 def check() -> ProxyCheck:
@@ -55,7 +57,7 @@ def test_a_study_of_ours_has_everything() -> None:
     assert missing(insight) == [] and insight.reasons == ()
     assert insight.calibration is not None
     assert [p.trial.number for p in insight.calibration.trials] == [4, 5]
-    assert [t.path for t in insight.trials[4:]] == ["model", "model"]
+    assert [t.chosen_by for t in insight.trials[4:]] == ["model", "model"]
 
 
 def test_too_few_trials() -> None:
@@ -146,7 +148,7 @@ def test_running_and_constrained_trials() -> None:
     insight = examine(study)
     assert insight.best_so_far is not None and insight.map is not None
     assert insight.best_so_far.best[-1].number != 6
-    assert {t.number: t.state for t, _ in insight.map.tried}[7] == "running"
+    assert {t.number: t.outcome for t, _ in insight.map.tried}[7] == "running"
     assert insight.map.best == insight.best_so_far.best[-1].number
 
 
