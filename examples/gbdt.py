@@ -7,7 +7,7 @@ searches get the same number of trials and the same seeds: with the pack, withou
 and Optuna's TPE.
 
 Expect a table: the mean over the seeds of the best error after some trials. Few seeds on one small
-table show how the pack is used, not which sampler is better; that is what docs/benchmarks.md is
+table show how the pack is used, not which sampler is better; that is what docs/benchmarks is
 for.
 
     pip install scikit-learn

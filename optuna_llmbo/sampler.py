@@ -83,7 +83,7 @@ class LLMBOSampler(BaseSampler):
             not said.
         kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
             `"text"` alone, as in the paper. Default None: `"sum"` if `llm` names a model, else
-            `"numeric"`: the benchmark has found `"sum"` no better (docs/benchmarks.md), and a
+            `"numeric"`: the benchmark has found `"sum"` no better (docs/benchmarks/race.md), and a
             suggestion takes many times longer.
         pooling: how a configuration's text becomes one vector: `"last"`, the learnable token's
             state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:

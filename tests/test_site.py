@@ -146,12 +146,14 @@ def test_all_options_are_on_the_site(site: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "link", "expected"),
     [
-        ("benchmarks.md", "../benchmarks/race/methods.py", "benchmarks/race/methods.py"),
-        ("benchmarks.md", "../benchmarks/lora_table", "benchmarks/lora_table/README.md"),
+        ("index.md", "../benchmarks/race/methods.py", "benchmarks/race/methods.py"),
+        ("benchmarks/race.md", "../../benchmarks/race/run.py", "benchmarks/race/run.py"),
+        ("index.md", "../benchmarks/lora_table", "benchmarks/lora_table/README.md"),
         ("reference/cli.md", "../lora.md", "docs/lora.md"),
         ("repository/README.md", "docs/lora.md", "docs/lora.md"),
-        ("benchmarks.md", "../benchmarks/no_such_file.py", None),
-        ("benchmarks.md", "../../elsewhere", None),
+        ("index.md", "../benchmarks/no_such_file.py", None),
+        ("index.md", "../../elsewhere", None),
+        ("benchmarks/race.md", "../benchmarks/race/run.py", None),
     ],
 )
 def test_what_a_link_means(page: str, link: str, expected: str | None) -> None:

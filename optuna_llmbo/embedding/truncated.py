@@ -97,8 +97,8 @@ class Body:
 def early_layer(llm: LanguageModel) -> int | None:
     """The last layer of the first quarter; None where the layers cannot be told apart.
 
-    Measured: its states predict as well as the last layer's (docs/benchmarks.md), for a quarter of
-    the work.
+    Measured: its states predict as well as the last layer's (docs/benchmarks/race.md), for a
+    quarter of the work.
     """
     return max(1, n_layers(llm) // 4) if _layers(llm.body) is not None else None
 

@@ -16,7 +16,7 @@ from benchmarks import training
 from optuna_llmbo.lora import LoRAObjective
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks" / "training.md"
 
 
 @pytest.fixture(autouse=True, scope="module")

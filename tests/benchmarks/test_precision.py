@@ -24,6 +24,6 @@ def test_the_table() -> None:
 
 
 def test_the_document_shows_the_results() -> None:
-    document = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "benchmarks" / "training.md").read_text()
     rows = precision.table(json.loads(precision.RESULTS.read_text())).splitlines()
     assert len(rows) == 6 and all(row in document for row in rows)

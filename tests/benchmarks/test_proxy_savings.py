@@ -15,7 +15,7 @@ from benchmarks.lora_table import tables
 from benchmarks.proxy_savings import Runs
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks" / "proxy.md"
 
 
 @pytest.mark.parametrize("top", [1, 2, 3])

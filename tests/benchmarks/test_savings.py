@@ -9,7 +9,7 @@ from benchmarks import console
 from benchmarks import savings
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks" / "training.md"
 
 
 def test_ratios_of_training() -> None:

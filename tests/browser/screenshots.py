@@ -1,4 +1,4 @@
-"""The README's two pictures, of a study that is there: `make screenshots`."""
+"""The two pictures of docs/dashboard.md, of a study that is there: `make screenshots`."""
 
 from __future__ import annotations
 
