@@ -21,7 +21,7 @@ from optuna_llmbo.insight.best_so_far import BestSoFar
 CAPTION = (
     "Each mark is a trial; the line is the best complete and feasible value so far, the "
     "dotted line the default configuration. Trials without a value stand on the lower edge; "
-    "values far off may be cut off. Alarming: no step for half of the trials, many failed or "
+    "values far off may be cut off. Bad sign: no step for half of the trials, many failed or "
     "infeasible trials, or a line that never leaves the default."
 )
 _MOST = 200

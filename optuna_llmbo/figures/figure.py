@@ -64,7 +64,7 @@ class Figure:
     """Fixed, fit for an element's id, such as "llmbo-map"."""
     title: str
     caption: str
-    """Plain sentences: how to read it, and what would be alarming; the same for every study."""
+    """Plain sentences: how to read it, and which signs are bad; the same for every study."""
     finding: str
     """What it shows of this study, in a sentence or two; may be empty."""
     plot: go.Figure

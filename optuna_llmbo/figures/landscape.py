@@ -27,7 +27,7 @@ from optuna_llmbo.study.trial_facts import TrialFacts
 CAPTION = (
     "Configurations that the model takes to be alike are near each other; the colour is what "
     "it expects. Small dots are untried, larger marks tried, the star is the best so far, "
-    "diamonds come next. The axes have no unit, and say less the lower their share. Alarming: "
+    "diamonds come next. The axes have no unit, and say less the lower their share. Bad sign: "
     "all trials in one corner while other places look as good, or a star among much worse "
     "colours."
 )

@@ -22,7 +22,7 @@ CAPTION = (
     "Each mark is a configuration, trained on a part of the data and on all of it. A part "
     "serves the search if its marks rise from left to right: rho is Spearman's correlation of "
     "the ranks and r is Pearson's, both among runs that end below the base model's loss "
-    "(dotted). Diverged runs are left out. Alarming: rho below 0.8 for the part that is "
+    "(dotted). Diverged runs are left out. Bad sign: rho below 0.8 for the part that is "
     "searched on."
 )
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION)

@@ -32,7 +32,7 @@ CAPTION = (
     "One hyperparameter a panel, the others held at the recommended configuration (dotted "
     "line): what the model expects, and the central 95% interval. Marks are trials; their "
     "other hyperparameters differ, so they need not lie in the band, and those far off are "
-    "cut off. Alarming: the best at an end of a range, which is then too narrow, or a band as "
+    "cut off. Bad sign: the best at an end of a range, which is then too narrow, or a band as "
     "high as the panel, as then little is known."
 )
 _COLUMNS = 2

@@ -25,7 +25,7 @@ from optuna_llmbo.insight import Insight
 CAPTION = (
     "What would be tried next, and the next best that are unlike it. Above: what the model "
     "expects with the central 95% interval, and the best so far (dotted). Below: what raises "
-    "or lowers each one's score against the mean of those shown, on a log scale. Alarming: an "
+    "or lowers each one's score against the mean of those shown, on a log scale. Bad sign: an "
     "interval that lies on the bad side of the dotted line, or a choice by prior knowledge "
     "alone late in a study."
 )

@@ -125,7 +125,7 @@ def test_every_axis_has_a_title(figures: dict[str, Figure]) -> None:
 
 def test_captions_stand_alone(figures: dict[str, Figure]) -> None:
     for figure in figures.values():
-        assert "Alarming:" in figure.caption and len(figure.caption) <= 400
+        assert "Bad sign:" in figure.caption and len(figure.caption) <= 400
         plot = figure.alone()
         shown = " ".join(note.text or "" for note in plot.layout.annotations)
         plain = re.sub("<br>", " ", shown)
