@@ -27,7 +27,7 @@ from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
-from optuna_llmbo.suggestion.decide import Suggestion
+from optuna_llmbo.suggestion.fitted import FittedModel
 
 
 matplotlib.use("agg")
@@ -59,22 +59,21 @@ def suggest_rate(trial: optuna.Trial) -> float:
     return trial.suggest_float("learning_rate", RATE.low, RATE.high, log=True)
 
 
-def suggestion_of(study: optuna.Study, sampler: LLMBOSampler) -> Suggestion:
-    """What the sampler knows when it chooses the study's next trial."""
-    return sampler.ask(study, lambda suggestion, kernel, read: suggestion)
+def model_of(study: optuna.Study, sampler: LLMBOSampler) -> FittedModel:
+    """The model that chooses the study's next trial."""
+    return sampler.ask(study, lambda model, candidates: model)
 
 
 def posterior() -> Any:
     """What the surrogate believes, what it makes of it, and what is tried next."""
     study, sampler = study_of_rates()
-    suggestion = suggestion_of(study, sampler)
+    model = model_of(study, sampler)
     points = np.linspace(0, 1, 401)[:, None]
-    judge = suggestion.judge("numeric", None, points)
-    low, middle, high = -judge.quantiles(points, (1.96, 0, -1.96))[:, :, 0]
+    middle, high, low = -model.intervals(points)[:, :, 0]
     rates = [
-        configuration["learning_rate"] for configuration in suggestion.space.from_unit(points)
+        configuration["learning_rate"] for configuration in model.known.space.from_unit(points)
     ]
-    terms = judge.terms(points)
+    terms = model.terms(points)
 
     figure, (above, below) = _figure(2, (7, 5), sharex=True, height_ratios=(3, 2))
     above.fill_between(rates, low, high, color=BLUE, alpha=0.2, lw=0, label="95% interval")

@@ -1,4 +1,4 @@
-"""LLMBOSampler: the glue between an Optuna study and the method."""
+"""LLMBOSampler: Optuna's contract for a sampler, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.prior import check_ranges
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study import compat
-from optuna_llmbo.study import published
 from optuna_llmbo.study.branches import informative
 from optuna_llmbo.study.branches import shared_distributions
 from optuna_llmbo.study.transfer import SourceStudy
-from optuna_llmbo.suggestion import provenance
-from optuna_llmbo.suggestion.decide import Prediction
-from optuna_llmbo.suggestion.engine import Advisor
+from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.engine import check_objectives
+from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.engine import Question
 from optuna_llmbo.suggestion.engine import Recommendation
-from optuna_llmbo.suggestion.turn import Planner
+from optuna_llmbo.suggestion.options import SamplerOptions
+from optuna_llmbo.suggestion.turn import Turn
 from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.covariance import KernelName
@@ -117,8 +116,8 @@ class LLMBOSampler(BaseSampler):
             earlier trials had. Default True, as such a parameter is not optimized.
         provenance: whether to write into each trial's user attributes who chose it, and what the
             model expected: `llmbo:path`, `llmbo:mean`, ... Default True.
-        design: inner choices of the method, for ablations. Default None: those that the benchmark
-            chose.
+        ablation: internal choices of the method, exposed for ablations. Default None: those that
+            the benchmark chose.
         device: where the language model runs, such as `"cuda"`. Default None: CUDA where there
             is one, else the CPU. The Gaussian process runs on the CPU in float64.
         seed: of all randomness. Default None: drawn anew.
@@ -148,14 +147,16 @@ class LLMBOSampler(BaseSampler):
         warn_independent_sampling: bool = True,
         provenance: bool = True,
         device: str | None = None,
-        design: Ablation | None = None,
+        ablation: Ablation | None = None,
         seed: int | None = None,
     ) -> None:
         if kernel is None:
             kernel = "numeric" if llm is None else "sum"
-        advisor = Advisor(
+        if seed is None:
+            seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
+        options = SamplerOptions(
             kernel=kernel,
-            source=None if kernel == "numeric" else resolve_source(llm),
+            model=None if kernel == "numeric" else resolve_source(llm),
             device=device,
             pooling=pooling,
             layer=layer,
@@ -163,16 +164,17 @@ class LLMBOSampler(BaseSampler):
             task=task,
             prior=check_ranges(prior or {}),
             source_studies=tuple(SourceStudy.of(source) for source in source_studies),
+            n_startup_trials=n_startup_trials,
             n_candidates=n_candidates,
             acquisition=acquisition,
             cost_aware=cost_aware,
-            design=design if design is not None else Ablation(),
+            provenance=provenance,
+            ablation=ablation if ablation is not None else Ablation(),
+            seed=seed,
         )
-        if seed is None:
-            seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
-        self._planner = Planner(advisor, n_startup_trials, provenance, seed)
-        if advisor.source is not None:
-            check_available(advisor.source)  # now, not after the start-up trials
+        if options.model is not None:
+            check_available(options.model)  # now, not after the start-up trials
+        self._engine = Engine(options)
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
@@ -184,10 +186,7 @@ class LLMBOSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Clear what a retried trial has inherited, and tell the independent sampler."""
-        published.forget(study, trial)
-        provenance.forget(study, trial)
-        if self._planner.provenance and trial.system_attrs.get("fixed_params"):
-            provenance.record(study, trial, "enqueued", seconds=0.0)
+        Turn(self._engine, study, trial).begin()
         if self._independent_sampler is not None:
             self._independent_sampler.before_trial(study, trial)
 
@@ -227,8 +226,7 @@ class LLMBOSampler(BaseSampler):
         check_objectives(study)
         if not search_space:
             return {}
-        known = informative(compat.all_trials(study))
-        chosen = self._planner.plan_shared(study, trial, known, search_space)
+        chosen = Turn(self._engine, study, trial).choose_shared(search_space)
         return {name: chosen[name] for name in search_space if name in chosen}
 
     def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
@@ -245,7 +243,7 @@ class LLMBOSampler(BaseSampler):
             ValueError: if the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        return self._advisor.predict(study, params, **self._asking(study))
+        return self._engine.predict(study, params)
 
     def recommend(self, study: Study) -> Recommendation:
         """The complete and feasible trial whose configuration the model expects the best value of.
@@ -267,30 +265,27 @@ class LLMBOSampler(BaseSampler):
             InputError, SurrogateFitError, ValueError: as `recommend`.
         """
         self._raise_error_if_multi_objective(study)
-        return self._advisor.rank(study, **self._asking(study))
+        return self._engine.rank(study)
 
     def ask(self, study: Study, question: Question[T]) -> T:
-        """Whatever one likes of the model: `insight.examine` is made of it.
+        """Call `question` with the fitted model; `insight.examine` is built on this.
 
         Args:
             study: with at least one complete or pruned trial.
-            question: called with what is known of the study, the kernel and the language model,
-                and again with the numeric kernel if it raises SurrogateFitError.
+            question: called with the fitted model and the candidates (m, d) that it chooses
+                from, the best first; called again with the numeric kernel if it raises
+                SurrogateFitError.
 
         Raises:
             InputError, SurrogateFitError, ValueError: as `predict`.
         """
         self._raise_error_if_multi_objective(study)
-        return self._advisor.ask(study, question, **self._asking(study))
+        return self._engine.ask(study, question)
 
     @property
     def n_startup_trials(self) -> int:
         """How many observed trials it takes before the model chooses."""
-        return self._planner.n_startup_trials
-
-    def _asking(self, study: Study) -> dict[str, Any]:
-        seed = self._planner.seed_of(len(compat.all_trials(study)))
-        return {"seed": seed, "warn": self._planner.warner(study)}
+        return self._engine.options.n_startup_trials
 
     def sample_independent(
         self,
@@ -310,43 +305,25 @@ class LLMBOSampler(BaseSampler):
             ValueError: if the study has more than four objectives.
         """
         check_objectives(study)
-        axis = Axis(param_distribution)
-        planned = published.intended(
-            trial, {**trial.distributions, param_name: param_distribution}
-        )
-        if param_name in planned and axis.contains(planned[param_name]):
-            return planned[param_name]
-        if trial.number == 0:
-            middle = self._independent_sampler is None
-            advice = self._planner.first_value(trial, param_name, axis, or_middle=middle)
-            if advice is not None:
-                self._planner.record_alone(study, trial, "default")
-                return advice
-        known = informative(compat.all_trials(study))
-        has_started = self._planner.has_started(known)
-        was_there = any(param_name in t.params for t in known)
-        if has_started and was_there:
-            if not published.is_empty(trial):  # the model has not failed for this trial yet
-                chosen = self._planner.plan_rest(
-                    study, trial, known, param_name, param_distribution
-                )
-                if param_name in chosen:
-                    return chosen[param_name]
+        turn = Turn(self._engine, study, trial)
+        or_middle = self._independent_sampler is None
+        chosen = turn.choose_alone(param_name, param_distribution, or_middle=or_middle)
+        if param_name in chosen:
+            return chosen[param_name]
+        if turn.has_started and turn.was_seen(param_name):
             self._warn_independent(study)
-        self._planner.record_alone(study, trial, "independent" if has_started else "start-up")
+        turn.record("independent" if turn.has_started else "start-up")
         if self._independent_sampler is not None:
             return self._independent_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
-        return axis.from_unit(self._planner.rng(trial.number, param_name).random())
-
-    @property
-    def _advisor(self) -> Advisor:
-        return self._planner.advisor
+        rng = self._engine.options.rng(trial.number, param_name)
+        return Axis(param_distribution).from_unit(rng.random())
 
     def _warn_independent(self, study: Study) -> None:
         if self._warn_independent_sampling:
-            self._planner.warner(study)(
+            self._engine.warn(
+                study,
                 "the model could not choose a trial's parameters, which are sampled independently "
-                "of each other; warn_independent_sampling=False silences this."
+                "of each other; warn_independent_sampling=False silences this.",
             )

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,7 +25,11 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.suggestion import decide
 from optuna_llmbo.suggestion import engine
-from optuna_llmbo.suggestion.decide import Suggestion
+from optuna_llmbo.suggestion import fitted
+from optuna_llmbo.suggestion.decision import Decision
+from optuna_llmbo.suggestion.decision import Prediction
+from optuna_llmbo.suggestion.known import Known
+from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate.ablation import Ablation
 from tests.tiny import make_tiny_family
 
@@ -225,11 +230,11 @@ def test_a_surrogate_that_fails_never_ends_the_study(
 ) -> None:
     kernels: list[str] = []
 
-    def fail(self: Suggestion, kernel: str, read: object) -> None:
-        kernels.append(kernel)
+    def fail(known: Known, options: SamplerOptions, read: object) -> None:
+        kernels.append(options.kernel)
         raise SurrogateFitError("for this test")
 
-    monkeypatch.setattr(Suggestion, "choose", fail)
+    monkeypatch.setattr(engine, "decide", fail)
     study = optuna.create_study(sampler=make())
     study.optimize(bowl, n_trials=6)
     assert kernels == ["sum", "numeric"] * 3
@@ -246,14 +251,14 @@ def test_a_surrogate_that_fails_never_ends_the_study(
 def test_falls_back_to_the_numeric_kernel(
     make: MakeSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = Suggestion.choose
+    choose = decide.decide
 
-    def fail_on_text(self: Suggestion, kernel: str, read: object) -> object:
-        if kernel != "numeric":
+    def fail_on_text(known: Known, options: SamplerOptions, read: Any) -> Decision:
+        if options.kernel != "numeric":
             raise SurrogateFitError("for this test")
-        return choose(self, kernel, read)  # type: ignore[arg-type]
+        return choose(known, options, read)
 
-    monkeypatch.setattr(Suggestion, "choose", fail_on_text)
+    monkeypatch.setattr(engine, "decide", fail_on_text)
     study = optuna.create_study(sampler=make())
     study.optimize(bowl, n_trials=6)
     control = optuna.create_study(sampler=make(kernel="numeric"))
@@ -266,7 +271,7 @@ def test_pickle(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=sampler)
     study.optimize(bowl, n_trials=5)
     again = pickle.loads(pickle.dumps(sampler))
-    assert again._advisor._encoder is None
+    assert again._engine._encoder is None
     study.sampler = again
     study.optimize(bowl, n_trials=1)
     whole = optuna.create_study(sampler=make())
@@ -334,7 +339,7 @@ def test_what_the_model_cannot_choose_is_warned_about_once(
         x = trial.suggest_float("x", 0, 1)
         return x + (trial.suggest_float("odd", 0, 1) if trial.number % 2 else 0.0)
 
-    monkeypatch.setattr(decide, "fit_surrogates", fail)
+    monkeypatch.setattr(fitted, "fit_surrogates", fail)
     for warn in (True, False):
         warnings_logged.clear()
         sampler = make(kernel="numeric", warn_independent_sampling=warn)
@@ -450,7 +455,7 @@ def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_naming_a_language_model_is_what_makes_it_read(tiny_llm: Path) -> None:
     def kernel_of(**options: object) -> str:
-        return LLMBOSampler(**options)._advisor.kernel  # type: ignore[arg-type]
+        return LLMBOSampler(**options)._engine.options.kernel  # type: ignore[arg-type]
 
     assert kernel_of() == "numeric"
     assert kernel_of(llm=tiny_llm) == "sum"
@@ -632,16 +637,16 @@ def test_predictions_fall_back_and_then_say_so(
     make: MakeSampler, monkeypatch: pytest.MonkeyPatch, warnings_logged: list[str]
 ) -> None:
     kernels: list[str] = []
-    predict = Suggestion.predict
+    predict = decide.predict
 
     def fail_on(*failing: str) -> None:
-        def fails(self: Suggestion, configurations: object, kernel: str, read: object) -> object:
-            kernels.append(kernel)
-            if kernel in failing:
+        def fails(known: Known, options: SamplerOptions, *rest: Any) -> list[Prediction]:
+            kernels.append(options.kernel)
+            if options.kernel in failing:
                 raise SurrogateFitError("for this test")
-            return predict(self, configurations, kernel, read)  # type: ignore[arg-type]
+            return predict(known, options, *rest)
 
-        monkeypatch.setattr(Suggestion, "predict", fails)
+        monkeypatch.setattr(engine, "predict", fails)
 
     study, sampler = wave_study(6), make()
     fail_on("sum")
@@ -707,7 +712,7 @@ def everything(make: MakeSampler, **kwargs: object) -> LLMBOSampler:
         source_studies=[wave_study(12, seed=1), wave_study(7, "maximize", seed=2)],
         prior={"x": (0.6, 0.9)},
         cost_aware=True,
-        design=Ablation(prior_strength=2.0),
+        ablation=Ablation(prior_strength=2.0),
         **kwargs,
     )
 
@@ -730,8 +735,8 @@ def test_the_same_seed_with_everything_on(make: MakeSampler, kernel: str) -> Non
     "option",
     [
         {"cost_aware": True},
-        {"prior": {"x": (0.6, 0.9)}, "design": Ablation(prior_strength=2.0)},
-        {"design": Ablation(transform="normal_scores")},
+        {"prior": {"x": (0.6, 0.9)}, "ablation": Ablation(prior_strength=2.0)},
+        {"ablation": Ablation(transform="normal_scores")},
     ],
     ids=str,
 )
@@ -751,10 +756,10 @@ def test_own_expectations_come_before_those_of_the_packs() -> None:
         return trial.suggest_float("learning_rate", 1e-6, 1e-2, log=True)
 
     def rates(**kwargs: object) -> np.ndarray:
-        design = Ablation(prior_start=True, recommended_first=False)
+        ablation = Ablation(prior_start=True, recommended_first=False)
         sampler = LLMBOSampler(
             kernel="numeric",
-            design=design,
+            ablation=ablation,
             n_startup_trials=33,
             seed=0,
             **kwargs,  # type: ignore[arg-type]

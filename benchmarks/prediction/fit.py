@@ -118,8 +118,8 @@ def _fit_trained(
         Views(numeric[some], texts.read(variant.text, problem, some))
         for some in (observed, others)
     )
-    design = Ablation(train_token=variant.train_token, train_projection=variant.train_projection)
-    surrogate = fit_surrogate(known, targets, variant.kernel, unknown, design)
+    ablation = Ablation(train_token=variant.train_token, train_projection=variant.train_projection)
+    surrogate = fit_surrogate(known, targets, variant.kernel, unknown, ablation)
     view = surrogate.text_view
     assert view is not None and known.reading is not None
     is_neutral = torch.equal(view.token, known.reading.neutral_token())

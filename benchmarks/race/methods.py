@@ -43,27 +43,30 @@ OURS: dict[str, dict[str, Any]] = {
     # what is learned of the text
     "ours-no-token": {
         "kernel": "sum",
-        "design": Ablation(train_token=False, train_projection=False),
+        "ablation": Ablation(train_token=False, train_projection=False),
     },
     "ours-sum-no-knowledge": {"kernel": "sum", "knowledge": None},
     # parts of the numeric method, each left out alone
     "numeric-no-knowledge": {"kernel": "numeric", "knowledge": None},
-    "numeric-no-derived": {"kernel": "numeric", "design": Ablation(derived=False)},
+    "numeric-no-derived": {"kernel": "numeric", "ablation": Ablation(derived=False)},
     "numeric-no-prior": {
         "kernel": "numeric",
-        "design": Ablation(prior_strength=0.0, prior_start=False),
+        "ablation": Ablation(prior_strength=0.0, prior_start=False),
     },
-    "numeric-no-recommended": {"kernel": "numeric", "design": Ablation(recommended_first=False)},
-    "numeric-prior-3": {"kernel": "numeric", "design": Ablation(prior_strength=3.0)},
+    "numeric-no-recommended": {"kernel": "numeric", "ablation": Ablation(recommended_first=False)},
+    "numeric-prior-3": {"kernel": "numeric", "ablation": Ablation(prior_strength=3.0)},
     "numeric-wrong-prior": {"kernel": "numeric", "prior": variants.wrong_prior},
     "numeric-wrong-quantities": {"kernel": "numeric", "knowledge": variants.wrong_quantities},
     "numeric-transfer": {"kernel": "numeric", "source_studies": variants.earlier_study},
     "numeric-wrong-transfer": {"kernel": "numeric", "source_studies": variants.reversed_study},
     "numeric-start-8": {"kernel": "numeric", "n_startup_trials": 8},
-    "numeric-normal-scores": {"kernel": "numeric", "design": Ablation(transform="normal_scores")},
-    "numeric-power": {"kernel": "numeric", "design": Ablation(transform="power")},
+    "numeric-normal-scores": {
+        "kernel": "numeric",
+        "ablation": Ablation(transform="normal_scores"),
+    },
+    "numeric-power": {"kernel": "numeric", "ablation": Ablation(transform="power")},
     "numeric-log-ei": {"kernel": "numeric", "acquisition": "log_ei"},
-    "numeric-no-refinement": {"kernel": "numeric", "design": Ablation(refinements=0)},
+    "numeric-no-refinement": {"kernel": "numeric", "ablation": Ablation(refinements=0)},
 }
 """Arguments of LLMBOSampler; a function is called with the task."""
 

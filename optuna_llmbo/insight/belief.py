@@ -8,45 +8,41 @@ from functools import cached_property
 
 import numpy as np
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 import torch
 from torch import Tensor
 
 from optuna_llmbo._util.torch_state import one_thread
+from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.suggestion.candidates import candidate_pool
-from optuna_llmbo.suggestion.decide import FittedModel
-from optuna_llmbo.suggestion.decide import Prediction
-from optuna_llmbo.suggestion.decide import Suggestion
-from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.suggestion.decision import Prediction
+from optuna_llmbo.suggestion.fitted import fit_model
+from optuna_llmbo.suggestion.fitted import FittedModel
+from optuna_llmbo.suggestion.known import Known
 
 
 N_REFERENCE = 256
-_PLACES = (0.0, -1.96, 1.96)
-"""Standard scores of the mean and of the ends of the central 95% interval."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """A model of one objective, fitted to all trials."""
+    """The fitted model of one objective, in the objective's own units."""
 
-    judge: FittedModel
-    kernel: KernelName
-    """The one that could be fitted."""
+    model: FittedModel
     sign: float
     """-1 where the study minimizes."""
 
     @property
-    def asked(self) -> Suggestion:
+    def known(self) -> Known:
         """What is known of the study."""
-        return self.judge.suggestion
+        return self.model.known
 
     def predictions(self, points: np.ndarray) -> np.ndarray:
-        """Mean, low and high end of the central 95% interval at m points, (m, 3) float64."""
-        mean, one, other = self.sign * self.judge.quantiles(points, _PLACES)[..., 0]
+        """Mean, low and high end of the central 95% interval at points (m, d), (m, 3) float64."""
+        mean, one, other = self.sign * self.model.intervals(points)[..., 0]
         return np.column_stack([mean, np.minimum(one, other), np.maximum(one, other)])
 
     def prediction(self, point: np.ndarray) -> Prediction:
-        """Of one point, (d,)."""
+        """The prediction at one point, (d,)."""
         return Prediction(*map(float, self.predictions(point[None])[0]))
 
     def covariance(self, points: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
@@ -56,9 +52,9 @@ class Belief:
             points: (m, d).
             other: (q, d); None: the same points.
         """
-        kernel = self.judge.surrogates.parts[0].model.covar_module
-        left = self.judge.features(points)
-        right = left if other is None else self.judge.features(other)
+        kernel = self.model.surrogates.parts[0].model.covar_module
+        left = self.model.features(points)
+        right = left if other is None else self.model.features(other)
         with torch.no_grad(), one_thread():
             return np.asarray(kernel(left, right).to_dense().numpy())
 
@@ -68,46 +64,49 @@ class Belief:
         return self.covariance(points, other) / np.sqrt(np.outer(own, others))
 
     def recommended(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        """The complete trial of which the model expects most: see `LLMBOSampler.recommend`."""
-        space = self.asked.space
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        tried = [(t, c) for t in complete if (c := space.restrict(t.params)) is not None]
+        """The complete and feasible trial the model expects most of: see
+        `LLMBOSampler.recommend`."""
+        space = self.known.space
+        tried = [(t, c) for t in complete(trials) if (c := space.restrict(t.params)) is not None]
         if not tried:
             return None
         means = self.sign * self.predictions(space.to_unit([c for _, c in tried]))[:, 0]
         return tried[int(means.argmax())][0]
 
     def over_the_space(self) -> Belief:
-        """The same with the text's axes placed among configurations from all over the space; the
-        sampler places them among the few that it chooses from. Without text it is the same."""
-        if self.judge.read is None:
-            return self
-        return self.fitted_to(self.asked)
+        """The same with the text's axes placed among configurations from all over the space.
 
-    def fitted_to(self, asked: Suggestion) -> Belief:
-        """A model of the same kind of what is known in another suggestion, over the whole space.
+        The sampler places them among the few that it chooses from. Without text it is the same.
+        """
+        if self.model.read is None:
+            return self
+        return self.fitted_to(self.known)
+
+    def fitted_to(self, known: Known) -> Belief:
+        """A model of the same kind of something else that is known, over the whole space.
 
         Raises:
             SurrogateFitError: if it cannot be fitted.
         """
-        reference = self.sample(N_REFERENCE)
-        return replace(self, judge=asked.judge(self.kernel, self.judge.read, reference))
+        data = replace(self.model.data, known=known)
+        model = fit_model(data, self.model.kernel, self.model.read, self.sample(N_REFERENCE))
+        return replace(self, model=model)
 
     def sample(self, n: int) -> np.ndarray:
         """At most n configurations from all over the space, tried or not, (m, d)."""
-        rng = np.random.default_rng(self.asked.seed)
-        nothing = np.zeros((0, len(self.asked.space.names)))
-        pool = candidate_pool(self.asked.region, frozenset(), nothing, n=n, rng=rng)
+        rng = np.random.default_rng(self.known.seed)
+        nothing = np.zeros((0, len(self.known.space.names)))
+        pool = candidate_pool(self.known.region, frozenset(), nothing, n=n, rng=rng)
         return pool[np.sort(rng.permutation(len(pool))[:n])]
 
     @cached_property
     def views(self) -> dict[str, range]:
         """The columns of the model's input by view; those that it has."""
-        numeric = self.asked.numeric_view
-        text = self.judge.surrogates.parts[0].text_view
+        numeric = self.model.data.numeric_view
+        text = self.model.surrogates.parts[0].text_view
         p = numeric.width
         own = p - len(numeric.derived_names)
-        if self.kernel == "text":
+        if self.model.kernel == "text":
             parts = {}
         else:
             parts = {"hyperparameters": range(own), "derived": range(own, p)}
@@ -117,5 +116,5 @@ class Belief:
     def mean_at(self, features: Tensor) -> np.ndarray:
         """The posterior mean on the model's own scale, (m,), larger is better."""
         with torch.no_grad(), one_thread():
-            posterior = self.judge.surrogates.model.posterior(features)
+            posterior = self.model.surrogates.model.posterior(features)
         return np.asarray(posterior.mean[:, 0].numpy())

@@ -54,7 +54,7 @@ def map_of(
         upcoming: (q, d) points to try next, the best first.
         best: number of the best trial so far.
     """
-    space = belief.asked.space
+    space = belief.known.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
     tried = space.to_unit([c for _, c in pairs])
     others = belief.sample(N_REFERENCE)

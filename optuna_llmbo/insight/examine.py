@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 
+import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -35,9 +36,7 @@ from optuna_llmbo.study.branches import informative
 from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.trial_facts import trial_facts
 from optuna_llmbo.study.trial_facts import TrialFacts
-from optuna_llmbo.suggestion.decide import Reader
-from optuna_llmbo.suggestion.decide import Suggestion
-from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.suggestion.fitted import FittedModel
 
 
 FEWEST = 3
@@ -147,9 +146,8 @@ def _ask(
     best = best_so_far.best[-1] if best_so_far is not None else None
     n_missing = sampler.n_startup_trials - n
 
-    def question(asked: Suggestion, kernel: KernelName, read: Reader | None) -> _Model:
-        judge, candidates = asked.consider(kernel, read)
-        belief = Belief(judge, kernel, objective.sign)
+    def question(model: FittedModel, candidates: np.ndarray) -> _Model:
+        belief = Belief(model, objective.sign)
         upcoming = next_of(belief, candidates, trials, best, objective, n_missing)
         belief = belief.over_the_space()
         recommended = belief.recommended(found)

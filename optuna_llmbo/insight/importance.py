@@ -47,7 +47,7 @@ def importance_of(belief: Belief) -> Importance | None:
     Returns:
         None if there are too few trials.
     """
-    n = belief.asked.history.n_observed
+    n = belief.known.history.n_observed
     if n < FEWEST:
         return None
     points = belief.sample(N_REFERENCE)
@@ -67,7 +67,7 @@ def importance_of(belief: Belief) -> Importance | None:
 def _fitted_to(belief: Belief, size: int) -> Belief | None:
     """The same model of the first trials alone; None if it cannot be fitted to them."""
     try:
-        return belief.fitted_to(replace(belief.asked, history=belief.asked.history.first(size)))
+        return belief.fitted_to(replace(belief.known, history=belief.known.history.first(size)))
     except SurrogateFitError:
         return None
 
@@ -79,12 +79,12 @@ def view_shares(belief: Belief, points: np.ndarray) -> dict[str, float]:
         belief: the fitted model.
         points: (m, d) the sample.
     """
-    features = belief.judge.features(points)
+    features = belief.model.features(points)
     mean = belief.mean_at(features)
     variance = float(mean.var())
     if variance < _NOTHING:
         return dict.fromkeys(belief.views, 0.0)
-    rng = np.random.default_rng(belief.asked.seed)
+    rng = np.random.default_rng(belief.known.seed)
     orders = [torch.from_numpy(rng.permutation(len(points))) for _ in range(_N_PERMUTATIONS)]
     shares = {}
     for name, columns in belief.views.items():

@@ -69,14 +69,14 @@ def slices_of(belief: Belief, trials: Sequence[TrialFacts], recommended: FrozenT
         trials: shown as points.
         recommended: of `Belief.recommended`.
     """
-    held = belief.asked.space.restrict(recommended.params)
+    held = belief.known.space.restrict(recommended.params)
     assert held is not None
     found = tuple(_slice(belief, trials, dict(held), name) for name in sorted(held))
     return Slices(recommended.number, dict(held), found)
 
 
 def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], name: str) -> Slice:
-    space = belief.asked.space
+    space = belief.known.space
     axis = space.axis(name)
     places = _places(axis)
     (point,) = space.to_unit([held])
@@ -105,9 +105,9 @@ def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], n
 def _as_the_branch_says(belief: Belief, points: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Points with the parameters that their values lead to; those that agree with the held point
     on what is there keep its very place."""
-    if not belief.asked.space.groups:
+    if not belief.known.space.groups:
         return points
-    spread = belief.asked.region.spread(points)
+    spread = belief.known.region.spread(points)
     same = (np.isnan(spread) == np.isnan(point)).all(axis=1)
     return np.where(same[:, None] & np.isnan(point), np.nan, spread)
 

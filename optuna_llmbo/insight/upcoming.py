@@ -12,7 +12,7 @@ import numpy as np
 from optuna_llmbo.insight.belief import Belief
 from optuna_llmbo.insight.objective import Objective
 from optuna_llmbo.study.trial_facts import TrialFacts
-from optuna_llmbo.suggestion.decide import Prediction
+from optuna_llmbo.suggestion.decision import Prediction
 
 
 N_RUNNERS_UP = 4
@@ -117,8 +117,8 @@ def _unlike(belief: Belief, candidates: np.ndarray) -> np.ndarray:
 def _described(
     belief: Belief, points: np.ndarray, trials: Sequence[TrialFacts]
 ) -> list[Candidate]:
-    terms = belief.judge.terms(points)
-    configurations = belief.asked.space.from_unit(points)
+    terms = belief.model.terms(points)
+    configurations = belief.known.space.from_unit(points)
     nearest: list[Near | None] = [*_near(belief, points, trials)] or [None] * len(points)
     return [
         Candidate(
@@ -134,7 +134,7 @@ def _described(
 
 def _near(belief: Belief, points: np.ndarray, trials: Sequence[TrialFacts]) -> list[Near]:
     """For each point the trial that is the most like it; empty if no trial has a place."""
-    space = belief.asked.space
+    space = belief.known.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
     if not pairs:
         return []

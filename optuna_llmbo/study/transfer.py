@@ -17,6 +17,8 @@ from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import best_first
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.history import sign_of
+from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.outcome import outcome_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class SourceObservations:
     """(n, d) points in [0, 1]."""
     targets: np.ndarray
     """(n, k) float64, larger is better, in the other study's units."""
+    feasible: np.ndarray
+    """(n,) bool: whether each breaks no constraint; only these are tried first."""
 
 
 def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> SourceObservations:
@@ -72,14 +76,18 @@ def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> So
         and space.contains(configuration)
     ]
     history = read_history(usable, study.directions, space, current=-1)
-    return SourceObservations(space.to_unit(history.configurations), history.targets)
+    feasible = np.array([outcome_of(trial) == "complete" for trial in usable], dtype=bool)
+    return SourceObservations(space.to_unit(history.configurations), history.targets, feasible)
 
 
 def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
-    """A parameter's value in the best trial of the first study that has it; None if none has."""
+    """A parameter's value in the best trial of the first study with a feasible trial that has it.
+
+    None if no study has one.
+    """
     for study in studies:
         signs = [sign_of(direction) for direction in study.directions]
-        having = [t for t in study.trials if t.state == TrialState.COMPLETE and name in t.params]
+        having = [trial for trial in complete(study.trials) if name in trial.params]
         if having:
             targets = np.array([t.values for t in having]) * signs
             return having[best_first(targets)[0]].params[name]
@@ -87,6 +95,9 @@ def best_value(studies: Sequence[SourceStudy], name: str) -> Any | None:
 
 
 def best_configurations(sources: Sequence[SourceObservations], n: int) -> list[np.ndarray]:
-    """The n best points of each source, the best of all sources first."""
-    ranked = [source.points[best_first(source.targets)[:n]] for source in sources]
+    """The n best feasible points of each source, the best of all sources first."""
+    ranked = []
+    for source in sources:
+        order = best_first(source.targets[source.feasible])[:n]
+        ranked.append(source.points[source.feasible][order])
     return [points[i] for i in range(n) for points in ranked if i < len(points)]

@@ -1,8 +1,4 @@
-"""What the method says of a study: the next configuration, a prediction, a recommendation.
-
-The part of the sampler that is not Optuna's interface: it reads the study, asks the surrogate, and
-holds the language model.
-"""
+"""Reads a study, holds the language model, and falls back where a model cannot be fitted."""
 
 from __future__ import annotations
 
@@ -17,22 +13,16 @@ from typing import Any
 from typing import Literal
 from typing import TypeVar
 
+import numpy as np
 import optuna.logging
 from optuna.study import Study
 
 from optuna_llmbo._util.torch_state import isolated_torch
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.language_model import load_shared_model
-from optuna_llmbo.embedding.language_model import ModelSource
-from optuna_llmbo.embedding.truncated import Pooling
-from optuna_llmbo.embedding.truncated import POOLINGS
-from optuna_llmbo.errors import check_at_least
-from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.prior import Prior
-from optuna_llmbo.space.prior import Range
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study import compat
@@ -41,19 +31,19 @@ from optuna_llmbo.study.branches import latest_distributions
 from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.history import sign_of
-from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.transfer import read_source
-from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.suggestion.candidates import Region
-from optuna_llmbo.suggestion.decide import Decision
-from optuna_llmbo.suggestion.decide import Prediction
-from optuna_llmbo.suggestion.decide import Reader
-from optuna_llmbo.suggestion.decide import Suggestion
-from optuna_llmbo.surrogate.ablation import Ablation
-from optuna_llmbo.surrogate.acquisition import AcquisitionName
-from optuna_llmbo.surrogate.acquisition import ACQUISITIONS
+from optuna_llmbo.suggestion.decide import consider
+from optuna_llmbo.suggestion.decide import decide
+from optuna_llmbo.suggestion.decide import predict
+from optuna_llmbo.suggestion.decision import Decision
+from optuna_llmbo.suggestion.decision import Prediction
+from optuna_llmbo.suggestion.fitted import FittedModel
+from optuna_llmbo.suggestion.known import Known
+from optuna_llmbo.suggestion.known import ReadTexts
+from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate.covariance import KernelName
-from optuna_llmbo.surrogate.covariance import KERNELS
 
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
@@ -62,8 +52,8 @@ T = TypeVar("T")
 
 MAX_OBJECTIVES = 4
 
-Question = Callable[[Suggestion, KernelName, Reader | None], T]
-"""What one may want to know of a study: asked with the kernel and the language model."""
+Question = Callable[[FittedModel, np.ndarray], T]
+"""Called with the fitted model and the candidates (m, d) it chooses from, the best first."""
 
 
 def check_objectives(study: Study) -> None:
@@ -83,110 +73,76 @@ class Recommendation:
     number: int
     """The trial's number."""
     params: dict[str, Any]
-    """Its parameters, those that other trials lack among them."""
+    """Its parameters, including those that other trials lack."""
     prediction: Prediction
     """What the surrogate expects of it."""
 
 
 @dataclass
-class Advisor:
-    """The method and its options, which are those of `LLMBOSampler`; pickled without the model.
+class Engine:
+    """What one sampler keeps: its options, the loaded language model, and which warnings it gave.
 
-    Raises:
-        InputError: if an option is not one of those that there are.
+    Pickled without the model, which is loaded again when needed.
     """
 
-    kernel: KernelName
-    source: ModelSource | None
-    """Of the language model; None for the numeric kernel."""
-    device: str | None
-    pooling: Pooling | None
-    layer: int | None
-    knowledge: Knowledge
-    task: str | None
-    prior: Mapping[str, Range]
-    source_studies: tuple[SourceStudy, ...]
-    n_candidates: int
-    acquisition: AcquisitionName
-    cost_aware: bool
-    design: Ablation
+    options: SamplerOptions
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
+    _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
-    def __post_init__(self) -> None:
-        check_choice("kernel", self.kernel, KERNELS)
-        check_choice("acquisition", self.acquisition, ACQUISITIONS)
-        if self.pooling is not None:
-            check_choice("pooling", self.pooling, POOLINGS)
-        if self.layer is not None:
-            check_at_least("layer", self.layer, 1)
-        check_at_least("n_candidates", self.n_candidates, 1)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock and the language model, which is loaded again when needed."""
+        """Everything but the lock and the language model."""
         return {**self.__dict__, "_lock": None, "_encoder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
 
-    def suggestion(self, study: Study, region: Region, *, current: int, seed: int) -> Suggestion:
-        """What is known of a study, and how to choose its trial number `current`."""
-        space = region.space
-        knowledge = self.knowledge.relevant(space.names)
+    def known(self, study: Study, region: Region, number: int) -> Known:
+        """Read what is known of a study.
+
+        Args:
+            study: the study.
+            region: where the next configuration may lie.
+            number: the trial that a configuration is chosen for; its own entry is left out.
+        """
+        options, space = self.options, region.space
+        knowledge = options.knowledge.relevant(space.names)
         typical = {name: knowledge.typical_range(name) for name in space.names}
         ranges = {name: expected for name, expected in typical.items() if expected is not None}
-        return Suggestion(
+        n_objectives = len(study.directions)
+        return Known(
             region=region,
-            history=read_history(compat.all_trials(study), study.directions, space, current),
+            history=read_history(compat.all_trials(study), study.directions, space, number),
             sources=tuple(
-                read_source(source, space, len(study.directions)) for source in self.source_studies
+                read_source(source, space, n_objectives) for source in options.source_studies
             ),
             knowledge=knowledge,
-            prior=Prior(space, {**ranges, **self.prior}),
-            design=self.design,
-            n_candidates=self.n_candidates,
-            acquisition=self.acquisition,
-            cost_aware=self.cost_aware,
-            seed=seed,
+            prior=Prior(space, {**ranges, **options.prior}),
+            seed=options.seed_of(number),
         )
 
-    def choose(
-        self, suggestion: Suggestion, warn: Callable[[str], None]
-    ) -> tuple[Decision, KernelName] | None:
+    def decide(self, study: Study, known: Known) -> tuple[Decision, KernelName] | None:
         """The next configuration and the kernel that chose it; None if none can be fitted."""
-        return self._ask(suggestion, suggestion.choose, warn)
+        return self._with_fallback(
+            study, known, lambda options, read: decide(known, options, read)
+        )
 
-    def text_of(self, suggestion: Suggestion) -> str:
-        """The language model and a hash of the prompt that it reads for a suggestion."""
-        passage = Prompt(suggestion.space, suggestion.knowledge, self.task).passage
-        return f"{self.source} {hashlib.sha256(passage.encode()).hexdigest()[:12]}"
-
-    def predict(
-        self, study: Study, params: Mapping[str, Any], *, seed: int, warn: Callable[[str], None]
-    ) -> Prediction:
+    def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
         """See `LLMBOSampler.predict`."""
-        suggestion = self._informed(study, seed)
-        return self._predict(study, suggestion, [suggestion.space.checked(params)], warn)[0]
+        known = self._informed(study)
+        return self._predict(study, known, [known.space.checked(params)])[0]
 
-    def ask(
-        self, study: Study, question: Question[T], *, seed: int, warn: Callable[[str], None]
-    ) -> T:
-        """See `LLMBOSampler.ask`."""
-        return self._answer(self._informed(study, seed), question, warn)
-
-    def rank(
-        self, study: Study, *, seed: int, warn: Callable[[str], None]
-    ) -> list[Recommendation]:
+    def rank(self, study: Study) -> list[Recommendation]:
         """See `LLMBOSampler.rank`."""
-        suggestion = self._informed(study, seed)
-        trials = [t for t in compat.all_trials(study) if outcome_of(t) == "complete"]
-        tried = [(t, c) for t in trials if (c := suggestion.space.restrict(t.params)) is not None]
+        known = self._informed(study)
+        trials = complete(compat.all_trials(study))
+        tried = [(t, c) for t in trials if (c := known.space.restrict(t.params)) is not None]
         if not tried:
             raise InputError(
                 "the study has no complete and feasible trial to recommend: run some first."
             )
-        predictions = self._predict(study, suggestion, [c for _, c in tried], warn)
+        predictions = self._predict(study, known, [c for _, c in tried])
         sign = sign_of(study.direction)
         ranked = [
             Recommendation(trial.number, dict(trial.params), prediction)
@@ -194,67 +150,85 @@ class Advisor:
         ]
         return sorted(ranked, key=lambda one: -sign * one.prediction.mean)
 
-    def _informed(self, study: Study, seed: int) -> Suggestion:
-        """What is known of a study that has something to learn from."""
+    def ask(self, study: Study, question: Question[T]) -> T:
+        """See `LLMBOSampler.ask`."""
+        known = self._informed(study)
+
+        def considered(options: SamplerOptions, read: ReadTexts | None) -> T:
+            return question(*consider(known, options, read))
+
+        return self._answer(study, known, considered)
+
+    def prompt_id(self, known: Known) -> str:
+        """Name the language model and the prompt that it reads, by a hash."""
+        passage = Prompt(known.space, known.knowledge, self.options.task).passage
+        return f"{self.options.model} {hashlib.sha256(passage.encode()).hexdigest()[:12]}"
+
+    def warn(self, study: Study, message: str) -> None:
+        """Log a warning once for each study and kind, which is the text before the first colon."""
+        key = (compat.study_id(study), message.split(":")[0])
+        if key not in self._warned:
+            self._warned.add(key)
+            _logger.warning(message)
+
+    def _informed(self, study: Study) -> Known:
+        """Read a study that has something to learn from."""
         trials = compat.all_trials(study)
-        known = informative(trials)
-        structure = read_branches(known, latest_distributions(known))
-        suggestion = None
-        if structure.space.names:
-            region = Region(structure)
-            suggestion = self.suggestion(study, region, current=len(trials), seed=seed)
-        if suggestion is None or not suggestion.history.n_observed:
-            raise InputError(
-                "the study has no trials with values and common parameters to learn from: "
-                "run some first."
-            )
-        return suggestion
+        informed = informative(trials)
+        branches = read_branches(informed, latest_distributions(informed))
+        if branches.space.names:
+            known = self.known(study, Region(branches), len(trials))
+            if known.history.n_observed:
+                return known
+        raise InputError(
+            "the study has no trials with values and common parameters to learn from: "
+            "run some first."
+        )
 
     def _predict(
-        self,
-        study: Study,
-        suggestion: Suggestion,
-        configurations: Sequence[Configuration],
-        warn: Callable[[str], None],
+        self, study: Study, known: Known, configurations: Sequence[Configuration]
     ) -> list[Prediction]:
         predictions = self._answer(
-            suggestion, lambda asked, *how: asked.predict(configurations, *how), warn
+            study, known, lambda options, read: predict(known, options, read, configurations)
         )
         return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
 
     def _answer(
-        self, suggestion: Suggestion, question: Question[T], warn: Callable[[str], None]
+        self, study: Study, known: Known, function: Callable[[SamplerOptions, ReadTexts | None], T]
     ) -> T:
-        answer = self._ask(suggestion, lambda *how: question(suggestion, *how), warn)
+        answer = self._with_fallback(study, known, function)
         if answer is None:
             raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
         return answer[0]
 
-    def _ask(
-        self,
-        suggestion: Suggestion,
-        question: Callable[[KernelName, Reader | None], T],
-        warn: Callable[[str], None],
+    def _with_fallback(
+        self, study: Study, known: Known, function: Callable[[SamplerOptions, ReadTexts | None], T]
     ) -> tuple[T, KernelName] | None:
-        """Ask with the kernel that was chosen, else with the numeric one; None if both fail."""
-        kernels: tuple[KernelName, ...] = (self.kernel, "numeric")
-        for kernel in dict.fromkeys(kernels):
+        """Call with the kernel that was asked for, else with the numeric one.
+
+        Returns:
+            What the function returned and the kernel; None if both kernels fail.
+        """
+        attempts = [self.options]
+        if self.options.reads_text:
+            attempts.append(self.options.without_text())
+        for options in attempts:
             try:
-                with self._lock, isolated_torch(suggestion.seed):
-                    read = None if kernel == "numeric" else self._reader(suggestion)
-                    return question(kernel, read), kernel
+                with self._lock, isolated_torch(known.seed):
+                    read = self._read(known) if options.reads_text else None
+                    return function(options, read), options.kernel
             except SurrogateFitError as error:
-                warn(f"kernel={kernel!r} failed and was left out: {error}")
+                self.warn(study, f"kernel={options.kernel!r} failed and was left out: {error}")
         return None
 
-    def _reader(self, suggestion: Suggestion) -> Reader:
-        prompt = Prompt(suggestion.space, suggestion.knowledge, self.task)
+    def _read(self, known: Known) -> ReadTexts:
+        prompt = Prompt(known.space, known.knowledge, self.options.task)
         if self._encoder is None or self._encoder[0] != prompt.passage:
-            assert self.source is not None
-            _logger.info(f"The language model is {self.source}.")
-            model = load_shared_model(self.source, self.device)
-            layer: Literal["early"] | int = "early" if self.layer is None else self.layer
-            encoder = Encoder(model, prompt.passage, pooling=self.pooling, layer=layer)
+            assert self.options.model is not None
+            _logger.info(f"The language model is {self.options.model}.")
+            model = load_shared_model(self.options.model, self.options.device)
+            layer: Literal["early"] | int = self.options.layer or "early"
+            encoder = Encoder(model, prompt.passage, pooling=self.options.pooling, layer=layer)
             self._encoder = (prompt.passage, encoder)
         read = self._encoder[1].read
         return lambda configurations: read([prompt.assignment(c) for c in configurations])

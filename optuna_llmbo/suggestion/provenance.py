@@ -17,7 +17,7 @@ from optuna_llmbo.study.trial_attributes import EXPECTED_STANDARD_DEVIATION
 from optuna_llmbo.study.trial_attributes import SAMPLER_PREFIX
 from optuna_llmbo.study.trial_attributes import SUGGESTION_SECONDS
 from optuna_llmbo.study.trial_attributes import TEXT
-from optuna_llmbo.suggestion.decide import Decision
+from optuna_llmbo.suggestion.decision import Decision
 
 
 ChosenBy = Literal["enqueued", "default", "start-up", "model", "fallback", "independent"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import History
 from optuna_llmbo.study.transfer import best_configurations
+from optuna_llmbo.study.transfer import best_value
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.suggestion.candidates import startup_configuration
+from optuna_llmbo.suggestion.options import SamplerOptions
 
 
 _N_FROM_SOURCES = 2
@@ -51,6 +54,39 @@ def start(
         if space.key(configuration) not in history.seen:
             return configuration, True
     return startup_configuration(space, history.seen, warp, index=index, rng=rng), False
+
+
+def first_value(
+    options: SamplerOptions,
+    suggested: Mapping[str, Any],
+    name: str,
+    axis: Axis,
+    *,
+    or_middle: bool,
+) -> Any | None:
+    """A parameter's value in a study's first trial, which has no search space yet.
+
+    The best value of another study; else what the packs recommend, as far as the names so far
+    tell; else the middle of the range, or None.
+
+    Args:
+        options: the sampler's.
+        suggested: the parameters that the trial has already.
+        name: the parameter.
+        axis: its axis.
+        or_middle: whether the middle of the range stands in for missing advice.
+    """
+    if not options.ablation.recommended_first:
+        return None
+    best = best_value(options.source_studies, name)
+    if best is not None and axis.contains(best):
+        return best
+    knowledge = options.knowledge.relevant([*suggested, name])
+    advice = advised_value(knowledge, 0, axis, name)
+    # Out of range, it is most likely advice for another kind of study.
+    if advice is not None and advice == knowledge.recommended_value(0, name):
+        return advice
+    return axis.from_unit(0.5) if or_middle else None
 
 
 def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:

@@ -1,46 +1,34 @@
-"""One trial's turn: what it is going to try is chosen, published, and written down.
-
-The part of the sampler between Optuna's interface and the method: which parameters are chosen
-together, the start-up, what other workers have taken, all randomness, warnings.
-"""
+"""One trial's turn: what it is going to try is chosen, published and written down."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
+from functools import cached_property
 import time
 from typing import Any
-import zlib
 
-import numpy as np
 from optuna.distributions import BaseDistribution
-import optuna.logging
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study import compat
 from optuna_llmbo.study import published
+from optuna_llmbo.study.branches import informative
 from optuna_llmbo.study.branches import latest_distributions
 from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.study.history import sign_of
-from optuna_llmbo.study.transfer import best_value
 from optuna_llmbo.suggestion import provenance
 from optuna_llmbo.suggestion.candidates import Region
-from optuna_llmbo.suggestion.decide import Decision
-from optuna_llmbo.suggestion.decide import Suggestion
-from optuna_llmbo.suggestion.engine import Advisor
+from optuna_llmbo.suggestion.decision import Decision
+from optuna_llmbo.suggestion.engine import Engine
+from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.provenance import ChosenBy
-from optuna_llmbo.suggestion.startup import advised_value
+from optuna_llmbo.suggestion.startup import first_value
 from optuna_llmbo.suggestion.startup import start
-
-
-_logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 _ATTEMPTS = 3
@@ -49,89 +37,98 @@ _ATTEMPTS = 3
 _Chosen = tuple[ChosenBy, Configuration, Decision | None]
 
 
-@dataclass
-class Planner:
-    """Chooses for one trial at a time; keeps nothing of a study but which warnings were said.
+@dataclass(frozen=True)
+class Turn:
+    """A trial that is about to run; keeps nothing that the storage does not hold."""
 
-    Raises:
-        InputError: if there cannot be so many start-up trials, or such a seed.
-    """
+    engine: Engine
+    study: Study
+    trial: FrozenTrial
 
-    advisor: Advisor
-    n_startup_trials: int
-    provenance: bool
-    """Whether to write into the trials who chose them."""
-    seed: int
-    _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
+    @cached_property
+    def informed(self) -> list[FrozenTrial]:
+        """The study's trials with a value, when the turn began to choose."""
+        return informative(compat.all_trials(self.study))
 
-    def __post_init__(self) -> None:
-        check_at_least("n_startup_trials", self.n_startup_trials, 0)
-        check_at_least("seed", self.seed, 0)
-
-    def has_started(self, known: Sequence[FrozenTrial]) -> bool:
+    @property
+    def has_started(self) -> bool:
         """Whether there are enough informative trials for the model."""
-        return len(known) >= max(1, self.n_startup_trials)
+        return len(self.informed) >= max(1, self.engine.options.n_startup_trials)
 
-    def first_value(
-        self, trial: FrozenTrial, name: str, axis: Axis, *, or_middle: bool
-    ) -> Any | None:
-        """A parameter's value in a study's first trial, which has no search space yet.
+    def was_seen(self, name: str) -> bool:
+        """Whether an informative trial had a parameter."""
+        return any(name in trial.params for trial in self.informed)
 
-        What was best in another study; what the packs recommend, as far as the names so far tell;
-        else the middle of the range, or None.
-        """
-        if not self.advisor.design.recommended_first:
-            return None
-        best = best_value(self.advisor.source_studies, name)
-        if best is not None and axis.contains(best):
-            return best
-        knowledge = self.advisor.knowledge.relevant([*trial.params, name])
-        advice = advised_value(knowledge, 0, axis, name)
-        # Out of range, it is most likely advice for another kind of study.
-        if advice is not None and advice == knowledge.recommended_value(0, name):
-            return advice
-        return axis.from_unit(0.5) if or_middle else None
+    def begin(self) -> None:
+        """Clear what a retried trial has inherited, and note an enqueued one."""
+        published.forget(self.study, self.trial)
+        provenance.forget(self.study, self.trial)
+        if self.engine.options.provenance and self.trial.system_attrs.get("fixed_params"):
+            provenance.record(self.study, self.trial, "enqueued", seconds=0.0)
 
-    def plan_shared(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        known: Sequence[FrozenTrial],
-        search_space: Mapping[str, BaseDistribution],
-    ) -> Configuration:
+    def choose_shared(self, search_space: Mapping[str, BaseDistribution]) -> Configuration:
         """Choose the parameters that all trials share, and those that their values lead to.
 
         Args:
-            study: the study.
-            trial: which begins.
-            known: the study's informative trials.
-            search_space: the parameters that are asked for.
+            search_space: the parameters that Optuna asks for.
 
         Returns:
             The configuration, as published; empty if no model can be fitted.
         """
-        has_started = self.has_started(known)
-        others = latest_distributions(known) if has_started else {}
-        structure = read_branches(known, {**others, **search_space}, always=search_space)
+        others = latest_distributions(self.informed) if self.has_started else {}
+        branches = read_branches(self.informed, {**others, **search_space}, always=search_space)
         # A parameter that all trials have and that is not asked for is fixed somewhere else.
-        latest = known[-1].params if known else {}
+        latest = self.informed[-1].params if self.informed else {}
         fixed = {
             name: latest[name]
-            for name in structure.space.shared
+            for name in branches.space.shared
             if name in latest and name not in search_space
         }
-        region = Region(structure, {**fixed, **_given(trial)})
-        choose = self._choose if has_started else self._start
-        return self._settle(study, trial, region, choose)
+        region = Region(branches, {**fixed, **self._given})
+        return self._settle(region, self._decide if self.has_started else self._start)
 
-    def plan_rest(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        known: Sequence[FrozenTrial],
-        name: str,
-        distribution: BaseDistribution,
+    def choose_alone(
+        self, name: str, distribution: BaseDistribution, *, or_middle: bool
     ) -> Configuration:
+        """Choose a parameter that was not chosen together with the others.
+
+        It is what was planned for it; in the study's first trial what is advised; else the model
+        chooses it together with what may follow, given the parameters that the trial has.
+
+        Args:
+            name: the parameter.
+            distribution: its distribution.
+            or_middle: whether the first trial takes the middle of the range without advice.
+
+        Returns:
+            A configuration that holds the parameter; without it if nobody can choose it.
+        """
+        axis = Axis(distribution)
+        planned = published.intended(self.trial, {**self.trial.distributions, name: distribution})
+        if name in planned and axis.contains(planned[name]):
+            return planned
+        if self.trial.number == 0:
+            options, suggested = self.engine.options, self.trial.params
+            advice = first_value(options, suggested, name, axis, or_middle=or_middle)
+            if advice is not None:
+                self.record("default")
+                return {name: advice}
+        # An empty plan: the model has failed for this trial already.
+        if self.has_started and self.was_seen(name) and not published.is_empty(self.trial):
+            return self._choose_rest(name, distribution)
+        return {}
+
+    def record(self, chosen_by: ChosenBy) -> None:
+        """Write down who chose a parameter alone, unless who chose the others is written."""
+        if self.engine.options.provenance and not provenance.is_recorded(self.trial):
+            provenance.record(self.study, self.trial, chosen_by, seconds=0.0)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The parameters that are chosen already: enqueued, or suggested before."""
+        return {**self.trial.system_attrs.get("fixed_params", {}), **self.trial.params}
+
+    def _choose_rest(self, name: str, distribution: BaseDistribution) -> Configuration:
         """Choose one more parameter and what may follow it, given what the trial has suggested.
 
         Returns:
@@ -139,108 +136,70 @@ class Planner:
         """
         if distribution.single():
             return {}
-        latest = {**latest_distributions(known), **trial.distributions, name: distribution}
+        latest = latest_distributions(self.informed)
+        latest = {**latest, **self.trial.distributions, name: distribution}
         distributions = {other: d for other, d in latest.items() if not d.single()}
-        region = Region(read_branches(known, distributions), _given(trial), (name,))
-        return self._settle(study, trial, region, self._choose)
+        region = Region(read_branches(self.informed, distributions), self._given, (name,))
+        return self._settle(region, self._decide)
 
-    def _settle(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        region: Region,
-        choose: Callable[[Study, Suggestion, int], _Chosen],
-    ) -> Configuration:
+    def _settle(self, region: Region, choose: Callable[[Known], _Chosen]) -> Configuration:
         """Choose and publish, and again if another worker has published the same meanwhile."""
         began = time.perf_counter()
         for _ in range(_ATTEMPTS):
-            suggestion = self.advisor.suggestion(
-                study, region, current=trial.number, seed=self.seed_of(trial.number)
-            )
-            path, configuration, choice = choose(study, suggestion, trial.number)
-            published.publish(study, trial, configuration, region.space.distributions)
-            if not configuration or not _is_taken(study, trial, suggestion, configuration):
+            known = self.engine.known(self.study, region, self.trial.number)
+            chosen_by, configuration, decision = choose(known)
+            published.publish(self.study, self.trial, configuration, region.space.distributions)
+            if not configuration or not self._is_taken(known, configuration):
                 break
-        if self.provenance:
+        if self.engine.options.provenance:
+            read = chosen_by == "model" and self.engine.options.reads_text
             provenance.record(
-                study,
-                trial,
-                path,
+                self.study,
+                self.trial,
+                chosen_by,
                 seconds=time.perf_counter() - began,
-                decision=choice,
-                signs=[sign_of(direction) for direction in study.directions],
-                text=self.advisor.text_of(suggestion) if self._used_text(path) else None,
+                decision=decision,
+                signs=[sign_of(direction) for direction in self.study.directions],
+                text=self.engine.prompt_id(known) if read else None,
             )
         return configuration
 
-    def _start(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
-        design = self.advisor.design
+    def _start(self, known: Known) -> _Chosen:
+        options = self.engine.options
         configuration, is_advised = start(
-            suggestion.space,
-            suggestion.knowledge if design.recommended_first else None,
-            suggestion.sources,
-            suggestion.history,
-            suggestion.prior.warp if design.prior_start else lambda points: points,
-            index=number,
-            rng=self.rng("start-up"),
+            known.space,
+            known.knowledge if options.ablation.recommended_first else None,
+            known.sources,
+            known.history,
+            known.prior.warp if options.ablation.prior_start else lambda points: points,
+            index=self.trial.number,
+            rng=options.rng("start-up"),
         )
         return "default" if is_advised else "start-up", configuration, None
 
-    def _choose(self, study: Study, suggestion: Suggestion, number: int) -> _Chosen:
-        if not suggestion.history.n_observed:  # none of the trials is of use in this space
-            return self._start(study, suggestion, number)
-        answer = self.advisor.choose(suggestion, self.warner(study))
+    def _decide(self, known: Known) -> _Chosen:
+        if not known.history.n_observed:  # none of the trials is of use in this space
+            return self._start(known)
+        answer = self.engine.decide(self.study, known)
         if answer is None:
             return "independent", {}, None
-        choice, kernel = answer
-        path: ChosenBy = "model" if kernel == self.advisor.kernel else "fallback"
-        return path, choice.configuration, choice
+        decision, kernel = answer
+        by: ChosenBy = "model" if kernel == self.engine.options.kernel else "fallback"
+        return by, decision.configuration, decision
 
-    def _used_text(self, path: ChosenBy) -> bool:
-        return path == "model" and self.advisor.kernel != "numeric"
+    def _is_taken(self, known: Known, configuration: Configuration) -> bool:
+        """Whether another trial has come to try the same since the study was read.
 
-    def record_alone(self, study: Study, trial: FrozenTrial, path: ChosenBy) -> None:
-        """Write down who chose a parameter alone, unless what chose the others is written."""
-        if self.provenance and not provenance.is_recorded(trial):
-            provenance.record(study, trial, path, seconds=0.0)
-
-    def seed_of(self, number: int) -> int:
-        """Of the suggestion for a trial."""
-        return int(self.rng(number, "suggestion").integers(2**31))
-
-    def rng(self, *purpose: int | str) -> np.random.Generator:
-        """Random numbers of the seed and a purpose, the same in every process."""
-        words = [zlib.crc32(str(word).encode()) for word in purpose]
-        return np.random.default_rng([self.seed, *words])
-
-    def warner(self, study: Study) -> Callable[[str], None]:
-        """Says a warning of one kind, the text before its first colon, once a study."""
-        return lambda message: self._warn_once(study, message)
-
-    def _warn_once(self, study: Study, message: str) -> None:
-        key = (compat.study_id(study), message.split(":")[0])
-        if key not in self._warned:
-            self._warned.add(key)
-            _logger.warning(message)
-
-
-def _given(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters of a trial that are chosen already: enqueued, or suggested before."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def _is_taken(
-    study: Study, trial: FrozenTrial, suggestion: Suggestion, configuration: Configuration
-) -> bool:
-    """Whether another trial has come to try the same since the suggestion looked at the study.
-
-    Called once the own plan is published, so that of two workers that choose the same at one
-    moment at least one sees the other's. What was known before is tried again on purpose.
-    """
-    space = suggestion.space
-    key = space.key(configuration)
-    if key in suggestion.history.seen:
-        return False
-    others = (t for t in compat.all_trials(study) if t.number != trial.number)
-    intended = (space.restrict(published.intended(t, space.distributions)) for t in others)
-    return any(other is not None and space.key(other) == key for other in intended)
+        Called once the own plan is published, so that of two workers that choose the same at one
+        moment at least one sees the other's. What was known before is tried again on purpose.
+        """
+        space = known.space
+        key = space.key(configuration)
+        if key in known.history.seen:
+            return False
+        trials = compat.all_trials(self.study)
+        others = (trial for trial in trials if trial.number != self.trial.number)
+        intended = (
+            space.restrict(published.intended(trial, space.distributions)) for trial in others
+        )
+        return any(other is not None and space.key(other) == key for other in intended)

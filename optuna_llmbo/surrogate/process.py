@@ -111,19 +111,19 @@ class Surrogates:
 
 
 def fit_surrogates(
-    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Ablation
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
 ) -> Surrogates:
     """`fit_surrogate` for each column of the targets, (n, k)."""
     return Surrogates(
         tuple(
-            fit_surrogate(observed, column, kernel, reference, design)
+            fit_surrogate(observed, column, kernel, reference, ablation)
             for column in targets.unbind(dim=1)
         )
     )
 
 
 def fit_surrogate(
-    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, design: Ablation
+    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
 ) -> Surrogate:
     """Fit the learnable token, the projection and the Gaussian process to the observed trials.
 
@@ -135,7 +135,7 @@ def fit_surrogate(
         targets: (n,) float64, standardized, larger is better.
         kernel: "sum" of numeric and text kernel, or one of them.
         reference: views of configurations yet untried: they help to place the text view's axes.
-        design: which parts are trained.
+        ablation: which parts are trained.
 
     Raises:
         SurrogateFitError: if the model cannot be fitted: a matrix that is not positive definite,
@@ -148,7 +148,7 @@ def fit_surrogate(
         neutral = TextView.neutral(observed.reading, reference.reading)
         model = _fit(observed, targets, kernel, neutral)
         view = fit_text_view(
-            neutral, observed.reading, model, lambda v: _features(observed, v), design
+            neutral, observed.reading, model, lambda v: _features(observed, v), ablation
         )
         with torch.no_grad():  # the model was left with the last view that was tried
             model.set_train_data(_features(observed, view), strict=False)

@@ -80,7 +80,7 @@ def fit_text_view(
     observed: Reading,
     model: SingleTaskGP,
     features: Callable[[TextView], Tensor],
-    design: Ablation,
+    ablation: Ablation,
 ) -> TextView:
     """Move token and projection to where the process explains the targets better.
 
@@ -93,13 +93,13 @@ def fit_text_view(
         observed: the n observed assignments.
         model: a fitted process over all features; its hyperparameters stay.
         features: all features of the observed under a view, (n, d), differentiable.
-        design: which of token and projection are trained.
+        ablation: which of token and projection are trained.
 
     Returns:
         The view with the best leave-one-out density: the one passed in if no step helped.
     """
-    token = view.token.clone().requires_grad_(design.train_token)
-    projection = view.projection.clone().requires_grad_(design.train_projection)
+    token = view.token.clone().requires_grad_(ablation.train_token)
+    projection = view.projection.clone().requires_grad_(ablation.train_projection)
     trained = [weights for weights in (token, projection) if weights.requires_grad]
     if len(observed) < _MIN_OBSERVED or not trained:
         return view

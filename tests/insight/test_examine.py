@@ -19,7 +19,7 @@ from optuna_llmbo.lora.proxy_check import Agreement
 from optuna_llmbo.lora.proxy_check import ProxyCheck
 from optuna_llmbo.lora.proxy_check import read_check
 from optuna_llmbo.lora.proxy_check import save_check
-from optuna_llmbo.suggestion import decide
+from optuna_llmbo.suggestion import fitted
 from tests.insight.studies import add
 from tests.insight.studies import bowl
 from tests.insight.studies import PLANE
@@ -76,7 +76,7 @@ def test_several_objectives() -> None:
     study.optimize(lambda t: (t.suggest_float("x", 0, 1), 1.0), n_trials=5)
     insight = examine(study)
     assert insight.objective is None and "2 objectives" in insight.reasons[0]
-    assert missing(insight) == ["progress", "calibration", *MODEL]
+    assert missing(insight) == ["best_so_far", "calibration", *MODEL]
 
 
 def test_no_common_parameters() -> None:
@@ -91,21 +91,21 @@ def test_a_model_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise SurrogateFitError("no luck")
 
-    monkeypatch.setattr(decide, "fit_surrogates", fail)
+    monkeypatch.setattr(fitted, "fit_surrogates", fail)
     insight = examine(study_of(PLANE, bowl, 6))
     assert missing(insight) == ["calibration", *MODEL]
     assert any("cannot be asked: no model could be fitted" in r for r in insight.reasons)
 
 
 def test_a_fit_that_fails_on_the_first_trials_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = decide.fit_surrogates
+    fit = fitted.fit_surrogates
 
     def fail(observed: object, targets: object, *rest: object) -> object:
         if len(targets) < 6:  # type: ignore[arg-type]
             raise SurrogateFitError("too few")
         return fit(observed, targets, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decide, "fit_surrogates", fail)
+    monkeypatch.setattr(fitted, "fit_surrogates", fail)
     insight = examine(study_of(PLANE, bowl, 7))
     assert insight.importance is not None and insight.importance.n_trials == (6, 7)
 
@@ -125,7 +125,7 @@ def test_trials_without_a_value_only() -> None:
     for i in range(5):
         add(study, {"x": i / 5, "y": 0.5}, PLANE, None, TrialState.FAIL)
     insight = examine(study)
-    assert missing(insight) == ["progress", "calibration", *MODEL]
+    assert missing(insight) == ["best_so_far", "calibration", *MODEL]
     assert len(insight.trials) == 5
 
 
@@ -136,7 +136,7 @@ def test_pruned_trials_only() -> None:
         place = {"x": i / 5, "y": 0.5}
         add(study, place, PLANE, None, TrialState.PRUNED, intermediate_values=reports)
     insight = examine(study)
-    assert missing(insight) == ["progress", "calibration", "slices"]
+    assert missing(insight) == ["best_so_far", "calibration", "slices"]
     assert "slices" in " ".join(insight.reasons)
     assert [trial.value for trial in insight.trials] == [i / 2 for i in range(5)]
 
@@ -150,6 +150,8 @@ def test_running_and_constrained_trials() -> None:
     assert insight.best_so_far.best[-1].number != 6
     assert {t.number: t.outcome for t, _ in insight.map.tried}[7] == "running"
     assert insight.map.best == insight.best_so_far.best[-1].number
+    # what the model would recommend, and holds the others at, breaks no constraint either
+    assert insight.slices is not None and insight.slices.number != 6
 
 
 def test_a_proxy_check_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight.importance import Importance
-from optuna_llmbo.suggestion import decide
+from optuna_llmbo.suggestion import fitted
 from tests.insight.studies import bowl
 from tests.insight.studies import LORA
 from tests.insight.studies import loss
@@ -58,12 +58,12 @@ def test_the_text_is_a_view(tiny_llm: Path) -> None:
 def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for the choice, which all parts ask, and one for each shorter prefix."""
     sizes = []
-    fit = decide.fit_surrogates
+    fit = fitted.fit_surrogates
 
     def count(observed: object, targets: Sized, *rest: object) -> object:
         sizes.append(len(targets))
         return fit(observed, targets, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decide, "fit_surrogates", count)
+    monkeypatch.setattr(fitted, "fit_surrogates", count)
     examine(study_of(PLANE, bowl, 6), LLMBOSampler(seed=0))
     assert sizes == [6, 4, 5]

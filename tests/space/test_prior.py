@@ -172,7 +172,7 @@ def median_of_the_best(
             knowledge=None,
             prior=prior,
             acquisition="log_ei",
-            design=Ablation(prior_strength=3.0, refinements=1),
+            ablation=Ablation(prior_strength=3.0, refinements=1),
             seed=seed,
         )
         study.optimize(objective, n_trials=n_trials - at_random)

@@ -21,6 +21,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.transfer import best_configurations
+from optuna_llmbo.study.transfer import best_value
 from optuna_llmbo.study.transfer import read_source
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.study.transfer import SourceStudy
@@ -104,11 +105,30 @@ def test_a_study_of_pruned_trials_alone_teaches_nothing() -> None:
 
 
 def test_best_configurations_in_turns() -> None:
-    first = SourceObservations(np.array([[0.1], [0.2], [0.3]]), np.array([[1.0], [3.0], [2.0]]))
-    second = SourceObservations(np.array([[0.7]]), np.array([[9.0]]))
+    all_feasible = np.ones(3, bool)
+    first = SourceObservations(
+        np.array([[0.1], [0.2], [0.3]]), np.array([[1.0], [3.0], [2.0]]), all_feasible
+    )
+    second = SourceObservations(np.array([[0.7]]), np.array([[9.0]]), np.ones(1, bool))
     got = best_configurations([first, second], 2)
     assert [float(point[0]) for point in got] == [0.2, 0.7, 0.3]
     assert best_configurations([], 2) == []
+
+
+def test_what_breaks_a_constraint_is_not_tried_first() -> None:
+    """Its value still teaches; the best that may be used comes first, in both ways of asking."""
+    both = {"x": X, "c": C}
+    broken, allowed = (trial(both, value=v, x=v, c="b") for v in (1.0, 3.0))
+    broken.system_attrs["constraints"] = (2.0,)
+    marked = trial(both, value=0.5, x=0.5, c="b")
+    marked.user_attrs["infeasible"] = True
+    study = SourceStudy.of(study_of([broken, marked, allowed]))
+    source = read_source(study, SPACE, 1)
+    assert len(source.targets) == 3
+    assert [SPACE.from_unit(p[None])[0] for p in best_configurations([source], 2)] == [
+        {"x": 3.0, "c": "b"}
+    ]
+    assert best_value([study], "x") == 3.0
 
 
 def test_a_study_is_read_once() -> None:

@@ -10,7 +10,7 @@ from optuna.samplers import PartialFixedSampler
 import pytest
 
 from optuna_llmbo import LLMBOSampler
-from optuna_llmbo.suggestion.turn import Planner
+from optuna_llmbo.suggestion.turn import Turn
 
 
 pytestmark = pytest.mark.usefixtures("small_pool")
@@ -42,9 +42,9 @@ def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
 
 def test_a_branch_costs_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = []
-    settle = Planner._settle
+    settle = Turn._settle
     monkeypatch.setattr(
-        Planner, "_settle", lambda *args: fits.append(args[2].number) or settle(*args)
+        Turn, "_settle", lambda *args: fits.append(args[0].trial.number) or settle(*args)
     )
     study = optuna.create_study(sampler=LLMBOSampler(seed=0))
     study.optimize(three_ways, n_trials=25)

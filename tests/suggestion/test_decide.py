@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -13,6 +15,7 @@ import pytest
 from scipy.stats import norm
 import torch
 
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.embedding.language_model import load_model
@@ -26,11 +29,20 @@ from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.study.history import History
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.suggestion.candidates import Region
-from optuna_llmbo.suggestion.decide import Prediction
-from optuna_llmbo.suggestion.decide import Reader
-from optuna_llmbo.suggestion.decide import Suggestion
+from optuna_llmbo.suggestion.decide import _climb
+from optuna_llmbo.suggestion.decide import decide
+from optuna_llmbo.suggestion.decide import predict
+from optuna_llmbo.suggestion.decision import Decision
+from optuna_llmbo.suggestion.decision import Prediction
+from optuna_llmbo.suggestion.fitted import fit_model
+from optuna_llmbo.suggestion.fitted import FittedModel
+from optuna_llmbo.suggestion.known import Known
+from optuna_llmbo.suggestion.known import ModelData
+from optuna_llmbo.suggestion.known import ReadTexts
+from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate import observations
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.process import Views
 
 
@@ -47,14 +59,11 @@ def bowl(points: np.ndarray) -> np.ndarray:
     return values
 
 
-def suggestion(
-    space: SearchSpace = PLANE, *, n: int = 12, seed: int = 0, **changes: object
-) -> Suggestion:
-    """After n observations of a bowl."""
+def observed(space: SearchSpace = PLANE, *, n: int = 12, seed: int = 0, **changes: Any) -> Known:
+    """What is known after n observations of a bowl."""
     points = space.snap(np.random.default_rng(7).random((n, len(space.names))))
-    configurations = tuple(space.from_unit(points))
-    known: dict[str, object] = {
-        "configurations": configurations,
+    history: dict[str, Any] = {
+        "configurations": tuple(space.from_unit(points)),
         "targets": bowl(points),
         "gaps": np.zeros(n),
         "seconds": np.ones(n),
@@ -63,19 +72,30 @@ def suggestion(
         "pending": (),
         "seen": frozenset(space.keys(points)),
     }
-    known.update({name: changes.pop(name) for name in [*changes] if name in known})
-    options: dict[str, object] = {
-        "sources": (),
-        "knowledge": Knowledge(),
-        "prior": Prior(space, {}),
-        "design": Ablation(),
-        "n_candidates": 12,
-        "acquisition": "log_nei",
-        "cost_aware": False,
-        **changes,
-    }
+    history.update({name: changes.pop(name) for name in [*changes] if name in history})
+    others = {"sources": (), "knowledge": Knowledge(), "prior": Prior(space, {}), **changes}
     region = Region(read_branches((), space.distributions))
-    return Suggestion(region=region, history=History(**known), seed=seed, **options)  # type: ignore[arg-type]
+    return Known(region=region, history=History(**history), seed=seed, **others)
+
+
+def options(**changes: Any) -> SamplerOptions:
+    """The sampler's options, with a short list for the language model."""
+    chosen = LLMBOSampler(**{"seed": 0, "n_candidates": 12, "kernel": "numeric", **changes})
+    return chosen._engine.options
+
+
+def text_options(kernel: KernelName, **changes: Any) -> SamplerOptions:
+    """Options with a kernel that reads; the reader is passed beside them."""
+    return replace(options(**changes), kernel=kernel)
+
+
+def decided(known: Known, **changes: Any) -> Decision:
+    """What the numeric kernel decides."""
+    return decide(known, options(**changes), None)
+
+
+def fitted(known: Known, reference: np.ndarray, **changes: Any) -> FittedModel:
+    return fit_model(ModelData(known, options(**changes)), "numeric", None, reference)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +104,11 @@ def encoder(tiny_llm: Path) -> Encoder:
 
 
 @pytest.fixture
-def readings(encoder: Encoder) -> tuple[list[Sequence[Configuration]], Callable[..., Reader]]:
+def readings(encoder: Encoder) -> tuple[list[Sequence[Configuration]], Callable[..., ReadTexts]]:
     """What was read, and a reader for a space that notes it."""
     noted: list[Sequence[Configuration]] = []
 
-    def reader(space: SearchSpace) -> Reader:
+    def reader(space: SearchSpace) -> ReadTexts:
         prompt = Prompt(space, Knowledge())
 
         def read(configurations: Sequence[Configuration]) -> Reading:
@@ -105,9 +125,10 @@ def test_local_search_finds_better_than_the_pool() -> None:
     pool = PLANE.snap(np.random.default_rng(0).random((256, 2)))
     found, score_of = {}, {}
     for rounds in (5, 0):
-        asked = suggestion(n=25, design=Ablation(refinements=rounds, prior_strength=0.0))
-        score_of[rounds] = score = asked.judge("numeric", None, pool)
-        found[rounds] = asked._climb(pool, score(pool), score, np.random.default_rng(1))
+        ablation = Ablation(refinements=rounds, prior_strength=0.0)
+        model = fitted(observed(n=25), pool, ablation=ablation)
+        score_of[rounds] = model.scores
+        found[rounds] = _climb(pool, model.scores(pool), model, np.random.default_rng(1))
     best = pool[score_of[0](pool).argmax()]
     np.testing.assert_array_equal(found[0], best)
     assert score_of[5](found[5][None])[0] > score_of[5](best[None])[0]
@@ -116,22 +137,22 @@ def test_local_search_finds_better_than_the_pool() -> None:
 @pytest.mark.parametrize("space", [PLANE, SearchSpace(MIXED)], ids=["plane", "mixed"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_choice_is_new_and_in_the_space(space: SearchSpace, seed: int) -> None:
-    asked = suggestion(space, seed=seed)
-    chosen = asked.choose("numeric", None).configuration
+    asked = observed(space, seed=seed)
+    chosen = decided(asked).configuration
     assert set(chosen) == set(space.names) and space.contains(chosen)
     assert space.key(chosen) not in asked.history.seen
 
 
 def test_the_seed_decides() -> None:
-    chosen = [suggestion(seed=seed).choose("numeric", None).configuration for seed in (3, 3, 4)]
+    chosen = [decided(observed(seed=seed)).configuration for seed in (3, 3, 4)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_running_trials_are_kept_away_from() -> None:
-    free = suggestion().choose("numeric", None).configuration
+    free = decided(observed()).configuration
     key = PLANE.key(free)
-    busy = suggestion(pending=(free,), seen=suggestion().history.seen | {key})
-    chosen = busy.choose("numeric", None).configuration
+    busy = observed(pending=(free,), seen=observed().history.seen | {key})
+    chosen = decided(busy).configuration
     apart = np.abs(PLANE.to_unit([chosen]) - PLANE.to_unit([free])).max()
     assert apart > 0.02
 
@@ -141,46 +162,48 @@ def test_all_there_is_to_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observations, "MAX_OBSERVED", 10)
     rng = np.random.default_rng(0)
     n = 30
-    x = np.array([c["x"] for c in suggestion(n=n).history.configurations])
+    x = np.array([c["x"] for c in observed(n=n).history.configurations])
     gaps = np.where(rng.random(n) < 0.5, 0.5, 0.0)
-    asked = suggestion(
+    other = rng.random((8, 2)), rng.normal(size=(8, 1))
+    source = SourceObservations(*other, feasible=np.ones(8, bool))
+    asked = observed(
         n=n,
         gaps=gaps,
         seconds=np.where(gaps > 0, np.nan, 1 + x),
         constraints={"memory": x - 0.3, "odd": np.full(n, np.nan)},
         infeasible=({"x": 0.9, "y": 0.9}, {"x": 0.95, "y": 0.8}),
         pending=({"x": 0.2, "y": 0.4},),
-        sources=(SourceObservations(rng.random((8, 2)), rng.normal(size=(8, 1))),),
+        sources=(
+            SourceObservations(rng.random((8, 2)), rng.normal(size=(8, 1)), np.ones(8, bool)),
+        ),
         prior=Prior(PLANE, {"y": (0.3, 0.5)}),
-        design=Ablation(prior_strength=1.0),
-        cost_aware=True,
     )
-    chosen = asked.choose("numeric", None)
-    assert chosen.configuration["x"] < 0.4 and chosen == asked.choose("numeric", None)
+    chosen = decided(asked, cost_aware=True)
+    assert chosen.configuration["x"] < 0.4 and chosen == decided(asked, cost_aware=True)
 
 
 def test_predictions_do_not_depend_on_the_company() -> None:
-    asked = suggestion(n=20)
+    asked = observed(n=20)
     configurations = PLANE.from_unit(np.random.default_rng(1).random((6, 2)))
-    together = asked.predict(configurations, "numeric", None)
+    together = predict(asked, options(), None, configurations)
     for i, configuration in enumerate(configurations):
-        (alone,) = asked.predict([configuration], "numeric", None)
+        (alone,) = predict(asked, options(), None, [configuration])
         for end in ("low", "mean", "high"):
             assert getattr(alone, end) == pytest.approx(getattr(together[i], end), abs=1e-9)
 
 
 def test_the_interval_is_the_central_95_percent() -> None:
     targets = 30 + 4 * np.random.default_rng(2).random(12)  # no outliers: the scale is straight
-    asked = suggestion(targets=targets[:, None])
+    asked = observed(targets=targets[:, None])
     points = np.random.default_rng(1).random((5, 2))
-    surrogate = asked.judge("numeric", None, points).surrogates
+    surrogate = fitted(asked, points).surrogates
     with torch.no_grad():
         views = Views(torch.from_numpy(PLANE.features(points)))
         posterior = surrogate.model.posterior(surrogate.features(views))
     mean = targets.mean() + targets.std() * posterior.mean[:, 0].numpy()
     deviation = targets.std() * posterior.variance[:, 0].sqrt().numpy()
     low, high = norm(mean, deviation).interval(0.95)
-    found = asked.predict(PLANE.from_unit(points), "numeric", None)
+    found = predict(asked, options(), None, PLANE.from_unit(points))
     expected = np.column_stack([low, mean, high])
     np.testing.assert_allclose([(p.low, p.mean, p.high) for p in found], expected, rtol=1e-4)
 
@@ -190,10 +213,10 @@ def test_a_prediction_upside_down() -> None:
 
 
 def test_the_numbers_have_no_say_in_what_the_text_kernel_reads(
-    readings: tuple[list[Sequence[Configuration]], Callable[..., Reader]],
+    readings: tuple[list[Sequence[Configuration]], Callable[..., ReadTexts]],
 ) -> None:
     noted, reader = readings
-    suggestion().choose("text", reader(PLANE))
+    decide(observed(), text_options("text"), reader(PLANE))
     read = PLANE.to_unit(max(noted, key=len))
     assert len(read) == 12
     spread = read.std(axis=0)
@@ -202,21 +225,21 @@ def test_the_numbers_have_no_say_in_what_the_text_kernel_reads(
 
 @pytest.mark.parametrize("space", [PLANE, SearchSpace(MIXED)], ids=["plane", "mixed"])
 def test_nothing_is_read_twice(
-    readings: tuple[list[Sequence[Configuration]], Callable[..., Reader]], space: SearchSpace
+    readings: tuple[list[Sequence[Configuration]], Callable[..., ReadTexts]], space: SearchSpace
 ) -> None:
     noted, reader = readings
-    asked = suggestion(space)
-    asked.choose("sum", reader(space))
+    asked = observed(space)
+    decide(asked, text_options("sum"), reader(space))
     for configurations in noted:
         keys = [space.key(configuration) for configuration in configurations]
         assert len(set(keys)) == len(keys) <= 12
 
 
 def test_what_is_read_differs(
-    readings: tuple[list[Sequence[Configuration]], Callable[..., Reader]],
+    readings: tuple[list[Sequence[Configuration]], Callable[..., ReadTexts]],
 ) -> None:
     noted, reader = readings
-    suggestion(n_candidates=24).choose("sum", reader(PLANE))
+    decide(observed(), text_options("sum", n_candidates=24), reader(PLANE))
     points = PLANE.to_unit(next(read for read in noted if len(read) == 24))
     best = np.median(points, axis=0)
     assert np.mean(np.abs(points - best).max(axis=1) > 0.01) > 0.5

@@ -10,7 +10,7 @@ import pytest
 
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.errors import SurrogateFitError
-from optuna_llmbo.suggestion import decide
+from optuna_llmbo.suggestion import fitted
 
 
 def line(trial: optuna.Trial) -> float:
@@ -68,14 +68,14 @@ def test_the_language_model_and_its_prompt(tiny_llm: Path) -> None:
 
 
 def test_fallbacks_say_so(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = decide.fit_surrogates
+    fit = fitted.fit_surrogates
 
     def fail(observed: object, targets: object, kernel: str, *rest: object) -> object:
         if kernel == "sum" or broken:
             raise SurrogateFitError("no")
         return fit(observed, targets, kernel, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decide, "fit_surrogates", fail)
+    monkeypatch.setattr(fitted, "fit_surrogates", fail)
     for broken, path in ((False, "fallback"), (True, "independent")):  # noqa: B007
         sampler = LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4)
         attributes = study_of(sampler, n=7).trials[-1].user_attrs

@@ -34,7 +34,7 @@ def source(seed: int) -> tuple[SourceObservations, list[Configuration]]:
     """A source, and its configurations from the best to the worst."""
     points = SPACE.snap(np.random.default_rng(seed).random((5, 4)))
     targets = np.random.default_rng(seed + 1).permutation(5).astype(float)
-    return SourceObservations(points, targets[:, None]), SPACE.from_unit(
+    return SourceObservations(points, targets[:, None], np.ones(5, bool)), SPACE.from_unit(
         points[np.argsort(-targets)]
     )
 
@@ -87,7 +87,7 @@ def test_what_was_tried_is_not_tried_again() -> None:
 
 
 def test_a_source_with_nothing_usable_is_passed_over() -> None:
-    empty = SourceObservations(np.zeros((0, 4)), np.zeros((0, 1)))
+    empty = SourceObservations(np.zeros((0, 4)), np.zeros((0, 1)), np.zeros(0, bool))
     assert keys(started(3, Knowledge(), [empty])) == keys(started(3, Knowledge(), []))
 
 
@@ -119,7 +119,7 @@ def test_a_source_speaks_of_nominal_choices_too() -> None:
     got = start(
         space,
         Knowledge(),
-        [SourceObservations(space.to_unit([best]), np.ones((1, 1)))],
+        [SourceObservations(space.to_unit([best]), np.ones((1, 1)), np.ones(1, bool))],
         history,
         lambda x: x,
         index=0,

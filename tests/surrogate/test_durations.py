@@ -8,14 +8,15 @@ import pytest
 from scipy.stats import spearmanr
 import torch
 
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.study.history import History
 from optuna_llmbo.suggestion.candidates import Region
-from optuna_llmbo.suggestion.decide import Suggestion
-from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.suggestion.decide import decide
+from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.durations import fit_log_seconds
 
@@ -95,19 +96,16 @@ def two_peaks(
         pending=(),
         seen=frozenset(map(SPACE.key, configurations)),
     )
-    suggestion = Suggestion(
+    known = Known(
         region=Region(read_branches((), SPACE.distributions)),
         history=history,
         sources=(),
         knowledge=Knowledge(),
         prior=Prior(SPACE, {}),
-        design=Ablation(),
-        n_candidates=8,
-        acquisition=acquisition,
-        cost_aware=cost_aware,
         seed=0,
     )
-    return float(suggestion.choose("numeric", None).configuration["x"])
+    sampler = LLMBOSampler(acquisition=acquisition, cost_aware=cost_aware, seed=0)
+    return float(decide(known, sampler._engine.options, None).configuration["x"])
 
 
 @pytest.mark.parametrize("acquisition", ["log_ei", "log_nei"])
@@ -129,7 +127,7 @@ def test_nothing_is_asked_of_the_durations_by_default(monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("optuna_llmbo.suggestion.decide.fit_log_seconds", fail)
+    monkeypatch.setattr("optuna_llmbo.suggestion.known.fit_log_seconds", fail)
     two_peaks("log_ei", "left", cost_aware=False)
     with pytest.raises(AssertionError):
         two_peaks("log_ei", "left", cost_aware=True)

@@ -35,7 +35,9 @@ def history(n: int, seed: int = 0, gaps: np.ndarray | None = None) -> History:
 
 def source(n: int, seed: int) -> SourceObservations:
     rng = np.random.default_rng(seed)
-    return SourceObservations(rng.random((n, 2)), 1e3 + 50 * rng.normal(size=(n, 1)))
+    return SourceObservations(
+        rng.random((n, 2)), 1e3 + 50 * rng.normal(size=(n, 1)), np.ones(n, bool)
+    )
 
 
 def test_own_first_then_the_sources_in_their_order() -> None:
@@ -68,7 +70,7 @@ def test_each_study_is_scaled_for_itself(transform: TransformName) -> None:
 
 
 def test_a_source_with_nothing_usable_is_not_there() -> None:
-    empty = SourceObservations(np.zeros((0, 2)), np.zeros((0, 1)))
+    empty = SourceObservations(np.zeros((0, 2)), np.zeros((0, 1)), np.zeros(0, bool))
     got = gather(SPACE, history(3), [empty, source(2, seed=1)], "power", seed=0)
     np.testing.assert_array_equal(got.sources, [0, 0, 0, 1, 1])
 
@@ -80,7 +82,7 @@ def test_best_is_of_this_study_and_of_complete_trials() -> None:
     gaps = np.zeros(6)
     gaps[order[0]] = 0.5  # the best is a guess
     other = SourceObservations(
-        np.zeros((3, 2)), np.array([[0.0], [0.0], [9.0]])
+        np.zeros((3, 2)), np.array([[0.0], [0.0], [9.0]]), np.ones(3, bool)
     )  # far above its own mean
     got = gather(SPACE, history(6, gaps=gaps), [other], "winsorize", seed=0)
     assert got.achieved(everywhere).max() == got.targets[order[1], 0] < got.targets[order[0], 0]

@@ -107,8 +107,8 @@ def test_token_and_projection_move_where_the_design_lets_them(
             or original(a, b)
         ),
     )
-    design = Ablation(train_token=token, train_projection=projection)
-    fit_text_view(start, observed, model, lambda v: features(v, observed), design)
+    ablation = Ablation(train_token=token, train_projection=projection)
+    fit_text_view(start, observed, model, lambda v: features(v, observed), ablation)
     assert len(moves) >= 2
     assert torch.equal(moves[0].token, start.token)
     assert torch.equal(moves[1].token, start.token) != token
@@ -119,8 +119,8 @@ def test_a_view_that_is_not_to_be_trained_stays(encoder: Encoder) -> None:
     observed, others = readings(encoder, 16, 8)
     start = TextView.neutral(observed, others)
     model = fitted_process(start, observed)
-    design = Ablation(train_token=False, train_projection=False)
-    kept = fit_text_view(start, observed, model, lambda v: features(v, observed), design)
+    ablation = Ablation(train_token=False, train_projection=False)
+    kept = fit_text_view(start, observed, model, lambda v: features(v, observed), ablation)
     assert kept is start
 
 

@@ -108,7 +108,7 @@ def test_only_our_workers_have_one_seed() -> None:
         plan = Plan("bbob-sphere-2d", method, workers=2, seed=3, budget=2, training=0.0)
         sampler = make_sampler(plan, worker)
         if method == "ours-numeric":
-            return sampler._planner.seed  # type: ignore[attr-defined]
+            return sampler._engine.options.seed  # type: ignore[attr-defined]
         return sampler._rng.rng.randint(2**31)  # type: ignore[attr-defined]
 
     assert seed_of("ours-numeric", 0) == seed_of("ours-numeric", 1) == 3

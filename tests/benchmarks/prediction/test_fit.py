@@ -50,9 +50,11 @@ def test_the_base_is_the_surrogate_as_it_is_shipped(problem: Problem, kernel: An
         Views(numeric[some], texts.read(Text(), problem, some))
         for some in problems.split(N_OBSERVED, 0)
     )
-    design = Ablation(train_token=False, train_projection=False)
+    ablation = Ablation(train_token=False, train_projection=False)
     with isolated_torch(seed=0):
-        shipped = fit_surrogate(known, torch.from_numpy(scores(problem)), kernel, unknown, design)
+        shipped = fit_surrogate(
+            known, torch.from_numpy(scores(problem)), kernel, unknown, ablation
+        )
     with torch.no_grad():
         posterior = shipped.model.posterior(shipped.features(unknown), observation_noise=True)
     # the text's axes have other signs, and the fit ends at a tolerance

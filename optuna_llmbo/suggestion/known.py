@@ -1,0 +1,132 @@
+"""What is known when a configuration is chosen, and the arrays that the surrogates are fitted to.
+
+Shapes: n observed, m candidates, d parameters, p numeric features, q objectives, c constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optuna_llmbo.embedding.encoder import Reading
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.numeric_view import NumericView
+from optuna_llmbo.space.prior import Prior
+from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study.history import History
+from optuna_llmbo.study.outcome import breaks
+from optuna_llmbo.study.transfer import SourceObservations
+from optuna_llmbo.suggestion.candidates import Region
+from optuna_llmbo.suggestion.options import SamplerOptions
+from optuna_llmbo.surrogate.acquisition import AcquisitionInputs
+from optuna_llmbo.surrogate.durations import fit_log_seconds
+from optuna_llmbo.surrogate.feasibility import fit_constraints
+from optuna_llmbo.surrogate.observations import gather
+from optuna_llmbo.surrogate.observations import MAX_OBSERVED
+from optuna_llmbo.surrogate.observations import Observations
+from optuna_llmbo.surrogate.process import Surrogates
+from optuna_llmbo.surrogate.process import Views
+
+
+ReadTexts = Callable[[Sequence[Configuration]], Reading]
+"""Writes configurations out as text and has the language model read them."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Everything a suggestion depends on, besides the options and the language model."""
+
+    region: Region
+    """Where the next configuration may lie."""
+    history: History
+    sources: tuple[SourceObservations, ...]
+    knowledge: Knowledge
+    """The packs that apply to the space."""
+    prior: Prior
+    seed: int
+    """Seed of the suggestion."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The parameters that are chosen together."""
+        return self.region.space
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """What is known as the arrays that the surrogates take; each is computed once, on demand."""
+
+    known: Known
+    options: SamplerOptions
+
+    @cached_property
+    def numeric_view(self) -> NumericView:
+        """The numbers: hyperparameters, then derived quantities."""
+        derived = self.options.ablation.derived
+        return NumericView(self.known.space, self.known.knowledge if derived else Knowledge())
+
+    @cached_property
+    def observations(self) -> Observations:
+        """What the surrogates are fitted to."""
+        known, transform = self.known, self.options.ablation.transform
+        return gather(known.space, known.history, known.sources, transform, known.seed)
+
+    def views(
+        self, points: np.ndarray, read: ReadTexts | None, data: Observations | None = None
+    ) -> Views:
+        """What the surrogates see of points (m, d), or of the observations."""
+        numeric = torch.from_numpy(self.numeric_view(points))
+        reading = read(self.known.space.from_unit(points)) if read is not None else None
+        if data is None:
+            return Views(numeric, reading)
+        gap, source = torch.from_numpy(data.gaps), torch.from_numpy(data.sources)
+        return Views(numeric, reading, gap, source)
+
+    def acquisition_inputs(
+        self, surrogates: Surrogates, read: ReadTexts | None
+    ) -> AcquisitionInputs:
+        """What the acquisition function is given besides the candidates."""
+        kept = self.observations.kept
+        own = self.observations.points[: len(kept)]
+        views = self.views(own, read)
+        features = surrogates.features(views)
+        pending = self.known.space.to_unit(self.known.history.pending)
+        constraints = {
+            name: values[kept] for name, values in self.known.history.constraints.items()
+        }
+        feasible = np.ones(len(own), dtype=bool)
+        for values in constraints.values():
+            feasible &= ~breaks(values)
+        return AcquisitionInputs(
+            model=surrogates.model,
+            observed=features,
+            targets=torch.from_numpy(self.observations.achieved(feasible)),
+            pending=surrogates.features(self.views(pending, read))
+            if len(pending)
+            else features[:0],
+            constraints=fit_constraints(
+                features, views.numeric.shape[1], constraints, self._infeasible
+            ),
+        )
+
+    @cached_property
+    def log_seconds(self) -> Callable[[Tensor], np.ndarray]:
+        """How long trials take, as a function of their numeric features."""
+        kept = self.observations.kept
+        numeric = torch.from_numpy(self.numeric_view(self.observations.points[: len(kept)]))
+        return fit_log_seconds(numeric, self.known.history.seconds[kept])
+
+    @cached_property
+    def _infeasible(self) -> Tensor:
+        """Numeric features of the latest configurations without a score, (m, p) float64."""
+        if not self.known.history.infeasible:
+            return torch.zeros(0, 0, dtype=torch.float64)
+        latest = self.known.history.infeasible[-MAX_OBSERVED:]
+        return torch.from_numpy(self.numeric_view(self.known.space.to_unit(latest)))

@@ -1,0 +1,81 @@
+"""The sampler's options as one frozen value, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import zlib
+
+import numpy as np
+
+from optuna_llmbo.embedding.language_model import ModelSource
+from optuna_llmbo.embedding.truncated import Pooling
+from optuna_llmbo.embedding.truncated import POOLINGS
+from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import check_choice
+from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.prior import Range
+from optuna_llmbo.study.transfer import SourceStudy
+from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.acquisition import AcquisitionName
+from optuna_llmbo.surrogate.acquisition import ACQUISITIONS
+from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.covariance import KERNELS
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """What `LLMBOSampler` was asked to do; its docstring explains each option.
+
+    Raises:
+        InputError: if an option is not one of those that there are.
+    """
+
+    kernel: KernelName
+    model: ModelSource | None
+    """Where the language model comes from; None with the numeric kernel."""
+    device: str | None
+    pooling: Pooling | None
+    layer: int | None
+    knowledge: Knowledge
+    task: str | None
+    prior: Mapping[str, Range]
+    source_studies: tuple[SourceStudy, ...]
+    n_startup_trials: int
+    n_candidates: int
+    acquisition: AcquisitionName
+    cost_aware: bool
+    provenance: bool
+    seed: int
+    ablation: Ablation = field(default_factory=Ablation)
+
+    def __post_init__(self) -> None:
+        check_choice("kernel", self.kernel, KERNELS)
+        check_choice("acquisition", self.acquisition, ACQUISITIONS)
+        if self.pooling is not None:
+            check_choice("pooling", self.pooling, POOLINGS)
+        if self.layer is not None:
+            check_at_least("layer", self.layer, 1)
+        check_at_least("n_startup_trials", self.n_startup_trials, 0)
+        check_at_least("n_candidates", self.n_candidates, 1)
+        check_at_least("seed", self.seed, 0)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the kernel needs the language model."""
+        return self.kernel != "numeric"
+
+    def without_text(self) -> SamplerOptions:
+        """The same options with the numeric kernel."""
+        return replace(self, kernel="numeric", model=None)
+
+    def rng(self, *purpose: int | str) -> np.random.Generator:
+        """Random numbers that derive from the seed and a purpose, the same in every process."""
+        words = [zlib.crc32(str(word).encode()) for word in purpose]
+        return np.random.default_rng([self.seed, *words])
+
+    def seed_of(self, number: int) -> int:
+        """Seed of the suggestion for trial `number`."""
+        return int(self.rng(number, "suggestion").integers(2**31))
