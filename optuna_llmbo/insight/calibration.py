@@ -1,4 +1,4 @@
-"""Whether trials end where they were expected to: predictions made before they ran."""
+"""Whether trials end where they were expected to, by predictions made before they ran."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LUCK = 0.95
 
 @dataclass(frozen=True)
 class Expected:
-    """A complete trial and what the model had expected of it."""
+    """A complete trial and what the model expected of it."""
 
     trial: TrialFacts
     mean: float
@@ -41,21 +41,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many trials ended within a central interval."""
+    """Coverage of a central interval."""
 
     level: float
-    """Which share of them ought to, such as 0.68."""
+    """Nominal share of trials in the interval, such as 0.68."""
     share: float
-    """Which share of them did."""
+    """Observed share."""
     low: float
-    """Lower end of where the share of a calibrated model lies with 95% probability: binomial, as
-    if trials were independent of each other."""
+    """Lower end of the central 95% of a calibrated model's share: binomial, as if trials were
+    independent."""
     high: float
     """Its upper end."""
 
     @property
     def is_plausible(self) -> bool:
-        """Whether a calibrated model would cover about as many."""
+        """Whether a calibrated model could have this share."""
         return self.low <= self.share <= self.high
 
 

@@ -1,4 +1,4 @@
-"""A map of the configurations: near each other where the model takes them to be alike."""
+"""A map on which configurations that the model takes to be alike are close."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EmbeddingMap:
     best: int | None
     """Number of the trial that is the best so far."""
     share: float
-    """Of the variance that the two axes hold, in (0, 1]."""
+    """Share of the variance along the two axes, in (0, 1]."""
     has_text: bool
     """Whether the language model's embedding is part of the distance."""
 
@@ -46,12 +46,12 @@ class EmbeddingMap:
 def map_of(
     belief: Belief, trials: Sequence[TrialFacts], upcoming: np.ndarray, best: int | None
 ) -> EmbeddingMap:
-    """The map of tried configurations, of those to try next, and of others.
+    """Map the tried configurations, those to try next, and others.
 
     Args:
         belief: the fitted model.
-        trials: to be shown, as far as they have a place in the model's space.
-        upcoming: (q, d) points to try next, the best first.
+        trials: shown where they have a place in the model's space.
+        upcoming: (upcoming, d) points to try next, the best first.
         best: number of the best trial so far.
     """
     space = belief.known.space
@@ -64,11 +64,11 @@ def map_of(
     places = [
         Place(float(x), float(y), float(mean)) for (x, y), mean in zip(axes, means, strict=True)
     ]
-    n, q = len(tried), len(upcoming)
+    n, m = len(tried), len(upcoming)
     return EmbeddingMap(
         tried=tuple((t, place) for (t, _), place in zip(pairs, places[:n], strict=True)),
-        next=tuple(places[n : n + q]),
-        candidates=tuple(places[n + q :]),
+        next=tuple(places[n : n + m]),
+        candidates=tuple(places[n + m :]),
         best=best,
         share=share,
         has_text="text" in belief.views,
@@ -76,7 +76,7 @@ def map_of(
 
 
 def principal_axes(covariance: np.ndarray) -> tuple[np.ndarray, float]:
-    """The first two axes of kernel PCA and the share of the variance that they hold.
+    """Compute the first two axes of kernel PCA and their share of the variance.
 
     Args:
         covariance: (m, m) positive semidefinite.

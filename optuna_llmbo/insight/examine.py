@@ -1,4 +1,4 @@
-"""All that can be said of a study, each part or the reason why it is missing."""
+"""Everything the package can say about a study: each part, or why it is missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from optuna_llmbo.suggestion.fitted import FittedModel
 
 
 FEWEST = 3
-"""Observed trials from which on the model is asked."""
+"""Observed trials needed before the model is fitted."""
 
 _NO_PROGRESS = "best so far: no trial is complete, feasible and of a finite value."
 _NO_CALIBRATION = (
@@ -53,14 +53,14 @@ _NO_IMPORTANCE = "importance: there are too few observed trials to compare model
 
 @dataclass(frozen=True)
 class Insight:
-    """What a study and the model of it say. A part is None where there is nothing to say."""
+    """What a study and its model say. A part is None where there is nothing to say."""
 
     study: str
     """The study's name."""
     objective: Objective | None
     """None for several objectives."""
     trials: tuple[TrialFacts, ...]
-    """Those that have begun, by number."""
+    """The trials that have begun, by number."""
     best_so_far: BestSoFar | None = None
     calibration: Calibration | None = None
     map: EmbeddingMap | None = None
@@ -69,7 +69,7 @@ class Insight:
     proxy: ProxyCheck | None = None
     next: Next | None = None
     reasons: tuple[str, ...] = ()
-    """Why parts are missing, a sentence each."""
+    """Why parts are missing, a sentence for each."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def examine(
     *,
     proxy_check: str | os.PathLike[str] | None = None,
 ) -> Insight:
-    """What there is to see in a study, run by whatever sampler.
+    """Examine a study of any sampler.
 
     Args:
-        study: with one objective, or there is next to nothing to say.
-        sampler: whose model is asked. Default None: `LLMBOSampler(seed=0, provenance=False)`.
+        study: with one objective; little can be said about several.
+        sampler: the sampler whose model is fitted. Default None:
+            `LLMBOSampler(seed=0, provenance=False)`.
         proxy_check: the folder that `optuna-llmbo proxy-check` has written, or the
-            `proxy-check.json` in it. Default None: nothing is said of the proxy.
+            `proxy-check.json` in it. Default None: no proxy check is shown.
 
     Raises:
-        InputError: if there is no proxy check where it was said to be.
+        InputError: if there is no proxy check at `proxy_check`.
     """
     if sampler is None:
         sampler = LLMBOSampler(seed=0, provenance=False)
@@ -142,7 +143,7 @@ def _ask(
     """The parts that need the model, or why there are none."""
     n = len(informative(found))
     if n < FEWEST:
-        return _Model(), f"the model is asked from {FEWEST} observed trials on; there are {n}."
+        return _Model(), f"the model needs {FEWEST} observed trials; there are {n}."
     best = best_so_far.best[-1] if best_so_far is not None else None
     n_missing = sampler.n_startup_trials - n
 
@@ -161,4 +162,4 @@ def _ask(
     try:
         return sampler.ask(study, question), None
     except (InputError, SurrogateFitError) as error:
-        return _Model(), f"the model cannot be asked: {error}"
+        return _Model(), f"the model cannot be fitted: {error}"

@@ -1,4 +1,4 @@
-"""What a study says of itself, without a model: trials, counts, ranges, surprises, versions."""
+"""A study's facts, without a model: trials, counts, ranges, surprises, versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "gpytorch", "botorch")
-"""Whose versions are told, beside Python's."""
+"""Packages whose versions are recorded, besides Python's."""
 
 SURPRISING = 3.0
 """Standard deviations from what was expected that make a result a surprise."""
@@ -43,13 +43,13 @@ class StudyFacts:
     default: TrialFacts | None
     """The default configuration's trial; None if it has not completed."""
     ranges: dict[str, str]
-    """By hyperparameter, of the latest trial that has it."""
+    """Range of each hyperparameter in the latest trial that has it."""
     versions: dict[str, str]
-    """Of the packages that are installed here, exactly."""
+    """Exact versions of the installed packages."""
 
     @property
     def counts(self) -> dict[Outcome, int]:
-        """How many trials stand how."""
+        """Number of trials by outcome."""
         return count(facts.outcome for facts in self.trials)
 
     @property
@@ -69,12 +69,12 @@ class StudyFacts:
         return tuple(sorted(far, key=lambda facts: -facts.surprise))
 
     def with_outcome(self, outcome: Outcome) -> tuple[TrialFacts, ...]:
-        """The trials that ended so."""
+        """The trials with an outcome."""
         return tuple(facts for facts in self.trials if facts.outcome == outcome)
 
 
 def study_facts(study: optuna.Study) -> StudyFacts:
-    """Read a study of any sampler, with any number of objectives, empty ones too."""
+    """Read a study of any sampler, with any number of objectives; it may be empty."""
     trials = compat.all_trials(study)
     facts = tuple(map(trial_facts, trials))
     best = {trial.number for trial in _best_trials(study)}
@@ -91,24 +91,24 @@ def study_facts(study: optuna.Study) -> StudyFacts:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of `PACKAGES`, as installed here."""
+    """Versions of Python and of `PACKAGES`, as installed here."""
     packages = {package: version_of(package) for package in PACKAGES}
     return {"python": platform.python_version(), **packages}
 
 
 def params_text(params: Mapping[str, Any]) -> str:
-    """A configuration in one line."""
+    """Write a configuration in one line."""
     return ", ".join(f"{name} = {format_value(value)}" for name, value in params.items())
 
 
 def expected_text(facts: TrialFacts) -> str:
-    """What was expected of a trial: "1.234 ± 0.056", an objective each; empty if nothing was."""
+    """Write what was expected: "1.234 ± 0.056" for each objective; empty if nothing was."""
     both = zip(facts.expected, facts.standard_deviations, strict=True)
-    return ", ".join(f"{mean:.4g} ± {deviation:.2g}" for mean, deviation in both)
+    return ", ".join(f"{mean:.4g} ± {sd:.2g}" for mean, sd in both)
 
 
 def values_text(values: tuple[float, ...]) -> str:
-    """Values of the objectives in one line."""
+    """Write the objectives' values in one line."""
     return ", ".join(f"{value:.5g}" for value in values)
 
 
@@ -124,7 +124,7 @@ def _objectives(study: optuna.Study) -> tuple[tuple[str, str], ...]:
 
 
 def _best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """With several objectives the Pareto front; trials that violate constraints are never best."""
+    """The best feasible trial, or the Pareto front of several objectives."""
     if len(study.directions) > 1:
         return study.best_trials
     try:

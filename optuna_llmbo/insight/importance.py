@@ -1,4 +1,4 @@
-"""How much the model goes by the numbers, by what knowledge derives of them, and by the text."""
+"""How much the model relies on the numbers, on derived quantities and on the text."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ FEWEST = 4
 """Observed trials of the shortest prefix."""
 _N_PERMUTATIONS = 8
 _NOTHING = 1e-12
-"""Variance of a mean that is the same everywhere, on a scale of 1."""
+"""A posterior mean with less variance than this, on a scale of 1, is constant."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Of the views, over the study."""
+    """Importance of the views over the course of the study."""
 
     n_trials: tuple[int, ...]
-    """How many observed trials, in order, the model was fitted to."""
+    """Numbers of observed trials, in order, that the model was fitted to."""
     shares: Mapping[str, tuple[float, ...]]
-    """Of each view ("hyperparameters", "derived", "text"; those that the model has) at each of
-    them: 0 if the posterior mean does not depend on it, 1 if it depends on nothing else."""
+    """Share of each view ("hyperparameters", "derived", "text"; those that the model has) at each
+    number of trials: 0 if the posterior mean does not depend on it, 1 if on nothing else."""
 
 
 def importance_of(belief: Belief) -> Importance | None:
-    """Refit to the first trials, to more of them, to all; permute one view at a time.
+    """Refit to the first few trials, to more, to all; permute one view at a time.
 
     With f the posterior mean, Z a sample of configurations from all over the space and Z' the same
     with one view's columns exchanged between configurations, E[(f(Z) - f(Z'))^2] / (2 Var f(Z)):
     Jansen's estimator of the total Sobol index (Jansen 1999, Computer Physics Communications 117).
 
-    Its limits: the views are functions of each other, so that a permuted one contradicts the
-    others. The model is asked where no configuration lies, shares need not add up to 1 and may
-    exceed it, and what two views say alike is shared out among them by the fit.
+    Limits: the views are functions of each other, so a permuted one contradicts the others. The
+    model is evaluated where no configuration lies, shares need not sum to 1 and may exceed it, and
+    what two views say alike is divided among them by the fit.
 
     Returns:
         None if there are too few trials.
@@ -65,7 +65,7 @@ def importance_of(belief: Belief) -> Importance | None:
 
 
 def _fitted_to(belief: Belief, size: int) -> Belief | None:
-    """The same model of the first trials alone; None if it cannot be fitted to them."""
+    """Fit the same model to the first trials; None if it cannot be fitted."""
     try:
         return belief.fitted_to(replace(belief.known, history=belief.known.history.first(size)))
     except SurrogateFitError:

@@ -11,20 +11,20 @@ from optuna_llmbo.study.history import sign_of
 
 @dataclass(frozen=True)
 class Objective:
-    """What a study is about."""
+    """A study's single objective."""
 
     name: str
-    """As the study's metric names say, else "objective value"."""
+    """The study's metric name, else "objective value"."""
     sign: float
-    """Which values are multiplied by so that larger is better: -1 where the study minimizes."""
+    """Factor that makes larger values better: -1 where the study minimizes."""
 
     @property
     def direction(self) -> str:
-        """Which values are good: "lower is better" or "higher is better"."""
+        """ "lower is better" or "higher is better"."""
         return "lower is better" if self.sign < 0 else "higher is better"
 
 
 def objective_of(study: Study) -> Objective:
-    """Of a study with one objective."""
+    """Read a study's single objective."""
     names = study.metric_names
     return Objective(names[0] if names else "objective value", sign_of(study.direction))

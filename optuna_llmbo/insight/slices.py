@@ -1,4 +1,4 @@
-"""What the model says of each hyperparameter, the others held at the recommended values."""
+"""What the model says about each hyperparameter, with the others at recommended values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 N_PLACES = 33
-"""Along a parameter with more values than these."""
+"""Points along a parameter with more values than this."""
 
 Kind = Literal["float", "int", "choice"]
 
@@ -34,9 +34,9 @@ class Slice:
     log: bool
     """Whether its axis is logarithmic."""
     values: tuple[Any, ...]
-    """m of its values, in order."""
+    """m of its values, ascending."""
     mean: tuple[float, ...]
-    """What the model expects at each, in the objective's units."""
+    """Expected value at each, in the objective's units."""
     low: tuple[float, ...]
     """Lower end of the central 95% interval of the noise-free value."""
     high: tuple[float, ...]
@@ -44,30 +44,30 @@ class Slice:
     held: Any
     """The recommended configuration's own value."""
     trials: tuple[TrialFacts, ...]
-    """Those that have the parameter and a finite value; their other parameters differ."""
+    """Trials with the parameter and a finite value; their other parameters differ."""
 
 
 @dataclass(frozen=True)
 class Slices:
-    """All hyperparameters of the recommended configuration, in the order of their names."""
+    """Slices along all hyperparameters of the recommended configuration, by name."""
 
     number: int
-    """Of the recommended trial."""
+    """Number of the recommended trial."""
     params: Mapping[str, Any]
-    """Its parameters, where the others are held."""
+    """Its parameters, at which the others are held."""
     slices: tuple[Slice, ...]
 
 
 def slices_of(belief: Belief, trials: Sequence[TrialFacts], recommended: FrozenTrial) -> Slices:
-    """Along each parameter that the recommended trial has and that leaves a choice.
+    """Slice the model along each parameter of the recommended trial that leaves a choice.
 
     Where a value leads to another branch of the objective, that branch's parameters are in the
-    middle of their ranges, and those of the left branch are absent.
+    middle of their ranges, and those of the old branch are absent.
 
     Args:
         belief: the fitted model.
         trials: shown as points.
-        recommended: of `Belief.recommended`.
+        recommended: from `Belief.recommended`.
     """
     held = belief.known.space.restrict(recommended.params)
     assert held is not None
@@ -103,8 +103,10 @@ def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], n
 
 
 def _as_the_branch_says(belief: Belief, points: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Points with the parameters that their values lead to; those that agree with the held point
-    on what is there keep its very place."""
+    """Drop the parameters that a point's values do not lead to.
+
+    Points with the same parameters as the held point keep its exact coordinates.
+    """
     if not belief.known.space.groups:
         return points
     spread = belief.known.region.spread(points)

@@ -18,40 +18,39 @@ from optuna_llmbo.suggestion.decision import Prediction
 N_RUNNERS_UP = 4
 TERMS = ("improvement", "prior", "cost")
 _ALIKE = 0.9
-"""Correlation from which on two candidates count as the same idea."""
+"""Candidates with a higher correlation count as the same idea."""
 _LOOKED_AT = 512
-"""Candidates among which runners-up are looked for."""
+"""Number of candidates searched for runners-up."""
 _MANY = 10.0
-"""Logarithm of a ratio that is not written out."""
+"""Largest logarithm of a ratio that is written out."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """A tried trial, seen from a candidate."""
+    """A trial as seen from a candidate."""
 
     number: int
     correlation: float
-    """Of the two values under the process's prior: 1 for the same configuration, 0 for one that
-    says nothing of the other."""
+    """Correlation of the two values under the process's prior: 1 for the same configuration, 0 for
+    one that says nothing about the other."""
     differences: Mapping[str, tuple[Any, Any]]
-    """The parameters that differ: name -> (the trial's value, the candidate's), None for one that
-    is not there."""
+    """Parameters that differ: name -> (the trial's value, the candidate's), None if absent."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that is worth trying."""
+    """A configuration worth trying."""
 
     params: Mapping[str, Any]
     expected: Prediction
     """In the objective's units; the interval is that of the noise-free value."""
     score: float
-    """The sum of the three terms, logarithms all."""
+    """Sum of the three terms, all of them logarithms."""
     terms: Mapping[str, float]
-    """"improvement", "prior" and "cost": what adds up to the score. As logarithms, it is their
-    differences between candidates that say something."""
+    """"improvement", "prior" and "cost", which add up to the score. They are logarithms, so only
+    their differences between candidates mean something."""
     nearest: Near | None
-    """The trial that the process takes to be the most like it."""
+    """The trial that the process takes to be most like it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class Next:
 
     chosen: Candidate
     to_best: Near | None
-    """The best trial so far, seen from the chosen one."""
+    """The best trial so far, seen from the chosen candidate."""
     runners_up: tuple[Candidate, ...]
-    """The next best by score that are unlike those before them (correlation below 0.9)."""
+    """The next best by score, each unlike those before it (correlation below 0.9)."""
     points: np.ndarray
-    """(1 + runners-up, d) the candidates in the unit cube."""
+    """(1 + runners-up, d) the candidates as points."""
     text: str
     """Why, in a few plain sentences."""
 
@@ -77,15 +76,15 @@ def next_of(
     objective: Objective,
     n_missing: int,
 ) -> Next:
-    """The first of the candidates, explained.
+    """Explain the first of the candidates.
 
     Args:
         belief: the fitted model.
-        candidates: (m, d) of `consider`, the best first.
-        trials: those that have begun.
-        best: the best of them so far.
+        candidates: (m, d), the best first.
+        trials: the trials that have begun.
+        best: the best of them.
         objective: the study's.
-        n_missing: how many trials are missing before the sampler asks the model.
+        n_missing: start-up trials that are missing before the sampler uses the model.
     """
     points = _unlike(belief, candidates[:_LOOKED_AT])
     found = _described(belief, points, trials)
@@ -105,7 +104,7 @@ def next_of(
 
 
 def _unlike(belief: Belief, candidates: np.ndarray) -> np.ndarray:
-    """The first candidate, and the next ones that are unlike all taken before."""
+    """The first candidate, and the next ones that are unlike all before."""
     correlation = belief.correlation(candidates, candidates)
     taken = [0]
     for i in range(1, len(candidates)):
@@ -133,7 +132,7 @@ def _described(
 
 
 def _near(belief: Belief, points: np.ndarray, trials: Sequence[TrialFacts]) -> list[Near]:
-    """For each point the trial that is the most like it; empty if no trial has a place."""
+    """The trial most like each point; empty if no trial has a place in the space."""
     space = belief.known.space
     pairs = [(t, c) for t in trials if (c := space.restrict(t.params)) is not None]
     if not pairs:
@@ -175,7 +174,7 @@ def _place(chosen: Candidate, best: TrialFacts | None) -> str:
 
 
 def _reason(chosen: Candidate, others: Sequence[Candidate]) -> str:
-    """The term that sets it apart the most from the runners-up."""
+    """Name the term that sets it apart most from the runners-up."""
     if not others:
         return ""
     ahead = {

@@ -1,4 +1,4 @@
-"""One hyperparameter's values and their places in the unit interval."""
+"""One hyperparameter's values and their places in the unit interval, [0, 1]."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from optuna.distributions import IntDistribution
 
 
 _FARTHEST = 1.0
-"""How far outside the unit interval a value outside the range may be: one more range."""
+"""How far outside the unit interval a value may be placed: by one range."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter: between its values and the unit interval.
+    """Maps one parameter's values to the unit interval and back.
 
     Numbers keep their order, on a log scale where the distribution says so. Categorical choices
-    that are all numbers are ordinal: their place in sorted order counts, not their size. Other
-    choices have no order.
+    that are all numbers are ordinal: their rank counts, not their size. Other choices are nominal:
+    they have no order.
     """
 
     distribution: BaseDistribution
 
     @cached_property
     def n_values(self) -> float:
-        """How many values there are; infinite for a float without a step."""
+        """Number of values; infinite for a float without a step."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return len(d.choices)
@@ -42,13 +42,13 @@ class Axis:
 
     @cached_property
     def is_nominal(self) -> bool:
-        """Whether the values have no order: choices that are not all numbers."""
+        """Whether the values are choices without an order: not all of them are numbers."""
         d = self.distribution
         return isinstance(d, CategoricalDistribution) and not all(map(_is_number, d.choices))
 
     @property
     def width(self) -> int:
-        """Columns in the unit cube: one, or one a choice for three or more nominal choices."""
+        """Number of feature columns: one, or one for each of three or more nominal choices."""
         return int(self.n_values) if self.is_nominal and self.n_values > 2 else 1
 
     def places(self) -> np.ndarray:
@@ -59,9 +59,9 @@ class Axis:
         return self._place(d.low + np.arange(int(self.n_values)) * (_step(d) or 1))  # type: ignore[attr-defined]
 
     def numbers(self, units: np.ndarray) -> np.ndarray:
-        """The values at points of [0, 1] as float64, nan for choices without an order.
+        """The values at places in [0, 1] as float64, nan for nominal choices.
 
-        Every value of a finite axis owns an equal share of the interval (on a log scale, the
+        Each value of a finite axis owns an equal share of the interval (on a log scale, the
         share that rounds to it).
         """
         d = self.distribution
@@ -80,7 +80,7 @@ class Axis:
         return self._admit(low + offset)
 
     def snap(self, units: np.ndarray) -> np.ndarray:
-        """The places of the values at points of [0, 1]."""
+        """Move places to those of the nearest values."""
         if math.isinf(self.n_values):
             return np.clip(units, 0.0, 1.0)
         if _is_log(self.distribution) and not self.distribution.single():
@@ -97,7 +97,7 @@ class Axis:
     def to_unit(self, value: Any) -> float:
         """The place of `value`: in [0, 1], or up to one range outside if it is out of range.
 
-        So a range that has changed keeps what was learned of the values that it has lost.
+        So what was learned of values that a changed range has lost is kept.
         """
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
@@ -108,7 +108,7 @@ class Axis:
         return float(self._place(np.array([value], dtype=np.float64))[0])
 
     def place(self, number: float) -> float:
-        """The place in [0, 1] next to a number's; nan without an order."""
+        """The place in [0, 1] nearest to a number's; nan for nominal choices."""
         d = self.distribution
         if not isinstance(d, CategoricalDistribution):
             return self.to_unit(min(max(number, d.low), d.high))  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ class Axis:
         return float(np.interp(number, choices, self.places()))
 
     def has_place(self, value: Any) -> bool:
-        """Whether a value is one of the choices, or any number."""
+        """Whether a value has a place: one of the choices, or any number."""
         d = self.distribution
         return (
             self.contains(value) if isinstance(d, CategoricalDistribution) else _is_number(value)
@@ -144,7 +144,7 @@ class Axis:
         return self._typed(self._admit(np.array([value], dtype=np.float64))[0])
 
     def _place(self, values: np.ndarray) -> np.ndarray:
-        """Places of numbers in [0, 1]; not for categorical or single-valued distributions."""
+        """Places of numbers; not for categorical or single-valued distributions."""
         d = self.distribution
         low, high = d.low, d.high  # type: ignore[attr-defined]
         if _is_log(d):

@@ -1,4 +1,7 @@
-"""The numeric view of configurations: the unit cube and the derived quantities."""
+"""The numeric view of configurations: their points and the quantities derived from them.
+
+Shapes: m points, d parameters, p numeric features.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ _N_REFERENCE = 256
 
 
 class NumericView:
-    """Numbers for the kernel: hyperparameters in the unit cube, then what knowledge derives.
+    """Numeric features for the kernel: hyperparameters in [0, 1], then derived quantities.
 
-    A derived quantity is scaled to the range that it has over the space, on a log scale if it is
-    positive all over it (products and ratios of hyperparameters are). One that is not finite all
-    over the space, or constant, says nothing and is left out.
+    A derived quantity is scaled to its range over the space, on a log scale if it is positive
+    everywhere (products and ratios of hyperparameters are). One that is constant, or not finite
+    everywhere, says nothing and is left out.
 
     Args:
         space: the parameters that are chosen together.
@@ -32,19 +35,19 @@ class NumericView:
 
     @cached_property
     def derived_names(self) -> tuple[str, ...]:
-        """The derived quantities that have a column, in column order."""
+        """Names of the derived quantities that have a column, in order."""
         return tuple(self._ranges)
 
     @property
     def width(self) -> int:
-        """Number of columns, p: the hyperparameters' first, then the derived quantities'."""
+        """Number of features, p: the hyperparameters' first, then the derived quantities'."""
         return self._space.n_features + len(self._ranges)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """The features of the configurations at m points, (m, p) float64, about [0, 1].
+        """The features of points, (m, p) float64, roughly in [0, 1].
 
         Args:
-            points: (m, d), of `SearchSpace.to_unit`.
+            points: (m, d), from `SearchSpace.to_unit`.
         """
         derived = self._derive(points) if self._ranges else {}
         columns = [
@@ -56,7 +59,7 @@ class NumericView:
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[bool, float, float]]:
-        """For each derived quantity with a column: log scale or not, lowest, highest."""
+        """For each derived quantity with a column: whether on a log scale, lowest, highest."""
         points = qmc.Sobol(len(self._space.names), scramble=True, rng=0).random(_N_REFERENCE)
         ranges = {}
         for name, values in self._derive(self._space.snap(points)).items():

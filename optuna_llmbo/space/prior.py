@@ -1,4 +1,4 @@
-"""Where good values are expected before anything was tried, as a density over the unit cube."""
+"""Where good values are expected before any trial, as a density over the unit cube."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Range = tuple[float, float]
 
 _TRUST = 0.9
 """Weight of the expected range against the uniform density: however wrong, it excludes nothing."""
-_LEAST_DEVIATION = 0.05
+_LEAST_STANDARD_DEVIATION = 0.05
 
 
 def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """A user's expected ranges, checked.
+    """Check a user's expected ranges.
 
     Raises:
         InputError: if one is not a pair of finite numbers, the lower first.
@@ -39,17 +39,17 @@ def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
 
 @dataclass(frozen=True)
 class Prior:
-    """Independent densities, one a hyperparameter with an expected range.
+    """Independent densities, one for each hyperparameter with an expected range.
 
-    On the parameter's own scale a normal density whose central 68% is the range, cut at the ends,
-    mixed with the uniform one.
+    On the parameter's own scale, a normal density whose central 68% is the range, truncated to
+    the parameter's bounds and mixed with the uniform one.
     """
 
     space: SearchSpace
     ranges: Mapping[str, Range]
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
-        """At m points, (m,) float64; 0 where nothing is expected."""
+        """Log density at points (m, d), (m,) float64; 0 where nothing is expected."""
         total = np.zeros(len(points))
         for column, expected in self._expected.items():
             density = _TRUST * expected.pdf(points[:, column]) + 1 - _TRUST
@@ -57,7 +57,7 @@ class Prior:
         return total
 
     def warp(self, uniform: np.ndarray) -> np.ndarray:
-        """Points of the uniform density, (m, d), moved to those of the expected ones."""
+        """Map points of the uniform density, (m, d), to points of the expected one."""
         warped = uniform.copy()
         for column, expected in self._expected.items():
             warped[:, column] = expected.ppf(uniform[:, column])
@@ -65,14 +65,14 @@ class Prior:
 
     @cached_property
     def _expected(self) -> dict[int, Any]:
-        """Cut normal densities by column; ranges that lie outside the space say nothing."""
+        """Truncated normal densities by column; ranges outside the space say nothing."""
         found = {}
         for column, (name, axis) in enumerate(zip(self.space.names, self.space.axes, strict=True)):
             if name in self.ranges and not axis.is_nominal:
                 left, right = map(axis.place, self.ranges[name])
                 if left < right:
-                    centre, deviation = (left + right) / 2, (right - left) / 2
-                    deviation = max(deviation, _LEAST_DEVIATION)
-                    ends = (np.array([0.0, 1.0]) - centre) / deviation
-                    found[column] = truncnorm(*ends, loc=centre, scale=deviation)
+                    centre = (left + right) / 2
+                    scale = max((right - left) / 2, _LEAST_STANDARD_DEVIATION)
+                    ends = (np.array([0.0, 1.0]) - centre) / scale
+                    found[column] = truncnorm(*ends, loc=centre, scale=scale)
         return found

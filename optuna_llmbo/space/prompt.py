@@ -1,4 +1,4 @@
-"""Configurations as text: a shared passage, then one line a hyperparameter.
+"""Configurations as text: a shared passage, then a line for each hyperparameter.
 
 The learnable token follows the last line; the encoder adds it.
 """
@@ -19,13 +19,13 @@ from optuna_llmbo.space.search_space import SearchSpace
 
 _GRADES = ("very low", "low", "medium", "high", "very high")
 _SMALL = 0.01
-"""Numbers below it are written with an exponent, as people write learning rates."""
+"""Smaller numbers are written with an exponent, as people write learning rates."""
 _MAX_CHOICES_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Writes the configurations of one search space out as text."""
+    """Writes the configurations of one search space as text."""
 
     space: SearchSpace
     knowledge: Knowledge
@@ -34,7 +34,7 @@ class Prompt:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """Parameters with few values first, so that assignments share long beginnings."""
+        """The parameter names, those with few values first: assignments share long prefixes."""
         return tuple(sorted(self.space.names, key=lambda n: (self.space.axis(n).n_values, n)))
 
     @cached_property
@@ -46,11 +46,11 @@ class Prompt:
         return f"{task}{known.strip()}\n\nRanges:\n{ranges}\n\nConfiguration:".lstrip()
 
     def assignment(self, configuration: Configuration) -> tuple[str, ...]:
-        """One line a hyperparameter that it has: name, for numbers a graded word, and value.
+        """Write a line for each hyperparameter: name, graded word (numbers only) and value.
 
         The word says where in its range the value lies, on the range's own scale: a small model
-        reads "very high" more reliably than digits. What differs most between configurations, the
-        digits, stands last and nothing follows them: all before is read once for many.
+        reads "very high" more reliably than digits. The digits differ most between configurations
+        and come last: everything before them is read once for many.
         """
         return tuple(
             f"\n{name}:{self._grade(name, configuration)} {format_value(configuration[name])}"
@@ -77,7 +77,7 @@ class Prompt:
 
 
 def format_value(value: Any) -> str:
-    """A value as text; numbers to at most four significant digits, others as they are."""
+    """Write a value as text; numbers with at most four significant digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):

@@ -1,8 +1,10 @@
-"""Search spaces: Optuna distributions, values, and the unit cube.
+"""Search spaces: Optuna distributions, values, and points of the unit cube.
 
 A *configuration* maps parameter names to values as Optuna's `trial.params` gives them. It is the
-truth; the unit cube and the text are derived from it. A parameter that only some trials have may
-be missing in a configuration; in the cube its coordinate is nan then.
+truth; points and texts are derived from it. A parameter that only some trials have may be absent
+from a configuration; its coordinate is nan then.
+
+Shapes: m points, d parameters.
 """
 
 from __future__ import annotations
@@ -31,20 +33,20 @@ Key = tuple[float, ...]
 
 _KEY_DIGITS = 9
 _ABSENT_KEY = -9.0
-"""In keys, where nan would differ from itself."""
+"""Stands for nan in keys, where nan would differ from itself."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The parameters that are chosen together, by name.
+    """The parameters that are chosen together.
 
-    A *cube* is an array of points with one coordinate a parameter, (m, d) in [0, 1], nan
-    where a point lacks the parameter.
+    Points are arrays (m, d) in [0, 1] with a coordinate for each parameter, nan where a point
+    lacks the parameter.
     """
 
     distributions: Mapping[str, BaseDistribution]
     groups: tuple[tuple[str, ...], ...] = ()
-    """Parameters that not every configuration has; those of a group are there together."""
+    """Parameters that not every configuration has; those of a group occur together."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -68,20 +70,19 @@ class SearchSpace:
 
     @property
     def n_configurations(self) -> float:
-        """How many configurations there are, if all have all parameters; infinite if one of these
-        is continuous."""
+        """Number of configurations with all parameters; infinite if a parameter is continuous."""
         return math.prod(axis.n_values for axis in self.axes)
 
     @property
     def n_features(self) -> int:
-        """How many columns `features` has."""
+        """Number of columns of `features`."""
         return sum(axis.width for axis in self.axes) + len(self.groups)
 
     def restrict(self, params: Mapping[str, Any]) -> Configuration | None:
         """The part of a trial's parameters that lies in this space.
 
-        None if a shared parameter is missing or there is none at all, or if a value has no place:
-        a choice that is gone.
+        None if a shared parameter is missing, if none of the parameters is there, or if a value
+        has no place: a choice that is gone.
         """
         if not all(name in params for name in self.shared):
             return None
@@ -99,7 +100,7 @@ class SearchSpace:
         """A user's parameters as a configuration of this space.
 
         Raises:
-            InputError: if one that all configurations have is missing, or one is out of its range.
+            InputError: if a shared parameter is missing, or a value is out of its range.
         """
         missing = [name for name in self.shared if name not in params]
         if missing:
@@ -111,7 +112,7 @@ class SearchSpace:
         return known
 
     def keys(self, points: np.ndarray) -> list[Key]:
-        """What points of one configuration share, and others do not; fit for a set."""
+        """Hashable keys of points (m, d), equal for points of the same configuration."""
         rounded = np.nan_to_num(np.round(points, _KEY_DIGITS), nan=_ABSENT_KEY)
         return [tuple(row) for row in rounded.tolist()]
 
@@ -120,18 +121,20 @@ class SearchSpace:
         return self.keys(self.to_unit([configuration]))[0]
 
     def snap(self, points: np.ndarray) -> np.ndarray:
-        """Points moved to the places of admissible values, (m, d)."""
+        """Move points (m, d) to the nearest admissible values."""
         pairs = zip(self.axes, points.T, strict=True)
         return np.column_stack([_where_present(axis.snap, units) for axis, units in pairs])
 
     def numbers(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """The values at points, a column (m,) float64 for each name; nan for nominal choices and
-        for what a point lacks."""
+        """The values at points (m, d), a column (m,) float64 for each name.
+
+        nan for nominal choices, and where a point lacks the parameter.
+        """
         columns = zip(self.names, self.axes, points.T, strict=True)
         return {name: _where_present(axis.numbers, units) for name, axis, units in columns}
 
     def from_unit(self, points: np.ndarray) -> list[Configuration]:
-        """Configurations at points of a cube."""
+        """The configurations at points (m, d)."""
         return [
             {
                 name: axis.from_unit(float(u))
@@ -142,7 +145,7 @@ class SearchSpace:
         ]
 
     def to_unit(self, configurations: Sequence[Configuration]) -> np.ndarray:
-        """The inverse of `from_unit`: the places of m configurations, (m, d)."""
+        """The points of m configurations, (m, d): the inverse of `from_unit`."""
         columns = [
             [axis.to_unit(c[name]) if name in c else math.nan for c in configurations]
             for name, axis in zip(self.names, self.axes, strict=True)
@@ -152,9 +155,10 @@ class SearchSpace:
     def features(self, points: np.ndarray) -> np.ndarray:
         """Features for a kernel: (m, sum of the axes' widths + groups), [0, 1] inside the ranges.
 
-        Three or more choices without an order become one column each, scaled so that any two
-        different choices are at distance one. A parameter that a point lacks is in the middle
-        of its range, or equally far from all choices; a column a group says whether it is there.
+        Three or more nominal choices become one column each, scaled so that any two different
+        choices are at distance one. A parameter that a point lacks counts as the middle of its
+        range, or as equally far from all choices; a column for each group says whether it is
+        there.
         """
         columns = []
         for axis, units in zip(self.axes, points.T, strict=True):
@@ -170,13 +174,13 @@ class SearchSpace:
         return np.hstack(columns).reshape(len(points), -1)
 
     def grid(self) -> np.ndarray:
-        """The places of all configurations of a finite space without groups, (m, d)."""
+        """The points of all configurations of a finite space without groups, (m, d)."""
         mesh = np.meshgrid(*(axis.places() for axis in self.axes), indexing="ij")
         return np.stack(mesh, axis=-1).reshape(-1, len(self.axes))
 
 
 def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarray) -> np.ndarray:
-    """A function of places, nan where there is none."""
+    """Apply a function to the coordinates that are there; nan elsewhere."""
     present = ~np.isnan(units)
     values = np.full(len(units), np.nan)
     values[present] = function(units[present])

@@ -1,8 +1,10 @@
-"""Which parameters a configuration has: the branches of a study's objective, as its trials show.
+"""Which parameters a configuration has: the branches of a conditional objective.
 
-An objective that suggests `momentum` only if the optimizer is SGD says so nowhere. The finished
-trials show which parameters go together; a decision tree tells from their values which of these
-*patterns* a new configuration has.
+An objective that suggests `momentum` only if the optimizer is SGD says so nowhere. Its finished
+trials show which parameters go together, the *patterns*; a decision tree predicts the pattern of a
+new configuration from its values.
+
+Shapes: n finished trials, m points, d parameters.
 """
 
 from __future__ import annotations
@@ -25,34 +27,34 @@ from optuna_llmbo.space.search_space import SearchSpace
 
 
 MAX_PATTERNS = 16
-"""The most frequent ones; an objective with more is likely to make up names as it goes."""
+"""Only the most frequent patterns are kept: an objective with more probably makes up names."""
 
 
 @dataclass(frozen=True)
 class Branches:
-    """A search space and the patterns of parameters that its configurations may have."""
+    """A search space and the patterns of parameters that its configurations can have."""
 
     space: SearchSpace
     patterns: np.ndarray
-    """(k, d) bool: which parameters are there; the most frequent pattern first."""
+    """(patterns, d) bool: which parameters each pattern has; the most frequent first."""
     observed: np.ndarray
-    """(n, d) points of finished trials, nan where a parameter is missing."""
+    """(n, d) points of finished trials, nan where a parameter is absent."""
 
     def spread(self, points: np.ndarray) -> np.ndarray:
-        """Points with the parameters that their values lead to, and nan for the others.
+        """Set the parameters that a point's other values do not lead to, to nan.
 
         Args:
-            points: (m, d) at the places of admissible values, one for every parameter.
+            points: (m, d) at admissible values, one for every parameter.
         """
         return np.where(self._expected(points), points, np.nan)
 
     def is_consistent(self, points: np.ndarray) -> np.ndarray:
-        """Whether points have just the parameters that their values lead to, (m,) bool."""
+        """Whether points have exactly the parameters that their values lead to, (m,) bool."""
         agrees: np.ndarray = (~np.isnan(points) == self._expected(points)).all(axis=1)
         return agrees
 
     def with_all(self, names: Sequence[str]) -> Branches:
-        """Only the patterns that have these parameters; all of them if none has."""
+        """Keep only the patterns that have these parameters; all of them if none has."""
         having = self.patterns[:, [self.space.names.index(name) for name in names]].all(axis=1)
         return Branches(self.space, self.patterns[having], self.observed) if having.any() else self
 
@@ -72,20 +74,20 @@ class Branches:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A decision tree over points of the cube, in which a value may be missing."""
+    """A decision tree over points, in which values may be absent."""
 
     label: int
-    """The most frequent one here."""
+    """The most frequent label at this node."""
     column: int = -1
-    """By which it splits; -1 for a leaf."""
+    """The column it splits by; -1 for a leaf."""
     places: tuple[float, ...] = ()
-    """Of the choices that lead to a branch of their own, or one threshold."""
+    """Places of the choices that lead to a branch each, or one threshold."""
     branches: tuple[_Tree, ...] = ()
-    """One a choice; or below the threshold, above it."""
+    """One for each choice; or below the threshold, and above it."""
     is_choice: bool = False
 
     def predict(self, points: np.ndarray) -> np.ndarray:
-        """The labels of m points, (m,) int."""
+        """Labels of points (m, d), (m,) int."""
         labels = np.full(len(points), self.label)
         if self.branches:
             for branch, rows in zip(
@@ -99,15 +101,15 @@ class _Tree:
 
 
 def _grow(points: np.ndarray, labels: np.ndarray, is_choice: np.ndarray) -> _Tree:
-    """A tree that is grown until a leaf has one label, or nothing tells its labels apart.
+    """Grow a tree until a leaf has one label, or nothing tells its labels apart.
 
-    It may only ask for a parameter that all points at a node have: what the objective has
-    suggested by then. Otherwise it would learn that who has a momentum has a momentum.
+    It may only split by a parameter that all points at a node have: what the objective has
+    suggested by then. Otherwise it would learn that trials with a momentum have a momentum.
 
     Args:
-        points: (n, d) points, nan where a parameter is missing.
+        points: (n, d), nan where a parameter is absent.
         labels: (n,) int.
-        is_choice: (d,) bool: of which columns each value leads its own way.
+        is_choice: (d,) bool: columns of which each value leads to a branch of its own.
     """
     label = int(np.bincount(labels).argmax()) if len(labels) else 0
     if len(np.unique(labels)) < 2:
@@ -143,13 +145,13 @@ def _parts(values: np.ndarray, places: Sequence[float], is_choice: bool) -> list
 
 
 def _impurity(labels: np.ndarray) -> float:
-    """Gini's, times the number of labels."""
+    """Gini impurity times the number of labels."""
     n = len(labels)
     return n - float((np.bincount(labels) ** 2).sum()) / n if n else 0.0
 
 
 def informative(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials with a value: complete ones, and pruned ones that have reported."""
+    """The trials with a value: complete ones, and pruned ones that reported."""
     return [
         trial
         for trial in trials
@@ -159,13 +161,13 @@ def informative(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def latest_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Of each parameter the distribution in the last trial that has it, if it leaves a choice."""
+    """Each parameter's distribution in the last trial that has it, if it leaves a choice."""
     latest = {name: d for trial in trials for name, d in trial.distributions.items()}
     return {name: d for name, d in sorted(latest.items()) if not d.single()}
 
 
 def shared_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Those of `latest_distributions` that all trials have."""
+    """The part of `latest_distributions` that all trials have."""
     return {
         name: distribution
         for name, distribution in latest_distributions(trials).items()
@@ -178,12 +180,12 @@ def read_branches(
     distributions: Mapping[str, BaseDistribution],
     always: Collection[str] = (),
 ) -> Branches:
-    """The structure of a study.
+    """Read the branches of a study's objective from its trials.
 
     Args:
-        trials: finished ones.
-        distributions: of the parameters; what else the trials have is ignored.
-        always: those that every configuration is to have, whatever the trials have.
+        trials: finished trials.
+        distributions: the parameters; others that the trials have are ignored.
+        always: parameters that every configuration must have, whatever the trials have.
     """
     names = sorted(distributions)
     known = [trial for trial in trials if any(name in trial.params for name in names)]

@@ -20,11 +20,11 @@ from optuna.trial import TrialState
 
 
 _PIECE = 2045
-"""Characters of an attribute's value that every storage takes."""
+"""Length of an attribute's value that every storage accepts, in characters."""
 
 
 def all_trials(study: Study) -> list[FrozenTrial]:
-    """All trials, those of other workers and of other Hyperband brackets among them.
+    """All trials, including those of other workers and of other Hyperband brackets.
 
     The public `Study.get_trials` shows a sampler under Hyperband its own bracket only.
     """
@@ -34,7 +34,13 @@ def all_trials(study: Study) -> list[FrozenTrial]:
 def storage_with_heartbeat(
     url: str, seconds: int, *, max_retry: int
 ) -> optuna.storages.RDBStorage:
-    """A database whose trials are tried again once their process was silent for twice as long."""
+    """Open a database whose trials are retried once their process is silent for two heartbeats.
+
+    Args:
+        url: of the database.
+        seconds: between heartbeats.
+        max_retry: how often a trial is retried.
+    """
     retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None)
     name = "heartbeat_stale_trial_callback"
     if retry is None:  # before Optuna 5
@@ -46,21 +52,24 @@ def storage_with_heartbeat(
 
 
 def retry_stale_trials(study: Study) -> None:
-    """Have trials whose process has gone silent tried again now, not with the next trial."""
+    """Retry trials whose process has gone silent now, not with the next trial."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
 
 
 def name_metrics(study: Study, names: Sequence[str]) -> None:
-    """Name a study's objectives, for whoever shows it."""
+    """Name a study's objectives, for dashboards and reports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(names))
 
 
 def ask(study: Study) -> optuna.Trial:
-    """A new trial, for which `heartbeat` is: Optuna warns that those of `Study.ask` have none."""
+    """Ask for a new trial, to be run inside `heartbeat`.
+
+    Optuna warns that trials of `Study.ask` have no heartbeat; inside `heartbeat` they have.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Heartbeat of storage")
         return study.ask()
@@ -68,16 +77,16 @@ def ask(study: Study) -> optuna.Trial:
 
 @contextmanager
 def heartbeat(trial: optuna.Trial) -> Iterator[None]:
-    """Inside, a running trial shows that its process is alive, where the storage has heartbeats.
+    """Send a running trial's heartbeats while inside, where the storage has them.
 
-    `Study.optimize` does it for its trials; those of `Study.ask` have none.
+    `Study.optimize` does this for its own trials, but nobody does for those of `Study.ask`.
     """
     with get_heartbeat_thread(trial._trial_id, trial.storage):
         yield
 
 
 def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
-    """The numbers of the trials that a running trial is the retry of, the latest last."""
+    """The numbers of the trials that a running trial retries, the latest last."""
     if not isinstance(trial, optuna.Trial):
         return []
     attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
@@ -85,14 +94,14 @@ def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
 
 
 def study_id(study: Study) -> int:
-    """What tells two studies of one storage apart."""
+    """An id that tells two studies of one storage apart."""
     return study._study_id
 
 
 def set_system_text(study: Study, trial: FrozenTrial, prefix: str, text: str) -> None:
-    """Store a text under system attributes of a running trial, in pieces that every storage takes.
+    """Store a text in a running trial's system attributes, in pieces that every storage accepts.
 
-    Pieces of an earlier text that are left over are emptied.
+    Left-over pieces of an earlier, longer text are emptied.
     """
     pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
     left_over = sum(key.startswith(prefix) for key in trial.system_attrs) - len(pieces)
@@ -101,7 +110,7 @@ def set_system_text(study: Study, trial: FrozenTrial, prefix: str, text: str) ->
 
 
 def system_text(trial: FrozenTrial, prefix: str) -> str:
-    """A text that `set_system_text` has stored; empty if there is none."""
+    """Read a text that `set_system_text` stored; empty if there is none."""
     attributes = trial.system_attrs
     pieces: list[str] = []
     while (piece := attributes.get(f"{prefix}{len(pieces)}")) is not None:
@@ -110,13 +119,13 @@ def system_text(trial: FrozenTrial, prefix: str) -> str:
 
 
 def set_user_attributes(study: Study, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
-    """Store user attributes of a running trial, of which a sampler gets a copy only."""
+    """Store user attributes of a running trial; a sampler is only given a copy of it."""
     for name, value in attributes.items():
         study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
 
 def constraints_of(trial: FrozenTrial) -> dict[str, float]:
-    """A finished trial's constraints by name; before Optuna 5 they have only numbers."""
+    """A finished trial's constraints by name; before Optuna 5 they are numbered."""
     if hasattr(trial, "constraints"):
         return dict(trial.constraints)
     values = trial.system_attrs.get("constraints") or ()
@@ -129,23 +138,23 @@ def store_constraints(
     trial: FrozenTrial,
     state: TrialState,
 ) -> None:
-    """Evaluate and store a trial's constraints, where Optuna and its dashboard look for them."""
+    """Evaluate a trial's constraints and store them where Optuna and its dashboard look."""
     _process_constraints_after_trial(constraints_func, study, trial, state)
 
 
 def system_attribute(study: Study, key: str) -> Any:
-    """A study's system attribute as it is in the storage now; None if it has none of that name."""
+    """Read a study's system attribute from the storage; None if it has none of that name."""
     return study._storage.get_study_system_attrs(study._study_id).get(key)
 
 
 def set_system_attribute(study: Study, key: str, value: Any) -> None:
-    """Store a study's system attribute: JSON, at most 2,045 characters of it."""
+    """Store a study's system attribute: JSON of at most 2,045 characters."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
 def trial_with_note(study: Study, trial: FrozenTrial) -> Any:
-    """What optuna-dashboard's `save_note` and `get_note` take for a trial, finished ones too.
+    """Stand in for the `Trial` that optuna-dashboard's `save_note` and `get_note` take.
 
-    They take a `Trial`, which cannot be made of a finished trial: that asks the sampler.
+    A real `Trial` cannot be made of a finished trial without asking the sampler.
     """
     return SimpleNamespace(storage=study._storage, study=study, _trial_id=trial._trial_id)

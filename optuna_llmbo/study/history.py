@@ -1,4 +1,7 @@
-"""Optuna trials -> History: what has been observed, what is running, what did not work."""
+"""Optuna trials -> History: what was observed, what is running, what did not work.
+
+Shapes: n observed, q objectives.
+"""
 
 from __future__ import annotations
 
@@ -24,33 +27,33 @@ from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 @dataclass(frozen=True)
 class History:
-    """The trials of a study, as far as they concern one search space."""
+    """What a study's trials say about one search space."""
 
     configurations: tuple[Configuration, ...]
-    """The n observed ones: complete trials, and pruned ones with a value."""
+    """The n observed configurations: of complete trials, and of pruned ones with a value."""
     targets: np.ndarray
-    """(n, k) float64, a column an objective, larger is better; may be infinite. Pruned trials: an
-    estimate, see below."""
+    """(n, q) float64, a column for each objective, larger is better; may be infinite. For pruned
+    trials an estimate: see `read_history`."""
     gaps: np.ndarray
-    """(n,) float64: 1 - the share of its steps that a trial made; 0 for complete ones."""
+    """(n,) float64: 1 - the share of its steps that a trial ran; 0 for complete ones."""
     seconds: np.ndarray
-    """(n,) float64: how long a complete trial took, nan for pruned ones."""
+    """(n,) float64: duration of complete trials in seconds, nan for pruned ones."""
     constraints: dict[str, np.ndarray]
-    """For each constraint (n,) float64, feasible at or below 0, nan where it was not set."""
+    """(n,) float64 for each constraint, feasible at or below 0, nan where it was not set."""
     infeasible: tuple[Configuration, ...]
-    """Failed trials, and pruned ones without a value: tried, no score."""
+    """Tried without a score: failed trials, and pruned ones without a value."""
     pending: tuple[Configuration, ...]
-    """Running trials of this and other workers, as far as they have suggested or published it."""
+    """Running trials of all workers, as far as they have suggested or published them."""
     seen: frozenset[Key]
-    """The keys of all of these, and of trials that were interrupted."""
+    """Keys of all of these, and of interrupted trials."""
 
     @property
     def n_observed(self) -> int:
-        """How many configurations have a target."""
+        """Number of configurations with a target, n."""
         return len(self.configurations)
 
     def first(self, n: int) -> History:
-        """As if only the first n of the observed trials had been made."""
+        """The history as if only the first n observed trials had been run."""
         return replace(
             self,
             configurations=self.configurations[:n],
@@ -62,13 +65,15 @@ class History:
 
 
 def sign_of(direction: StudyDirection) -> float:
-    """What an objective's values are multiplied by so that larger is better."""
+    """The factor that turns an objective's values into targets, where larger is better."""
     return -1.0 if direction == StudyDirection.MINIMIZE else 1.0
 
 
 def best_first(targets: np.ndarray) -> np.ndarray:
-    """The order of (n, k) targets, the best first; with several objectives, those that fewer
-    others dominate."""
+    """The indices that sort targets (n, q), the best first.
+
+    With several objectives, targets that fewer others dominate come first.
+    """
     if targets.shape[1] == 1:
         return np.argsort(-targets[:, 0], kind="stable")
     dominating = [
@@ -83,19 +88,19 @@ def read_history(
     space: SearchSpace,
     current: int,
 ) -> History:
-    """Sort the trials of a study by what they tell about `space`.
+    """Sort a study's trials by what they say about `space`.
 
     Trials that lack one of the space's shared parameters are left out. A pruned trial stopped at
     step s with value v is taken to end at v + the median of (final value - value at s) over the
     complete trials that reported at s, v itself if there is none: its curve is assumed to go on as
-    theirs did. How far that is wrong for one configuration and right for another is for the
-    surrogate to learn: the gap says how much of the run is a guess. One trial is one observation.
+    theirs did. The surrogate learns how far that is wrong for one configuration and right for
+    another: the gap says how much of the run is a guess. One trial is one observation.
 
     Args:
         trials: all trials of the study, in any state.
-        directions: of the study's k objectives.
+        directions: directions of the study's q objectives.
         space: the parameters that are chosen together.
-        current: number of the trial that a suggestion is made for; it is left out.
+        current: number of the trial that a configuration is chosen for; it is left out.
     """
     signs = np.array([sign_of(direction) for direction in directions])
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -126,12 +131,12 @@ def read_history(
 
 
 def _is_accident(trial: FrozenTrial, retried: Collection[int]) -> bool:
-    """Whether a trial's end says nothing of its configuration: interrupted, or its worker died."""
+    """Whether a trial was interrupted or its worker died: it says nothing of its configuration."""
     return bool(trial.user_attrs.get(INTERRUPTED)) or trial.number in retried
 
 
 def _final_values(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> np.ndarray | None:
-    """(k,); None if there is nothing to go by. Only a single objective's trials are pruned."""
+    """Final or estimated values, (q,); None without any. Only single-objective trials prune."""
     if trial.state == TrialState.COMPLETE:
         return np.array(trial.values, dtype=np.float64)
     step = trial.last_step
@@ -149,7 +154,10 @@ def _final_values(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> np.nda
 
 
 def _gaps(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """Steps count from where they count in the study, 0 or 1; the longest run is a whole one."""
+    """The share of each run that was not made, (n,).
+
+    Steps count from 0 or 1, as they do in the study; the longest run counts as a whole one.
+    """
     steps = [t.last_step for t in trials]
     ends = [step for step in steps if step is not None]
     first = min([1, *(step for t in trials for step in t.intermediate_values)])

@@ -1,4 +1,4 @@
-"""Where a study stands: how its trials have ended, and which are the best."""
+"""How far a study has come: how its trials ended, and which are the best."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class MetricLike(Protocol):
 
 @dataclass(frozen=True)
 class Goal:
-    """One of the things that a search is on."""
+    """One objective of a search."""
 
     name: str
     direction: str
     """ "minimize" or "maximize"."""
 
     def better(self, value: float, other: float) -> float:
-        """By how much a value is better than another one; negative if it is worse."""
+        """How much better a value is than another; negative if it is worse."""
         return other - value if self.direction == "minimize" else value - other
 
 
@@ -49,21 +49,21 @@ def goals_of(metrics: Sequence[MetricLike]) -> tuple[Goal, ...]:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of one moment: other workers may change it."""
+    """A snapshot; other workers may change it."""
 
     counts: dict[Outcome, int]
-    """Trials that have ended, by outcome."""
+    """Finished trials by outcome."""
     best: tuple[FrozenTrial, ...]
-    """The best complete trial, or of several objectives the Pareto front by its first value."""
+    """The best feasible trial; with several objectives the Pareto front, by its first value."""
 
     @property
     def n_finished(self) -> int:
-        """Trials that say something: all but those that failed or were interrupted."""
+        """Number of finished trials, without those that failed or were interrupted."""
         return sum(self.counts[outcome] for outcome in _SAYING)
 
 
 def progress_of(study: optuna.Study) -> Progress:
-    """Where a study stands now."""
+    """Read how far a study has come."""
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     best = sorted(study.best_trials, key=lambda trial: (trial.values[0], trial.number))
     if len(study.directions) == 1:
@@ -72,11 +72,11 @@ def progress_of(study: optuna.Study) -> Progress:
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """What an ended trial took: as it records itself, else between its start and its end."""
+    """A finished trial's seconds: as it records itself, else between its start and its end."""
     duration = trial.duration.total_seconds() if trial.duration else 0.0
     return float(trial.user_attrs.get("seconds", duration))
 
 
 def format_metric(value: float) -> str:
-    """For people: four digits behind the point, none where there are many before it."""
+    """Write a metric for people: four decimals, none for large numbers."""
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.0f}"

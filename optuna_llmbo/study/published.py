@@ -1,7 +1,6 @@
 """What a running trial is going to try, published before its objective suggests it.
 
-Other workers read it, so that they do not try the same; and the trial's own later parameters are
-taken from it.
+Other workers read it and try something else; the trial takes its own later parameters from it.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ def publish(
 
 
 def forget(study: Study, trial: FrozenTrial) -> None:
-    """Empty what a retried trial has inherited from its first attempt."""
+    """Empty the plan that a retried trial has inherited from its first attempt."""
     if compat.system_text(trial, PLAN_PREFIX):
         compat.set_system_text(study, trial, PLAN_PREFIX, "")
 
 
 def is_empty(trial: FrozenTrial) -> bool:
-    """Whether it is published that nothing could be planned for a trial."""
+    """Whether a trial has published that nothing could be planned for it."""
     return _published(trial) == {}
 
 
 def read(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """The configuration that a trial has published; empty if it has not.
+    """Read the configuration that a trial has published; empty if it has not.
 
     Args:
         trial: in any state.
-        distributions: of the parameters; what else was published is left out.
+        distributions: the parameters to read; others are left out.
     """
     values = _published(trial) or {}
     return {
@@ -70,7 +69,7 @@ def _published(trial: FrozenTrial) -> dict[str, float] | None:
 
 
 def intended(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's parameters, and the rest of its plan as long as it has kept to it."""
+    """A trial's parameters, with the rest of its plan as long as it has kept to it."""
     if trial.state.is_finished():
         return trial.params
     plan = read(trial, distributions)

@@ -1,4 +1,7 @@
-"""Trials of other studies as observations beside this study's own."""
+"""Trials of other studies as observations beside this study's own.
+
+Shapes: n observed by the other study, d parameters, q objectives.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from optuna_llmbo.study.outcome import outcome_of
 
 @dataclass(frozen=True)
 class SourceStudy:
-    """Another study's trials, as they were when it was handed over."""
+    """A snapshot of another study's trials."""
 
     name: str
     directions: tuple[StudyDirection, ...]
@@ -31,10 +34,10 @@ class SourceStudy:
 
     @classmethod
     def of(cls, study: Study) -> SourceStudy:
-        """Read a study once; later trials of it are not seen.
+        """Read a study once; its later trials are not seen.
 
         Raises:
-            InputError: if it is no study.
+            InputError: if it is not a study.
         """
         if not isinstance(study, Study):
             raise InputError(
@@ -58,7 +61,7 @@ class SourceObservations:
 
 
 def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> SourceObservations:
-    """Complete trials that have the space's shared parameters, with values inside their ranges.
+    """Read the complete trials with the space's shared parameters and values in their ranges.
 
     Raises:
         InputError: if that study has another number of objectives.

@@ -1,6 +1,6 @@
 """The pool to choose from: quasi-random points, neighbours of the best, a finite grid; unseen.
 
-All are cubes, (m, d) points in [0, 1] at the places of admissible values: see `space`.
+Points are arrays (m, d) in [0, 1] at admissible values: see `space.search_space`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from optuna_llmbo.study.branches import Branches
 
 
 MAX_ENUMERATED = 2**16
-"""A finite space up to this size is enumerated whole (the paper's grid has 45,360)."""
+"""Largest finite space that is enumerated (the paper's grid has 45,360 configurations)."""
 
 _NEIGHBOUR_SCALES = (0.02, 0.05, 0.15)
 _STARTUP_ATTEMPTS = 256
@@ -32,11 +32,11 @@ _STARTUP_ATTEMPTS = 256
 
 @dataclass(frozen=True)
 class Region:
-    """Where candidates may lie: the parameters that go together, some of them held."""
+    """Where candidates may lie: parameters that are chosen together, some of them held fixed."""
 
     structure: Branches
     held: Mapping[str, Any] = field(default_factory=dict)
-    """Values of parameters that are chosen already."""
+    """Values of parameters that are already chosen."""
     required: tuple[str, ...] = ()
     """Other parameters that a candidate must have."""
 
@@ -56,15 +56,15 @@ class Region:
         return self.structure.with_all([name for name in self.space.names if name in wanted])
 
     def whole(self) -> np.ndarray:
-        """All points of a region that is enumerable."""
+        """All points of an enumerable region."""
         return self._hold(self.space.grid())
 
     def spread(self, points: np.ndarray) -> np.ndarray:
-        """Points with the parameters that their values lead to; see `Branches.spread`."""
+        """Put in the held values and drop absent parameters; see `Branches.spread`."""
         return self._allowed.spread(self._hold(self.space.snap(points)))
 
     def admit(self, points: np.ndarray) -> np.ndarray:
-        """Those of some points that lie in the region once the held values are put in."""
+        """Put in the held values and keep the points that lie in the region."""
         held = self._hold(self.space.snap(points))
         return held[self._allowed.is_consistent(held)]
 
@@ -84,16 +84,16 @@ def candidate_pool(
     n: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Configurations to choose the next one from, none of them seen while unseen ones remain.
+    """Draw the configurations to choose from, none of them seen while unseen ones remain.
 
-    A finite region of up to `MAX_ENUMERATED` is taken whole. Otherwise: n scrambled Sobol points
-    and n / 4 neighbours of the best.
+    A finite region of up to `MAX_ENUMERATED` configurations is enumerated. Otherwise the pool is
+    n scrambled Sobol points and n / 4 neighbours of the best.
 
     Args:
-        region: where they may lie.
-        seen: keys of the configurations tried or running.
-        best: the best configurations so far, to look around; may be empty.
-        n: how many Sobol points.
+        region: where candidates may lie.
+        seen: keys of the configurations that were tried or are running.
+        best: points of the best configurations so far, to look around; may be empty.
+        n: number of Sobol points.
         rng: source of all randomness.
 
     Returns:
@@ -113,19 +113,19 @@ def candidate_pool(
 def neighbours(
     region: Region, centres: np.ndarray, scales: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Normal steps from some of the centres, on all parameters or, as often, on one.
+    """Take normal steps from the centres, along all parameters or, as often, along one.
 
-    A choice without an order is not near another: instead of a step it is drawn anew. A step that
-    would lead to other parameters is not made.
+    Nominal choices are not near each other: instead of a step they are drawn anew. Steps that
+    would lead to other parameters are left out.
 
     Args:
-        region: where they may lie.
-        centres: (c, d) to start from, each as often as the others.
-        scales: (m, 1) deviations of the steps, in units of the parameters' ranges.
+        region: where candidates may lie.
+        centres: (centres, d) to start from, each equally often.
+        scales: (m, 1) standard deviations of the steps, in units of the parameters' ranges.
         rng: source of all randomness.
 
     Returns:
-        At most m points; may hold the centres and repeat itself.
+        At most m points; may include the centres and duplicates.
     """
     starts = centres[rng.integers(len(centres), size=len(scales))]
     moved = starts + rng.normal(size=starts.shape) * scales
@@ -146,15 +146,15 @@ def startup_configuration(
     index: int,
     rng: np.random.Generator,
 ) -> Configuration:
-    """The index-th point of a scrambled Sobol sequence, or the next one that is not seen.
+    """Take the index-th point of a scrambled Sobol sequence, or the next unseen one.
 
-    Workers that share the seed and differ in the index share one sequence without meeting.
+    Workers with the same seed and different indices share one sequence without meeting.
 
     Args:
         space: the parameters that are chosen together, all of them shared.
-        seen: keys of the configurations tried or running.
-        warp: moves points of the cube to where good values are expected.
-        index: place in the sequence: the trial's number.
+        seen: keys of the configurations that were tried or are running.
+        warp: maps uniform points to where good values are expected.
+        index: position in the sequence: the trial's number.
         rng: scrambles the sequence; the same state for every index of a study.
     """
     points = space.snap(warp(_sobol(space, rng, n=_STARTUP_ATTEMPTS, skip=index)))
@@ -166,7 +166,7 @@ def startup_configuration(
 
 
 def unseen(space: SearchSpace, points: np.ndarray, seen: Set[Key]) -> np.ndarray:
-    """The rows that are not seen, each once, in order."""
+    """The points that are not seen, each once, in order."""
     rows = {key: i for i, key in reversed(list(enumerate(space.keys(points)))) if key not in seen}
     return points[sorted(rows.values())]
 

@@ -1,4 +1,4 @@
-"""Where a trial's parameters come from: in its user attributes, which the dashboard shows."""
+"""Records who chose a trial, in user attributes that the dashboard shows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from optuna_llmbo.suggestion.decision import Decision
 
 
 ChosenBy = Literal["enqueued", "default", "start-up", "model", "fallback", "independent"]
-"""Who chose: the user; the packs, other studies or the middle of the ranges; the quasi-random
-start; the model; the numeric model because the other could not be fitted; nobody, at random."""
+"""Who chose a trial. In order: the user; the packs, other studies or the middle of the ranges; the
+quasi-random start; the model; the numeric model, as the one with text could not be fitted; nobody:
+its parameters are drawn independently."""
 
 
 def record(
@@ -35,16 +36,16 @@ def record(
     signs: Sequence[float] = (),
     text: str | None = None,
 ) -> None:
-    """Write down how a running trial was chosen.
+    """Record how a running trial was chosen.
 
     Args:
         study: the study.
         trial: the trial.
         chosen_by: who chose.
-        seconds: that the suggestion took.
+        seconds: how long the suggestion took.
         decision: what the model said, if it was asked.
-        signs: of the objectives: -1 where a study minimizes.
-        text: the language model and a hash of its prompt, if they were used.
+        signs: one for each objective, -1 where the study minimizes.
+        text: the language model and a hash of its prompt, if it read.
     """
     attributes: dict[str, Any] = {CHOSEN_BY: chosen_by, SUGGESTION_SECONDS: round(seconds, 3)}
     if decision is not None:
@@ -60,12 +61,12 @@ def record(
 
 
 def is_recorded(trial: FrozenTrial) -> bool:
-    """Whether it is written down already how a trial was chosen."""
+    """Whether a trial already says who chose it."""
     return trial.user_attrs.get(CHOSEN_BY) is not None
 
 
 def forget(study: Study, trial: FrozenTrial) -> None:
-    """Empty what a retried trial has inherited from its first attempt."""
+    """Empty the attributes that a retried trial has inherited from its first attempt."""
     stale = [name for name in trial.user_attrs if name.startswith(SAMPLER_PREFIX)]
     compat.set_user_attributes(study, trial, dict.fromkeys(stale))
 

@@ -1,4 +1,4 @@
-"""The first configurations of a study, before the model has anything to go by."""
+"""The first configurations of a study, before the model has anything to learn from."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def start(
     index: int,
     rng: np.random.Generator,
 ) -> tuple[Configuration, bool]:
-    """The next start-up configuration, and whether it is advised.
+    """Choose the next start-up configuration, and say whether it is advised.
 
-    First what was best in other studies, two of each; then the configurations that the packs
-    recommend, or the middle of all ranges if there are none: people put ranges around what they
-    expect; then a scrambled Sobol sequence.
+    The order: the best two of each other study; the configurations that the packs recommend, or
+    the middle of all ranges if there are none (people put ranges around what they expect); a
+    scrambled Sobol sequence.
 
     Args:
         space: the parameters that are chosen together.
         knowledge: the packs that apply to it; None for no advice, not even the middle.
         sources: what other studies observed.
-        history: of this study.
-        warp: moves the sequence's points to where good values are expected.
+        history: this study's.
+        warp: maps the sequence's points to where good values are expected.
         index: the trial's number.
         rng: scrambles the sequence; the same state for every trial of a study.
     """
@@ -90,7 +90,7 @@ def first_value(
 
 
 def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> Any | None:
-    """The admissible value next to the `index`-th recommended one; None if there is none."""
+    """The admissible value nearest to the `index`-th recommended one; None if there is none."""
     value = knowledge.recommended_value(index, name)
     return None if value is None else axis.nearest(value)
 
@@ -107,7 +107,7 @@ def _advised(
 
 
 def _recommended(space: SearchSpace, knowledge: Knowledge, index: int) -> Configuration:
-    """A recommended configuration, the middle of the range for what it does not name."""
+    """A recommended configuration, with the middle of the range for what it does not name."""
     values = {}
     for name, axis in zip(space.names, space.axes, strict=True):
         advice = advised_value(knowledge, index, axis, name)

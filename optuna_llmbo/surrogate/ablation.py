@@ -1,4 +1,4 @@
-"""The method's inner choices, for ablations; the defaults are what the benchmark chose."""
+"""Internal choices of the method, exposed for ablations; the benchmark chose the defaults."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from optuna_llmbo.surrogate.targets import TransformName
 
 @dataclass(frozen=True)
 class Ablation:
-    """What `LLMBOSampler` does not ask its users.
+    """Internal choices, exposed for ablations.
 
     Attributes:
-        transform: of the targets, see `targets`.
-        derived: whether the numeric view has the quantities that knowledge derives.
-        train_token: whether the learnable token is moved from its neutral value.
-        train_projection: whether the projection is moved from the identity.
+        transform: how targets are scaled, see `targets`.
+        derived: whether the numeric view includes derived quantities.
+        train_token: whether the learnable token is trained.
+        train_projection: whether the projection is trained.
         prior_strength: exponent beta of the prior: pi(x) ** (beta / n) after n trials (Hvarfner et
             al. 2022, arXiv:2204.11051); 0 switches it off.
-        prior_start: whether start-up points are drawn from the prior and not uniformly.
+        prior_start: whether start-up points are drawn from the prior, not uniformly.
         refinements: rounds of local search for a better acquisition value.
         recommended_first: whether a study starts with what the packs recommend.
     """

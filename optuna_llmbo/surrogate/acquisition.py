@@ -1,4 +1,7 @@
-"""Which acquisition function scores the candidates, and their scores."""
+"""The acquisition functions that score candidates.
+
+Shapes: n observed, m candidates, q objectives, c constraints.
+"""
 
 from __future__ import annotations
 
@@ -36,56 +39,56 @@ AcquisitionName = Literal["log_nei", "log_ei"]
 ACQUISITIONS: tuple[AcquisitionName, ...] = ("log_nei", "log_ei")
 
 _N_SAMPLES = {1: 128, 2: 32, 3: 16, 4: 8}
-"""By the number of objectives, with which the cost of a sample grows fast."""
+"""Monte Carlo samples by number of objectives: the cost of a sample grows fast with it."""
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class AcquisitionInputs:
-    """What an acquisition function needs to know beside the candidates."""
+    """What an acquisition function is given besides the candidates."""
 
     model: Model
-    """Of the k standardized targets, all maximized."""
+    """A model of the q standardized targets, all maximized."""
     observed: Tensor
-    """(n, d) features of the observed configurations."""
+    """(n, columns) features of the observed configurations."""
     targets: Tensor
-    """(m, k) standardized targets so far, of feasible trials if there are any."""
+    """(rows, q) standardized targets to improve on, of feasible trials if there are any."""
     pending: Tensor
-    """(q, d) features of the running configurations; q may be 0."""
+    """(running, columns) features of the running configurations; may have no rows."""
     constraints: Sequence[SingleTaskGP]
-    """Models over the same features, each feasible at or below 0."""
+    """c models over the same features, each feasible at or below 0."""
 
 
 def make_scorer(
-    situation: AcquisitionInputs, acquisition: AcquisitionName, *, seed: int
+    inputs: AcquisitionInputs, acquisition: AcquisitionName, *, seed: int
 ) -> Callable[[Tensor], Tensor]:
-    """How much candidates are worth trying next, as a function of their features.
+    """Make the function that scores candidates: how much they are worth trying next.
 
-    With several objectives it is the logarithm of how much the noisy hypervolume that the
-    observed configurations dominate is expected to grow (Daulton, Balandat & Bakshy 2021,
+    With several objectives the score is the logarithm of the expected growth of the noisy
+    hypervolume that the observed configurations dominate (Daulton, Balandat & Bakshy 2021,
     arXiv:2105.08195). With one, "log_ei" is log expected improvement over the best observed value;
-    "log_nei" its noisy form (all: Ament et al. 2023, arXiv:2310.20708), over the best of what the
-    observed configurations are really worth, which nobody knows exactly. So it does not return to
-    the best one to see whether it was luck, and it takes running trials and constraints into
-    account: with these it stands in for "log_ei".
+    "log_nei" its noisy form (all: Ament et al. 2023, arXiv:2310.20708), over the best noise-free
+    value among the observed configurations, which nobody knows exactly. So it does not return to
+    the best one to see whether it was luck. It takes running trials and constraints into account,
+    and where there are any it replaces "log_ei".
 
     Args:
-        situation: the fitted models and the state of the study.
+        inputs: the fitted models and the state of the study.
         acquisition: one of `ACQUISITIONS`.
-        seed: of the quasi-random samples of "log_nei".
+        seed: decides the quasi-random samples of "log_nei".
 
     Returns:
-        (m, d) features -> (m,) float64.
+        A function from features (m, columns) to scores (m,) float64.
     """
-    k = situation.targets.shape[1]
-    plain = not situation.constraints and not len(situation.pending)
+    q = inputs.targets.shape[1]
+    plain = not inputs.constraints and not len(inputs.pending)
     with _quiet():
-        if k > 1:
-            function = _hypervolume(situation, k, seed)
+        if q > 1:
+            function = _hypervolume(inputs, q, seed)
         elif plain and acquisition == "log_ei":
-            function = LogExpectedImprovement(situation.model, best_f=situation.targets.max())
+            function = LogExpectedImprovement(inputs.model, best_f=inputs.targets.max())
         else:
-            function = _noisy(situation, seed)
+            function = _noisy(inputs, seed)
 
     def score(candidates: Tensor) -> Tensor:
         with _quiet():
@@ -97,47 +100,45 @@ def make_scorer(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No gradients, one thread, and no word of added jitter or of nothing being feasible yet: no
-    news for a study's user."""
+    """No gradients, one thread, and no warnings of added jitter or of nothing being feasible yet,
+    which tell a study's user nothing."""
     with torch.no_grad(), one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", BotorchWarning)
         warnings.simplefilter("ignore", NumericalWarning)
         yield
 
 
-def _noisy(situation: AcquisitionInputs, seed: int) -> AcquisitionFunction:
+def _noisy(inputs: AcquisitionInputs, seed: int) -> AcquisitionFunction:
     with _seeded(seed):
         return qLogNoisyExpectedImprovement(
-            **_common(situation, 1, seed),
+            **_common(inputs, 1, seed),
             objective=GenericMCObjective(lambda samples, X=None: samples[..., 0]),
         )
 
 
-def _hypervolume(situation: AcquisitionInputs, k: int, seed: int) -> AcquisitionFunction:
-    best = situation.targets[is_non_dominated(situation.targets)]
+def _hypervolume(inputs: AcquisitionInputs, q: int, seed: int) -> AcquisitionFunction:
+    best = inputs.targets[is_non_dominated(inputs.targets)]
     with _seeded(seed):
         return qLogNoisyExpectedHypervolumeImprovement(
-            **_common(situation, k, seed),
+            **_common(inputs, q, seed),
             ref_point=infer_reference_point(best),
-            objective=IdentityMCMultiOutputObjective(outcomes=list(range(k))),
+            objective=IdentityMCMultiOutputObjective(outcomes=list(range(q))),
         )
 
 
-def _common(situation: AcquisitionInputs, k: int, seed: int) -> dict[str, Any]:
-    """Arguments of the noisy functions; the models' outputs are the k targets, the constraints."""
+def _common(inputs: AcquisitionInputs, q: int, seed: int) -> dict[str, Any]:
+    """Arguments of the noisy functions; the models' outputs are q targets, then constraints."""
     constraints = [
-        lambda samples, i=k + i: samples[..., i] for i in range(len(situation.constraints))
+        lambda samples, i=q + i: samples[..., i] for i in range(len(inputs.constraints))
     ]
-    targets = (
-        situation.model.models if isinstance(situation.model, ModelListGP) else [situation.model]
-    )
+    targets = inputs.model.models if isinstance(inputs.model, ModelListGP) else [inputs.model]
     return {
-        "model": JointPosteriors([*targets, *situation.constraints]),
-        "X_baseline": situation.observed,
-        "sampler": SobolQMCNormalSampler(torch.Size([_N_SAMPLES[k]]), seed=seed),
-        "X_pending": situation.pending if len(situation.pending) else None,
+        "model": JointPosteriors([*targets, *inputs.constraints]),
+        "X_baseline": inputs.observed,
+        "sampler": SobolQMCNormalSampler(torch.Size([_N_SAMPLES[q]]), seed=seed),
+        "X_pending": inputs.pending if len(inputs.pending) else None,
         "constraints": constraints or None,
-        # Without those that cannot be the best it takes a small part of the time.
+        # Leaving out points that cannot be the best takes a fraction of the time.
         "prune_baseline": True,
         "cache_root": False,
     }

@@ -3,8 +3,8 @@
     k = r r' (w_n Matern(numbers) + w_t Matern(text)) + [same study] (1 - r^2) w_s Matern(numbers)
         + w_f (1 - s)(1 - s') Matern(numbers)
 
-where r is a study's correlation with this one (1 for itself), and s the share of a run that was
-made before it was pruned.
+where r is a study's correlation with this one (1 for itself), and s the share of its steps that a
+trial ran before it was pruned.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ KERNELS: tuple[KernelName, ...] = ("sum", "text", "numeric")
 
 _LENGTHSCALE_MEDIAN = 0.5
 """Prior median of a lengthscale in one dimension, in units of a parameter's range."""
-_LENGTHSCALE_DEVIATION = 0.7
-"""Of its logarithm. Hvarfner et al.'s 1.7 lets ten trials choose lengthscales far too long, and
-the surrogate is then sure of what it does not know."""
+_LENGTHSCALE_STANDARD_DEVIATION = 0.7
+"""Prior standard deviation of a lengthscale's logarithm. With Hvarfner et al.'s 1.7, ten trials
+can choose far too long lengthscales, and the surrogate is sure of what it does not know."""
 
 _TEXT_WEIGHT_MEDIAN = 0.3
 """Prior median of the text kernel's variance, the numeric kernel's being 1: with few trials the
-numbers are the better guide, and text must earn its weight."""
+numbers are the better guide, and the text must earn its weight."""
 
 _GAP_WEIGHT_MEDIAN = 0.3
-"""Prior median of the variance of what a run stopped at once would have gained or lost more than
-others, in units of the target's."""
+"""Prior median, relative to the target's variance, of the variance of what a trial that stopped at
+once would have gained or lost more than others."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +52,33 @@ class Layout:
     k: int
     """Text features."""
     has_gaps: bool
-    """Whether a run was observed before its end."""
+    """Whether any trial was observed before its end."""
     n_sources: int
-    """Other studies that observations come from."""
+    """Number of other studies that observations come from."""
 
     @property
     def numeric(self) -> range:
-        """The hyperparameters and the derived quantities."""
+        """Columns of the hyperparameters and the derived quantities."""
         return range(self.p)
 
     @property
     def text(self) -> range:
-        """The embedding's projection."""
+        """Columns of the text features."""
         return range(self.p, self.p + self.k)
 
     @property
     def gap(self) -> range:
-        """1 - the share of the run that was made: 0 for a complete one."""
+        """The column with 1 - the share of its steps that a trial ran: 0 for a complete one."""
         return range(self.p + self.k, self.p + self.k + 1)
 
     @property
     def source(self) -> range:
-        """0 for this study, i for the i-th other one."""
+        """The column with the study: 0 for this one, i for the i-th other one."""
         return range(self.p + self.k + 1, self.p + self.k + 2)
 
 
 class Transfer(Kernel):
-    """What studies share, and what the other ones have for themselves.
+    """The covariance that studies share, and what each other study has of its own.
 
     r_i r_j shared(x, x') between studies i and j, and (1 - r_i^2) own(x, x') within one, r = 1
     for this study: a linear model of coregionalization (Bonilla, Chai & Williams 2007, Multi-task
@@ -102,7 +102,7 @@ class Transfer(Kernel):
         return self.raw_r_constraint.transform(self.raw_r)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
-        """The covariance matrix, (..., n, m), or its diagonal."""
+        """The covariance matrix, (..., n, m), or its diagonal, (..., n)."""
         r = torch.cat([self.r.new_ones(1), self.r])
         i, j = (x[..., self._column].round().long() for x in (x1, x2))
         if diag:
@@ -115,7 +115,7 @@ class Transfer(Kernel):
 
 
 def covariance(kernel: KernelName, layout: Layout) -> Kernel:
-    """The covariance function of one kind of surrogate, in float64."""
+    """Compose the covariance function of a kernel, in float64."""
     if kernel == "text":
         whole = scaled_matern(layout.text, ard=False, weight_median=1.0)
     else:
@@ -131,9 +131,9 @@ def covariance(kernel: KernelName, layout: Layout) -> Kernel:
 
 
 def _gap_kernel(layout: Layout) -> Kernel:
-    """What the end of a run would have changed: nothing at gap 0, most at gap 1.
+    """What the rest of a run would have changed: nothing at gap 0, most at gap 1.
 
-    The trend that all runs share is in the targets already (see `history`).
+    The targets already include the trend that all runs share: see `history`.
     """
     linear = LinearKernel(
         active_dims=tuple(layout.gap),
@@ -146,7 +146,7 @@ def _gap_kernel(layout: Layout) -> Kernel:
 def scaled_matern(
     columns: range, *, ard: bool, weight_median: float, least_lengthscale: float = 2.5e-2
 ) -> Kernel:
-    """Matern-5/2 on some columns, with priors on the lengthscale and on the variance."""
+    """A Matern-5/2 kernel on some columns, with priors on lengthscale and variance."""
     matern = _matern(columns, ard=ard, least_lengthscale=least_lengthscale)
     weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.
@@ -155,11 +155,14 @@ def scaled_matern(
 
 
 def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> MaternKernel:
-    """Matern-5/2; the lengthscale's log-normal prior grows with the square root of the dimension,
-    as distances do (Hvarfner, Hellsten & Nardi 2024, arXiv:2402.02229, with a narrower one)."""
+    """A Matern-5/2 kernel with a log-normal prior on the lengthscale.
+
+    The prior grows with the square root of the dimension, as distances do (Hvarfner, Hellsten &
+    Nardi 2024, arXiv:2402.02229); it is narrower here.
+    """
     width = len(columns)
     median = _LENGTHSCALE_MEDIAN * math.sqrt(width)
-    prior = LogNormalPrior(math.log(median), _LENGTHSCALE_DEVIATION)
+    prior = LogNormalPrior(math.log(median), _LENGTHSCALE_STANDARD_DEVIATION)
     start = max(float(prior.mode), 1.1 * least_lengthscale)
     return MaternKernel(
         nu=2.5,

@@ -1,4 +1,7 @@
-"""How long a trial will take: a model of recorded durations."""
+"""How long a trial will take: a model of recorded durations.
+
+Shapes: n observed, m candidates, p numeric features.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ _LEAST_SECONDS = 1e-3
 
 
 def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], np.ndarray]:
-    """A Gaussian process on the logarithm of durations.
+    """Fit a Gaussian process to the logarithm of durations.
 
     Args:
         numeric: (n, p) numeric features of the observed configurations.
-        seconds: (n,) how long each took, nan where it is not known.
+        seconds: (n,) how long each trial took, nan where unknown.
 
     Returns:
-        A function of (m, p) numeric features: the expected logarithm of the seconds, (m,), up to
-        a constant; 0 while fewer than three durations are known or all are the same.
+        A function from numeric features (m, p) to the expected logarithm of the seconds, (m,), up
+        to a constant; 0 while fewer than three durations are known or all are equal.
 
     Raises:
         SurrogateFitError: if the model cannot be fitted.

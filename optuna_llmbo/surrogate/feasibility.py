@@ -1,4 +1,7 @@
-"""Models of what makes a configuration infeasible: constraints, and trials without a score."""
+"""Models of what makes a configuration infeasible: constraints and failed trials.
+
+Shapes: n observed, p numeric features.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,24 @@ from optuna_llmbo.surrogate.process import fit_process
 _FEASIBLE, _INFEASIBLE = -1.0, 1.0
 
 _FAILURE_LENGTHSCALE = 0.3
-"""Least lengthscale of the model of failures, in units of a parameter's range. Its data are a
-step, which shrinks a free lengthscale until each failure speaks for itself alone; but failures
-come in regions (too high a rate, too much memory)."""
+"""Least lengthscale of the model of failures, in units of a parameter's range. Failures are a step
+function, which shrinks a free lengthscale until each failure stands alone; but they come in
+regions (too high a rate, too much memory)."""
 
 
 def fit_constraints(
     features: Tensor, p: int, constraints: dict[str, np.ndarray], failed: Tensor
 ) -> list[SingleTaskGP]:
-    """One Gaussian process on the numeric features for each constraint, feasible at or below 0.
+    """Fit a Gaussian process on the numeric features for each constraint, feasible at or below 0.
 
     Trials without a score make one more: -1 where there was a score, 1 where there was none. So
-    a region where runs fail is avoided, and a failure is never a bad score.
+    regions where trials fail are avoided, and a failure is never taken for a bad score.
 
     Args:
-        features: (n, d) of the observed configurations, the p numeric columns first.
-        p: how many columns are numeric.
-        constraints: for each name (n,) values, nan where a trial did not set it.
-        failed: (m, p) numeric features of the configurations without a score.
+        features: (n, columns) of the observed configurations, the p numeric columns first.
+        p: number of numeric columns.
+        constraints: (n,) values by name, nan where a trial did not set it.
+        failed: (failed, p) numeric features of the configurations without a score.
 
     Raises:
         SurrogateFitError: if a model cannot be fitted.
@@ -52,7 +55,7 @@ def fit_constraints(
 
 
 def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float) -> SingleTaskGP:
-    """Fit on the rows with a value, scaled but not shifted: the sign is what matters."""
+    """Fit to the rows with a value, scaled but not shifted: the sign matters."""
     known = ~np.isnan(values)
     finite = values[known & np.isfinite(values)]
     bound = float(np.abs(finite).max(initial=0.0)) or 1.0

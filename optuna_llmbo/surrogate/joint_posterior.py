@@ -1,8 +1,8 @@
 """The joint posterior of many candidates, each beside the same other points.
 
-Noisy expected improvement asks what a candidate is worth beside the best observed and the running
-configurations, and so for the joint posterior of m sets of points that differ in one point each.
-Evaluated set by set, most of the covariances are computed m times; here each is computed once.
+Noisy expected improvement needs a candidate's joint posterior with the observed and the running
+configurations: m sets of points that differ in one point each. Evaluated set by set, most
+covariances are computed m times; here each is computed once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class JointPosteriors(Model):
     """Fitted Gaussian processes side by side, as BoTorch's acquisition functions take them.
 
     Args:
-        processes: one an output; fitted, with inferred noise. They must not change afterwards.
+        processes: one for each output; fitted, with inferred noise. They must not change later.
     """
 
     def __init__(self, processes: Sequence[SingleTaskGP]) -> None:
@@ -35,16 +35,16 @@ class JointPosteriors(Model):
 
     @property
     def num_outputs(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return len(self._parts)
 
     @property
     def batch_shape(self) -> torch.Size:
-        """Of the processes: none is a batch."""
+        """Empty: no process is a batch."""
         return torch.Size([])
 
     def posterior(self, X: Tensor, *_: Any, **__: Any) -> GPyTorchPosterior:
-        """The noise-free joint posterior at (q, d) points or m sets of them, (m, q, d)."""
+        """The noise-free joint posterior at s points (s, columns), or m sets (m, s, columns)."""
         sets = X if X.ndim > 2 else X[None]
         differs = (sets != sets[:1]).any(dim=2).any(dim=0)
         moments = [part.moments(sets, differs) for part in self._parts]
@@ -58,15 +58,15 @@ class JointPosteriors(Model):
 
 @dataclass(frozen=True)
 class _Process:
-    """A fitted process, with what its posterior is everywhere computed from."""
+    """A fitted process with what its posterior needs everywhere."""
 
     process: SingleTaskGP
     observed: Tensor
-    """(n, d) features."""
+    """(n, columns) features."""
     root: Tensor
     """(n, n) lower Cholesky factor of the observations' covariance, noise included."""
     weights: Tensor
-    """(n,): that covariance's inverse times the observations' distance from the mean."""
+    """(n,): that covariance's inverse times the observations' distances from the mean."""
 
     @classmethod
     def of(cls, process: SingleTaskGP) -> _Process:
@@ -79,12 +79,12 @@ class _Process:
         return cls(process, observed, root, weights)
 
     def moments(self, sets: Tensor, differs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (m, q) and covariance (m, q, q) at m sets of points (Rasmussen & Williams 2006,
+        """Mean (m, s) and covariance (m, s, s) at m sets of s points (Rasmussen & Williams 2006,
         eq. 2.25 and 2.26).
 
         Args:
-            sets: (m, q, d).
-            differs: (q,) bool: which places do not hold the same point in all sets.
+            sets: (m, s, columns).
+            differs: (s,) bool: positions at which the sets differ.
         """
         m, q, _ = sets.shape
         covariance = self.process.covar_module
@@ -110,7 +110,7 @@ class _Process:
         return mean, whole
 
     def _seen_from_observed(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean at p points, (p,), and root^-1 times the covariance with them, (n, p)."""
+        """Posterior mean at m points, (m,), and root^-1 times their covariance, (n, m)."""
         between = self.process.covar_module(self.observed, points).to_dense()
         mean = self.process.mean_module(points) + between.T @ self.weights
         return mean, torch.linalg.solve_triangular(self.root, between, upper=False)

@@ -1,4 +1,7 @@
-"""What the surrogate is fitted to: this study's observations, and those of other studies."""
+"""What the surrogate is fitted to: observations of this study and of others.
+
+Shapes: n observed, d parameters, q objectives.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from optuna_llmbo.surrogate.targets import TransformName
 
 
 MAX_OBSERVED = 200
-"""Of this study: the cost of a fit grows with the cube of their number."""
+"""Most observations of this study: the cost of a fit grows with the cube of their number."""
 MAX_FROM_A_SOURCE = 100
 _LEAST_INSIDE = 3
 
@@ -28,22 +31,23 @@ class Observations:
     points: np.ndarray
     """(n, d) points in [0, 1]."""
     targets: np.ndarray
-    """(n, k) float64 on the surrogate's scale, each study's for itself."""
+    """(n, q) float64 on the surrogate's scale; each study has its own."""
     gaps: np.ndarray
-    """(n,) float64: 1 - the share of each run that was made."""
+    """(n,) float64: 1 - the share of its steps that each trial ran."""
     sources: np.ndarray
     """(n,) float64: 0 for this study, i for the i-th other one with observations."""
     scales: tuple[Scale, ...]
-    """Between this study's targets and the surrogate's scale, one an objective."""
+    """Maps between this study's targets and the surrogate's scale, one for each objective."""
     kept: np.ndarray
-    """Which of the history's observations these are; they come first."""
+    """(kept,) indices into the history's observations; these come first."""
 
     def achieved(self, feasible: np.ndarray) -> np.ndarray:
-        """This study's targets that count, (m, k): of complete and feasible trials; of complete
-        ones if none is feasible; of all if none is complete.
+        """This study's targets to improve on, (rows, q): those of complete, feasible trials.
+
+        Those of complete trials if none is feasible; all if none is complete.
 
         Args:
-            feasible: (number kept,) bool.
+            feasible: (kept,) bool.
         """
         n = len(self.kept)
         targets, complete = self.targets[:n], self.gaps[:n] == 0
@@ -60,14 +64,14 @@ def gather(
     transform: TransformName,
     seed: int,
 ) -> Observations:
-    """This study's observations first, then the other studies', at most so many of each.
+    """Gather this study's observations, then the other studies', up to a limit for each.
 
     Args:
         space: the parameters that are chosen together.
         history: of this study, with at least one observation.
         sources: the other studies.
-        transform: of the targets.
-        seed: of the choice among too many.
+        transform: how targets are scaled.
+        seed: decides which are kept of too many.
     """
     points = space.to_unit(history.configurations)
     scales = _scales(history.targets[_setting_the_scale(points)], transform)
@@ -93,14 +97,14 @@ def gather(
 
 
 def thin(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Which of many observations to fit to: the best half, and others by chance from all over.
+    """Choose which of many observations to fit to: the best, and a random sample of the others.
 
     The best show where to look closer, the others where not to look.
 
     Args:
-        targets: (n, k) larger is better.
-        most: how many to keep.
-        seed: of the choice by chance.
+        targets: (n, q) larger is better.
+        most: how many to keep, half of them the best.
+        seed: decides the random sample.
 
     Returns:
         Their indices in ascending order, all of them if there are at most `most`.
@@ -114,8 +118,11 @@ def thin(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def _setting_the_scale(points: np.ndarray) -> np.ndarray:
-    """Which observations the scale is made of, (n,) bool: where a range has moved away, those in
-    the range of today, if there are a few. The others count as its ends at most."""
+    """Which observations the scale is made from, (n,) bool.
+
+    Where a range has moved, those inside the current range, if there are a few of them; the
+    others count as the scale's ends at most.
+    """
     inside: np.ndarray = np.asarray(~((points < 0) | (points > 1)).any(axis=1))
     return inside if inside.sum() >= _LEAST_INSIDE else np.ones_like(inside)
 

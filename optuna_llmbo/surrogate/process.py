@@ -1,8 +1,8 @@
 """The surrogate: a Gaussian process on the numbers and on the LLM's embedding, fitted jointly.
 
-Glossary, here and in `text_view` and `acquisition`: n observed configurations, m others, p
-numeric features, k text features, `Z (n, p + k)` float64, `y (n,)` float64, always maximized and
-standardized.
+Glossary of shapes, here and everywhere in the package: n observed, m candidates, d parameters, p
+numeric features, k text features, q objectives, c constraints. A surrogate's input has p + k + 2
+columns: numbers, text, gap, source. Targets are float64, maximized and standardized.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from optuna_llmbo.surrogate.text_view import TextView
 
 
 _FIT_TOLERANCE = 1e-5
-"""Relative improvement of the likelihood at which the fit ends."""
+"""The fit ends when the likelihood improves by less than this share."""
 
 _LEAST_NOISE = 1e-6
-"""Of the standardized target's variance: a deterministic objective has next to none."""
+"""Share of the standardized target's variance: a deterministic objective has hardly any noise."""
 _NOISE_START = 5e-3
 
 
@@ -58,9 +58,9 @@ class Views:
     reading: Reading | None = None
     """The assignments as read by the LLM; None without text."""
     gap: Tensor | None = None
-    """(n,) float64: 1 - the share of each run that was made. None: all are complete."""
+    """(n,) float64: 1 - the share of its steps that each trial ran. None: all are complete."""
     source: Tensor | None = None
-    """(n,) float64: 0 for this study, i for the i-th other one. None: all are of this one."""
+    """(n,) float64: 0 for this study, i for the i-th other one. None: all are this study's."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Surrogate:
 
     @property
     def observed(self) -> Tensor:
-        """What the model was fitted to: the observations' features, (n, p + k + 2)."""
+        """Features that the model was fitted to, (n, p + k + 2)."""
         features: Tensor = self.model.train_inputs[0]
         return features
 
@@ -89,7 +89,7 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Surrogates:
-    """One surrogate an objective, over the same views."""
+    """One surrogate for each objective, over the same views."""
 
     parts: tuple[Surrogate, ...]
 
@@ -106,14 +106,14 @@ class Surrogates:
         return ModelListGP(*(part.model for part in self.parts))
 
     def features(self, views: Views) -> Tensor:
-        """The model's input for some configurations, (m, d) float64."""
+        """The model's input for some configurations, (m, columns) float64."""
         return torch.cat([part.features(views) for part in self.parts], dim=1)
 
 
 def fit_surrogates(
     observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
 ) -> Surrogates:
-    """`fit_surrogate` for each column of the targets, (n, k)."""
+    """Call `fit_surrogate` for each column of the targets, (n, q)."""
     return Surrogates(
         tuple(
             fit_surrogate(observed, column, kernel, reference, ablation)
@@ -188,7 +188,7 @@ def fit_process(features: Tensor, targets: Tensor, kernel: Kernel) -> SingleTask
     """Fit a Gaussian process with inferred noise by L-BFGS from one start, retried on failure.
 
     Args:
-        features: (n, d) float64.
+        features: (n, columns) float64.
         targets: (n,) float64.
         kernel: its covariance function; its hyperparameters are fitted in place.
     """
@@ -204,7 +204,7 @@ def fit_process(features: Tensor, targets: Tensor, kernel: Kernel) -> SingleTask
 
 
 def maximize_likelihood(model: SingleTaskGP) -> None:
-    """Fit a process's hyperparameters in place, from where they are; leaves it in eval mode."""
+    """Fit a process's hyperparameters in place from their values; leave it in eval mode."""
     mll = ExactMarginalLogLikelihood(model.likelihood, model)
     mll.requires_grad_(True).train()
     with warnings.catch_warnings(), one_thread():
@@ -223,7 +223,7 @@ def _noise_model() -> GaussianLikelihood:
 
 @contextmanager
 def fit_errors(n: int) -> Iterator[None]:
-    """Turn what numerics and memory can do to a fit into one error."""
+    """Raise numerical and memory failures of a fit as SurrogateFitError."""
     try:
         yield
     except (

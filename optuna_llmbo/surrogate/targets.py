@@ -1,6 +1,8 @@
-"""Targets on the surrogate's scale, where collapsed runs do not set the scale; and back.
+"""Targets on the surrogate's scale, which collapsed runs do not set; and back.
 
-Both ways are monotone, so that what is best stays best.
+Both maps are monotone, so the best target stays the best.
+
+Shapes: n observed, m scores.
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ _BLOM = 3 / 8
 
 @dataclass(frozen=True)
 class Scale:
-    """A monotone map between a study's targets and scores of mean 0 and deviation 1.
+    """A monotone map between a study's targets and scores of mean 0 and standard deviation 1.
 
-    Kept as its knots, the study's own targets, with straight lines between and beyond them.
+    It is piecewise linear through its knots, the study's own targets.
     """
 
     targets: np.ndarray
-    """(k,) ascending, finite."""
+    """(knots,) ascending, finite."""
     knots: np.ndarray
-    """(k,) their scores, ascending."""
+    """(knots,) their scores, ascending."""
 
     @classmethod
     def of(cls, targets: np.ndarray, transform: TransformName) -> Scale:
-        """The scale of some targets.
+        """Make the scale of some targets.
 
         Bad outliers are always winsorized first: targets below Tukey's fence, the first quartile
-        minus 1.5 interquartile ranges, count as the fence; good outliers are what is looked for
-        and stay. Infinite values count as the fence, or as the best finite value.
+        minus 1.5 interquartile ranges, count as the fence; good outliers stay, as they are what
+        the search looks for. Infinite values count as the fence, or as the best finite value.
 
         "winsorize" does no more; "normal_scores" takes the normal scores of the ranks, "power"
         Yeo and Johnson's transform at its maximum likelihood.
@@ -62,11 +64,11 @@ class Scale:
         return cls(values, scores[first])
 
     def scores(self, targets: np.ndarray) -> np.ndarray:
-        """Scores of targets that the scale was made of, (n,) float64."""
+        """Scores of the targets that the scale was made from, (n,) float64."""
         return np.interp(targets, self.targets, self.knots)
 
     def inverse(self, scores: np.ndarray) -> np.ndarray:
-        """Targets at some scores, (m,) float64; straight on beyond the first and the last."""
+        """Targets at scores (m,), (m,) float64; extrapolated linearly beyond the knots."""
         if len(self.knots) == 1:
             return np.full(len(scores), self.targets[0])
         inner = np.interp(scores, self.knots, self.targets)

@@ -1,4 +1,7 @@
-"""The text view of a configuration: learnable token, whitening, learned projection."""
+"""The text view of configurations: learnable token, whitening, learned projection.
+
+Shapes: n observed, k text features.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ from optuna_llmbo.surrogate.ablation import Ablation
 
 
 MAX_WIDTH = 16
-"""Text features after whitening: a free projection of the full width overfits 30 points."""
+"""Most text features after whitening: a free projection of the full width overfits 30 trials."""
 
 _MIN_OBSERVED = 4
 """With fewer observations, leaving one out says nothing: the view stays neutral."""
 _STEPS = 20
 _PATIENCE = 4
 _LEARNING_RATE = 2e-3
-_TOKEN_DEVIATION = 0.1
+_TOKEN_STANDARD_DEVIATION = 0.1
 """Prior standard deviation of the token from its neutral value, in units of its own size."""
-_PROJECTION_DEVIATION = 0.1
+_PROJECTION_STANDARD_DEVIATION = 0.1
 """Prior standard deviation of each entry of the projection from the identity's."""
-_UNIT_DEVIATION = math.sqrt(1 / 12)
-"""Whitened features are scaled to the deviation of a uniform variable, as the numeric ones."""
+_UNIT_STANDARD_DEVIATION = math.sqrt(1 / 12)
+"""Standard deviation of whitened features: a uniform variable's, as the numeric ones."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TextView:
     mean: Tensor
     """(d_model,) float64."""
     basis: Tensor
-    """(d_model, k) float64, principal axes, each divided by its deviation."""
+    """(d_model, k) float64, principal axes, each divided by its standard deviation."""
     projection: Tensor
     """(k, k) float64, the identity before training."""
 
@@ -52,16 +55,16 @@ class TextView:
         return self.basis.shape[1]
 
     def __call__(self, reading: Reading) -> Tensor:
-        """The text features of n assignments, (n, k) float64; differentiable."""
+        """Text features of n assignments, (n, k) float64; differentiable."""
         embedding = reading.embed(self.token).to(torch.float64)
         return (embedding - self.mean) @ self.basis @ self.projection
 
     @classmethod
     def neutral(cls, observed: Reading, reference: Reading) -> TextView:
-        """The view before training: neutral token, principal axes, identity.
+        """Make the view before training: neutral token, principal axes, identity.
 
-        The axes are those of the observed and of the untried configurations together: the
-        embeddings of the untried cost no trial and say where configurations differ.
+        The axes are those of the observed and untried configurations together: embeddings of
+        untried ones cost no trial and show where configurations differ.
         """
         token = observed.neutral_token()
         with torch.no_grad():
@@ -71,7 +74,7 @@ class TextView:
         _, scale, axes = torch.linalg.svd(embedding - mean, full_matrices=False)
         k = max(1, min(MAX_WIDTH, len(embedding) - 1, int((scale > 1e-6 * scale[0]).sum())))
         deviation = scale[:k].clamp_min(1e-12) / math.sqrt(len(embedding))
-        basis = axes[:k].T * (_UNIT_DEVIATION / deviation)
+        basis = axes[:k].T * (_UNIT_STANDARD_DEVIATION / deviation)
         return cls(token, mean, basis, torch.eye(k, dtype=torch.float64))
 
 
@@ -82,21 +85,21 @@ def fit_text_view(
     features: Callable[[TextView], Tensor],
     ablation: Ablation,
 ) -> TextView:
-    """Move token and projection to where the process explains the targets better.
+    """Move the token and the projection to where the process explains the targets better.
 
-    AdamW on the marginal likelihood with Gaussian priors around the neutral token and the
-    identity. Free, both overfit at once; so each step must also raise the leave-one-out
-    predictive density (Rasmussen & Williams 2006, eq. 5.11), or after a few without one it ends.
+    AdamW maximizes the marginal likelihood with Gaussian priors around the neutral token and the
+    identity. Left free, both overfit at once; so training stops after a few steps that do not
+    raise the leave-one-out predictive density (Rasmussen & Williams 2006, eq. 5.11).
 
     Args:
         view: where to start.
         observed: the n observed assignments.
-        model: a fitted process over all features; its hyperparameters stay.
-        features: all features of the observed under a view, (n, d), differentiable.
+        model: a fitted process over all features; its hyperparameters stay as they are.
+        features: all features of the observed under a view, (n, columns), differentiable.
         ablation: which of token and projection are trained.
 
     Returns:
-        The view with the best leave-one-out density: the one passed in if no step helped.
+        The view with the best leave-one-out density; the one passed in if no step helped.
     """
     token = view.token.clone().requires_grad_(ablation.train_token)
     projection = view.projection.clone().requires_grad_(ablation.train_projection)
@@ -135,8 +138,10 @@ def fit_text_view(
 
 
 def _penalty(start: TextView, moved: TextView) -> Tensor:
-    """Negative log density of the Gaussian priors on token and projection, up to a constant."""
+    """Negative log density of the priors on token and projection, up to a constant."""
     size = start.token.square().mean().sqrt()
-    token = ((moved.token - start.token) / (size * _TOKEN_DEVIATION)).square().sum()
-    projection = ((moved.projection - start.projection) / _PROJECTION_DEVIATION).square().sum()
-    return (token + projection) / 2
+    moved_by = (moved.token - start.token) / (size * _TOKEN_STANDARD_DEVIATION)
+    projection = (
+        ((moved.projection - start.projection) / _PROJECTION_STANDARD_DEVIATION).square().sum()
+    )
+    return (moved_by.square().sum() + projection) / 2

@@ -65,7 +65,7 @@ def test_too_few_trials() -> None:
     add(study, {"x": 0.1, "y": 0.1}, PLANE, None, TrialState.FAIL)
     insight = examine(study)
     assert missing(insight) == ["calibration", *MODEL]
-    assert "from 3 observed trials on; there are 2" in insight.reasons[1]
+    assert "needs 3 observed trials; there are 2" in insight.reasons[1]
     three = examine(study_of(PLANE, bowl, 3))
     assert missing(three) == ["calibration", "importance"]
     assert "importance" in three.reasons[1]
@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted, "fit_surrogates", fail)
     insight = examine(study_of(PLANE, bowl, 6))
     assert missing(insight) == ["calibration", *MODEL]
-    assert any("cannot be asked: no model could be fitted" in r for r in insight.reasons)
+    assert any("cannot be fitted: no model could be fitted" in r for r in insight.reasons)
 
 
 def test_a_fit_that_fails_on_the_first_trials_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,9 +173,7 @@ def test_all_there_is_to_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         constraints={"memory": x - 0.3, "odd": np.full(n, np.nan)},
         infeasible=({"x": 0.9, "y": 0.9}, {"x": 0.95, "y": 0.8}),
         pending=({"x": 0.2, "y": 0.4},),
-        sources=(
-            SourceObservations(rng.random((8, 2)), rng.normal(size=(8, 1)), np.ones(8, bool)),
-        ),
+        sources=(source,),
         prior=Prior(PLANE, {"y": (0.3, 0.5)}),
     )
     chosen = decided(asked, cost_aware=True)
