@@ -34,7 +34,7 @@ $(INSTALLED): $(DEMO_INSTALLED)
 # At most six minutes on two cores without bfloat16, of which the installation takes one or two.
 demo: $(DEMO_INSTALLED)
 	$(BIN)/optuna-llmbo tune --model embedded --train stdlib-docstrings \
-		--max-length 80 --proxy 32 --validation 16 --reports 3 \
+		--max-length 80 --proxy 24 --validation 16 --reports 3 \
 		--trials 12 --pruner median --storage $(DEMO_STORAGE) --study demo --seed 0 \
 		$(DEMO_OPTIONS)
 

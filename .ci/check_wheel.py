@@ -43,4 +43,4 @@ if __name__ == "__main__":
     check_files()
     best = search()
     assert best < 0.2, f"the best of 15 trials is {best}"
-    print(f"optuna-llmbo {optuna_llmbo.__version__}: the wheel works; best of 15 trials {best:.2g}")
+    print(f"The wheel of {optuna_llmbo.__version__} works: the best of 15 trials is {best:.2g}.")

@@ -3,7 +3,8 @@
 A page says `[the script](../benchmarks/race/report.py)`, which works where the repository is read.
 For the site, what is linked becomes a page under repository/: Markdown as it is, source text in a
 block, a folder as its README or the list of its files. Pictures and data are copied. The links
-of notebooks, which MkDocs leaves alone, are led to where they should.
+of notebooks, which MkDocs leaves alone, are led to where they should. The navigation may name a
+page under repository/ too, as it does CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 from pathlib import Path
 from pathlib import PurePosixPath
 import re
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File
@@ -33,9 +35,10 @@ _LANGUAGES = {".py": "python", ".toml": "toml", ".txt": "text", ".json": "json",
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to, and what these link to."""
+    """Add what the navigation names and pages link to, and what these link to."""
     root = _root(config)
     waiting = [path for file in files.documentation_pages() for path in _linked(root, file)]
+    waiting += _in_navigation(config.nav)
     seen: set[PurePosixPath] = set()
     while waiting:
         path = waiting.pop()
@@ -74,6 +77,15 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 def _root(config: MkDocsConfig) -> Path:
     return Path(config.config_file_path).parent
+
+
+def _in_navigation(entry: Any) -> list[PurePosixPath]:
+    """Files of the repository that a part of the navigation names, by their place on the site."""
+    if isinstance(entry, str):
+        path = PurePosixPath(entry)
+        return [path.relative_to(PLACE)] if path.is_relative_to(PLACE) else []
+    parts = entry.values() if isinstance(entry, dict) else entry or []
+    return [path for part in parts for path in _in_navigation(part)]
 
 
 def _linked(root: Path, file: File) -> list[PurePosixPath]:

@@ -93,8 +93,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The README, and all pages that are written by hand."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """The README, how to contribute, and all pages that are written by hand."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:
