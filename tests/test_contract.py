@@ -50,6 +50,7 @@ def test_the_seed_decides(constant: bool) -> None:
     assert first[2:] != other[2:]  # the first two are advised
 
 
+@pytest.mark.long
 def test_reproducible_in_other_processes() -> None:
     """Whatever their hash seeds."""
     code = (
@@ -110,6 +111,7 @@ def test_values_that_are_infinite_or_huge() -> None:
     assert [t.user_attrs["llmbo:path"] for t in study.trials[5:]] == ["model"] * 9
 
 
+@pytest.mark.long
 @small
 def test_more_patterns_of_parameters_than_are_told_apart() -> None:
     """An objective that makes up names as it goes."""

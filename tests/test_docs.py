@@ -15,6 +15,9 @@ from tests.docs_blocks import Block
 from tests.docs_blocks import ROOT
 
 
+pytestmark = pytest.mark.long
+
+
 PAGES = [
     page for page in docs_blocks.pages() if any(b.reason is None for b in docs_blocks.blocks(page))
 ]

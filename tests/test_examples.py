@@ -24,6 +24,9 @@ from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.knowledge import load_pack
 
 
+pytestmark = pytest.mark.long
+
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 DOCSTRINGS = ROOT / "benchmarks/lora_table/cpu/train.parquet"  # those of the library take long

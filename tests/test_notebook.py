@@ -11,6 +11,9 @@ import pytest
 from docs_tools import notebook
 
 
+pytestmark = pytest.mark.long
+
+
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 

@@ -31,6 +31,7 @@ def two(trial: optuna.Trial) -> tuple[float, float]:
     return x * loss, (1 - np.sqrt(x)) * loss
 
 
+@pytest.mark.long
 def test_beats_random_on_two_objectives() -> None:
     at_random = [optuna.samplers.RandomSampler(seed=seed) for seed in range(3)]
     volumes = []
@@ -69,6 +70,7 @@ def test_one_trial_is_not_recommended_among_several_objectives() -> None:
         sampler.recommend(study)
 
 
+@pytest.mark.long
 @small
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_constraints_running_and_failed_trials_at_once(direction: str) -> None:

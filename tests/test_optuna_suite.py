@@ -16,6 +16,9 @@ import pytest
 from optuna_llmbo import LLMBOSampler
 
 
+pytestmark = pytest.mark.long
+
+
 class Suite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     """Every promise of a sampler, for one objective and for several."""
 

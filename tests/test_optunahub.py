@@ -52,6 +52,7 @@ def test_files() -> None:
     assert (PACKAGE / "requirements.txt").read_text().split() == ["optuna-llmbo"]
 
 
+@pytest.mark.long
 def test_example(tiny_llm: Path) -> None:
     """From the repository's root, where a folder has the name of the installed package."""
     run = f"import runpy; runpy.run_path({str(PACKAGE / 'example.py')!r}, run_name='__main__')"

@@ -77,6 +77,7 @@ def params_of(study: optuna.Study) -> list[dict[str, object]]:
     return [trial.params for trial in study.trials]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["sum", "text", "numeric"])
 def test_beats_random(make: MakeSampler, kernel: str) -> None:
     study = optuna.create_study(sampler=make(kernel=kernel, n_candidates=16))
@@ -134,6 +135,7 @@ def test_recommended_default_that_was_enqueued_is_not_repeated(make: MakeSampler
     assert study.trials[1].params["learning_rate"] == 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["sum", "numeric"])
 def test_reproducible_and_resumable(make: MakeSampler, kernel: str, tmp_path: Path) -> None:
     whole = optuna.create_study(sampler=make(kernel=kernel))
@@ -150,6 +152,7 @@ def test_reproducible_and_resumable(make: MakeSampler, kernel: str, tmp_path: Pa
     assert params_of(other) != params_of(whole)
 
 
+@pytest.mark.long
 def test_a_grid_is_never_resampled(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=make(n_startup_trials=2))
 
@@ -176,6 +179,7 @@ def test_pruned_trials_count_and_teach(make: MakeSampler) -> None:
     assert min(values) < 2.0
 
 
+@pytest.mark.long
 def test_failing_regions_are_avoided(make: MakeSampler) -> None:
     study = optuna.create_study(sampler=make(kernel="numeric"))
 
@@ -303,6 +307,7 @@ def test_threads_share_a_sampler(make: MakeSampler) -> None:
     assert threading.active_count() < 50
 
 
+@pytest.mark.long
 def test_one_sampler_on_two_studies(make: MakeSampler, tmp_path: Path) -> None:
     sampler = make()
     storage = f"sqlite:///{tmp_path}/studies.db"
@@ -313,6 +318,7 @@ def test_one_sampler_on_two_studies(make: MakeSampler, tmp_path: Path) -> None:
     assert [len(study.trials) for study in studies] == [6, 6]
 
 
+@pytest.mark.long
 def test_hyperband(make: MakeSampler) -> None:
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
     study = optuna.create_study(sampler=make(), pruner=pruner)
@@ -717,6 +723,7 @@ def everything(make: MakeSampler, **kwargs: object) -> LLMBOSampler:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["sum", "numeric"])
 def test_the_same_seed_with_everything_on(make: MakeSampler, kernel: str) -> None:
     study = wave_study(8)

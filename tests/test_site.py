@@ -20,6 +20,9 @@ from optuna_llmbo import LLMBOSampler
 from optuna_llmbo import LoRAObjective
 
 
+pytestmark = pytest.mark.long
+
+
 ROOT = Path(__file__).parent.parent
 
 _LOADED = {

@@ -24,6 +24,7 @@ def always_one_thread(one_thread: None) -> Iterator[None]:
     yield
 
 
+@pytest.mark.long
 def test_the_same_trials_compiled(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same losses; trials that are alike share the graphs, and nothing of it stays behind."""
     monkeypatch.setattr(compiling, "BACKEND", "eager")

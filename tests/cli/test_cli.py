@@ -112,6 +112,7 @@ def test_running_again_resumes(tune: Tune, tmp_path: Path) -> None:
     assert sum(trial.user_attrs["is_default"] for trial in trials) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["llmbo", "tpe", "gp"])
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])
 def test_samplers_and_pruners(tune: Tune, sampler: str, pruner: str) -> None:

@@ -35,6 +35,7 @@ def about(tiny_llm: Path, tmp_path: Path) -> dict[str, object]:
     return {"model": tiny_llm, "train": data, "space": space, "test": 8, "device": "cpu"}
 
 
+@pytest.mark.long
 def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     check = {**about, "out": tmp_path / "check", "configs": 4, "fractions": "0.2,0.5"}

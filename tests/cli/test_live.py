@@ -291,6 +291,7 @@ def test_the_summary_of_a_pareto_front() -> None:
 SEARCH = [sys.executable, "-c", "from optuna_llmbo import cli; cli.main()", "tune"]
 
 
+@pytest.mark.long
 def test_whole_searches(tiny_llm: Path, tmp_path: Path) -> None:
     """On a pseudo-terminal of 40 columns, and with `--json` into pipes."""
     data = tmp_path / "train.jsonl"

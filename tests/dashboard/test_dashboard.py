@@ -95,6 +95,7 @@ def test_figures_and_notes_in_every_storage(storage: BaseStorage) -> None:
     assert "device lost" in trial_note(study, lora_like.CRASHED)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model_not_asked", [False], indirect=True)
 def test_publishing_again_with_the_models_figures_changes_nothing() -> None:
     study = lora_like.make_study(n_trials=10)

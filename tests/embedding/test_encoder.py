@@ -258,6 +258,7 @@ for n in (10, 22):
 """  # noqa: E501
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_configurations(tiny_llm: Path, tmp_path: Path) -> None:
     code = [sys.executable, "-c", _PEAK, str(tiny_llm), str(tmp_path)]
     printed = subprocess.run(code, capture_output=True, text=True).stdout.split()

@@ -144,6 +144,7 @@ def test_docs_say_the_same(figures: dict[str, Figure]) -> None:
         assert figure.caption in plain, figure.name
 
 
+@pytest.mark.long
 def test_large_studies_have_small_figures() -> None:
     """Each below 60 kB, with a hundred points a panel: the dashboard sends them at every poll."""
     rng = np.random.default_rng(0)

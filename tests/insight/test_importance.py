@@ -44,6 +44,7 @@ def test_nothing_matters() -> None:
     assert set(found.shares["hyperparameters"]) == {0.0}
 
 
+@pytest.mark.long
 def test_the_text_is_a_view(tiny_llm: Path) -> None:
     study = study_of(LORA, loss, 6)
     both = examine(study, LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4))

@@ -204,6 +204,7 @@ def test_a_real_divergence(make_objective: Make) -> None:
     assert "norm" in study.trials[0].user_attrs["pruned_reason"]
 
 
+@pytest.mark.long
 def test_lack_of_gpu_memory_is_a_result(
     make_objective: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

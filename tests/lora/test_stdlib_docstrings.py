@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from optuna_llmbo.lora.stdlib_docstrings import INSTRUCTION
 from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
 
@@ -54,6 +56,7 @@ def test_takes_documented_functions_apart(tmp_path: Path) -> None:
     assert f"{INSTRUCTION}\n\ndef inner():\n    return x" in pairs
 
 
+@pytest.mark.long
 def test_the_standard_library() -> None:
     pairs = stdlib_docstrings()
     assert len(pairs) > 4000

@@ -65,6 +65,7 @@ class Page(HTMLParser):
             self._table[-1][-1] += data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model_not_asked", [False], indirect=True)
 def test_figures_tables_and_text(tmp_path: Path) -> None:
     study = lora_like.make_study()

@@ -180,6 +180,7 @@ def median_of_the_best(
     return float(np.median(best))
 
 
+@pytest.mark.long
 def test_a_right_prior_finds_a_narrow_optimum_sooner() -> None:
     expected = {"x": (0.6, 0.8), "rate": (1e-4, 1e-3)}
     alone = median_of_the_best(hole, None, n_trials=11)
@@ -187,6 +188,7 @@ def test_a_right_prior_finds_a_narrow_optimum_sooner() -> None:
     assert guided < 0.1 < alone
 
 
+@pytest.mark.long
 def test_a_wrong_prior_washes_out() -> None:
     """Within a factor of 10 of a squared distance; without its decay it is thousands."""
     misleading = {"x": (0.85, 0.95), "y": (0.05, 0.15)}

@@ -17,6 +17,9 @@ import pytest
 from benchmarks import postgres
 
 
+pytestmark = pytest.mark.long
+
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "distributed.md").read_text()
 SCRIPTS = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", DOCUMENT, re.DOTALL))

@@ -27,7 +27,7 @@ from benchmarks import postgres
 from tests.storages import worker
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.long]
 
 Begin = Callable[..., "subprocess.Popen[bytes]"]
 

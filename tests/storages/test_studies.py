@@ -19,7 +19,7 @@ from optuna_llmbo import LLMBOSampler
 from tests.storages.conftest import MakeStorage
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.long]
 
 N_STARTUP = 3
 N_TRIALS = 6

@@ -13,6 +13,9 @@ from tests.storages.conftest import MakeStorage
 from tests.test_optuna_suite import ShortSuite
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_pool")
 @pytest.mark.parametrize(

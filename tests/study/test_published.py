@@ -70,6 +70,7 @@ def test_a_plan_counts_as_long_as_the_trial_keeps_to_it(running: optuna.Study) -
     assert published.intended(frozen(running), SPACE) == {}
 
 
+@pytest.mark.long
 def test_the_next_worker_stays_away_from_what_is_only_planned() -> None:
     def ask() -> optuna.Trial:
         return study.ask()

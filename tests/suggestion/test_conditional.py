@@ -30,6 +30,7 @@ def three_ways(trial: optuna.Trial) -> float:
     return (trial.suggest_float("width", -5, 5) - 1) ** 2 / 10 + 0.3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["numeric", "sum"])
 def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
     sampler = LLMBOSampler(llm=tiny_llm, kernel=kernel, n_candidates=12, seed=0)
@@ -40,6 +41,7 @@ def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
     assert set(paths(study)[5:]) == {"model"}
 
 
+@pytest.mark.long
 def test_a_branch_costs_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = []
     settle = Turn._settle
@@ -64,6 +66,7 @@ def test_a_branch_that_was_never_taken_is_no_obstacle() -> None:
     assert study.best_value < -0.9
 
 
+@pytest.mark.long
 def test_a_range_that_depends_on_another_parameter() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0.2, 1)
@@ -129,6 +132,7 @@ def test_a_parameter_that_is_fixed_by_another_sampler() -> None:
     assert study.trials[-1].params["x"] == pytest.approx(0.75, abs=0.1)
 
 
+@pytest.mark.long
 def test_predictions_and_recommendations_know_branches() -> None:
     sampler = LLMBOSampler(seed=0)
     study = optuna.create_study(sampler=sampler)

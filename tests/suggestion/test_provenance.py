@@ -45,6 +45,7 @@ def test_means_are_in_the_objectives_units(direction: str) -> None:
     assert 0 < last.user_attrs["llmbo:deviation"] < 0.3
 
 
+@pytest.mark.long
 def test_one_mean_an_objective() -> None:
     study = optuna.create_study(
         directions=["minimize", "maximize"], sampler=LLMBOSampler(seed=0, n_startup_trials=4)

@@ -41,6 +41,7 @@ def test_docstrings_of_functions_are_removed(tmp_path: Path) -> None:
         assert line in text
 
 
+@pytest.mark.long
 def test_the_base_has_not_read_the_docstrings() -> None:
     """Of the shipped data; short phrases may stand in comments as well."""
     text = "\n".join(base.code_without_docstrings())
@@ -57,6 +58,7 @@ def test_shipped_data() -> None:
     assert len(validation) == base.N_VALIDATION and len(train) > 2000
 
 
+@pytest.mark.long
 def test_a_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "HELD_OUT", 2)
     monkeypatch.setattr(base, "BATCH", 4)

@@ -38,6 +38,7 @@ def numbers(text: str, first: str) -> list[float]:
     return [float(cell.rstrip("%")) for cell in cells(text, first)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fact", facts.FACTS)
 def test_the_card_shows_the_facts(fact: str, printed: Printed) -> None:
     assert f"python -m benchmarks.lora_table.facts {fact}" in CARD
@@ -94,6 +95,7 @@ def random_table(loss: Any, fractions: tuple[float, ...] = FRACTIONS) -> pandas.
     return tables.frame(rows)
 
 
+@pytest.mark.long
 def test_a_quantity_that_is_the_loss_predicts_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("rate * alpha / rank / batch", "dropout", "rank", "rate")
     monkeypatch.setattr(facts, "QUANTITIES", {name: facts.QUANTITIES[name] for name in asked})

@@ -49,6 +49,7 @@ def test_one_lengthscale_an_axis_is_a_special_case() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_kept_surrogate_predicts_as_the_fitted_one(
     table: pandas.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_kept_surrogate_predicts_as_the_fitted_one(
     np.testing.assert_allclose(predicted, [ridge(c) for c in unseen], atol=0.3)
 
 
+@pytest.mark.long
 def test_a_model_that_sees_any_direction_finds_a_ridge(
     table: pandas.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

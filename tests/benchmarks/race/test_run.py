@@ -57,6 +57,7 @@ def test_unknown_names(methods: list[str], start: str, message: str) -> None:
         run.plan(methods, ["lora-10"], starts=[start], seeds=[0], budget=1)
 
 
+@pytest.mark.long
 def test_an_interrupted_race_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def assert_same(one: Ran, other: Ran) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_each_trains_as_it_would_alone(model: Any, examples: list[Example]) -> None:
     for recipe, packed_run in zip(RECIPES, together(model, examples, RECIPES), strict=True):
         lone = alone(model, examples, recipe)
@@ -290,6 +291,7 @@ def test_a_layer_that_mixes_rows_is_refused(
         monkeypatch.undo()
 
 
+@pytest.mark.long
 def test_training_in_bfloat16(model: Any, examples: list[Example]) -> None:
     half = copy.deepcopy(model).to(torch.bfloat16)
     recipes = [dataclasses.replace(recipe, epochs=3) for recipe in RECIPES[:2]]
