@@ -42,6 +42,7 @@ def study_of(seed: int, constant: bool = False, n: int = 12) -> optuna.Study:
     return study
 
 
+@pytest.mark.long
 @small
 @pytest.mark.parametrize("constant", [False, True])
 def test_the_seed_decides(constant: bool) -> None:
@@ -77,6 +78,7 @@ def test_without_a_seed_samplers_differ() -> None:
     assert params_of(studies[0])[2:] != params_of(studies[1])[2:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0, -math.inf, math.inf])
 def test_constraints_are_asked_for_once_a_trial(value: float) -> None:
     asked: list[int] = []

@@ -403,6 +403,7 @@ def test_task_and_own_knowledge_reach_the_model(
         assert words in passages[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options", [{"pooling": "mean"}, {"pooling": "both", "layer": 2}, {"layer": 2}], ids=str
 )

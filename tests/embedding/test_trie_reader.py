@@ -68,6 +68,7 @@ def test_equal_to_the_plain_forward(family: LanguageModel, texts: list[str]) -> 
         assert float((exact[0] - exact[1]).abs().max()) > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layer", [1, 2, 3, None])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_pooling_and_layer(family: LanguageModel, pooling: Pooling, layer: int | None) -> None:
@@ -93,6 +94,7 @@ def test_without_a_passage(family: LanguageModel) -> None:
     torch.testing.assert_close(ours, exact, atol=1e-4, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory_bytes", [0, 30_000, 1_000_000])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_memory_bound_changes_nothing(

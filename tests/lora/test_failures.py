@@ -76,6 +76,7 @@ def test_the_micro_batch_shrinks_once_and_nothing_else_changes(
     assert study.trials[1].user_attrs["steps"] == 3
 
 
+@pytest.mark.long
 def test_what_does_not_fit_is_infeasible_and_the_next_one_is_not_slower(
     make_objective: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_what_does_not_fit_is_infeasible_and_the_next_one_is_not_slower(
     assert objective.prepare().micro_batch.size == 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )

@@ -80,6 +80,7 @@ def test_a_range_that_depends_on_another_parameter() -> None:
     assert set(paths(study)[5:]) == {"model"}
 
 
+@pytest.mark.long
 def test_a_range_that_has_moved_away() -> None:
     def objective(trial: optuna.Trial) -> float:
         low = 0 if trial.number < 10 else 20
@@ -144,6 +145,7 @@ def test_predictions_and_recommendations_know_branches() -> None:
     assert good.high < bad.mean
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prune", [False, True])
 def test_reproducible_with_branches(prune: bool) -> None:
     def objective(trial: optuna.Trial) -> float:

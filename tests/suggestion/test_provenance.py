@@ -37,6 +37,7 @@ def test_every_path() -> None:
     assert first.trials[0].user_attrs["llmbo:path"] == "default"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_means_are_in_the_objectives_units(direction: str) -> None:
     study = study_of(LLMBOSampler(seed=0), n=16, direction=direction)

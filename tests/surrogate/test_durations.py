@@ -108,6 +108,7 @@ def two_peaks(
     return float(decide(known, sampler._engine.options, None).configuration["x"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("acquisition", ["log_ei", "log_nei"])
 def test_the_cheaper_of_two_equals_is_chosen(acquisition: AcquisitionName) -> None:
     left, right = (two_peaks(acquisition, cheap, cost_aware=True) for cheap in ("left", "right"))

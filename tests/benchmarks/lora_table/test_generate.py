@@ -99,6 +99,7 @@ def test_processes_make_the_table(settings: Settings, monkeypatch: pytest.Monkey
     assert (again["run_id"], again["loss"]) == (one["run_id"], one["loss"])
 
 
+@pytest.mark.long
 def test_goes_on_where_it_was(settings: Settings, in_process: list[Planned]) -> None:
     whole = generate(settings)
     assert in_process == [*FIRST[:3], *SECOND]

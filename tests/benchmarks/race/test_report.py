@@ -148,6 +148,7 @@ def test_a_method_without_studies() -> None:
         select(make_rows(), ("ours", "gp"))
 
 
+@pytest.mark.long
 def test_from_file_to_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

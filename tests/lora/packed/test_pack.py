@@ -151,6 +151,7 @@ def test_who_else_is_in_the_pack_does_not_matter(model: Any, examples: list[Exam
     assert_same(runs[1], alone(model, examples, late, seed=7))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_rows", [1, 5, 9])
 def test_bounded_passes_change_nothing(
     model: Any, examples: list[Example], monkeypatch: pytest.MonkeyPatch, max_rows: int
