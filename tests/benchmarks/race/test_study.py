@@ -31,7 +31,6 @@ def test_three_trials(task: str, method: str) -> None:
     assert tasks.load(task).value(record["best_params"]) == min(record["values"])
 
 
-@pytest.mark.long
 def test_the_seed_decides() -> None:
     values = study.run(PLAN)["values"]
     assert study.run(PLAN)["values"] == values
