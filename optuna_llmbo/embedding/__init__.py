@@ -1,1 +1,1 @@
-"""Reads texts with a frozen language model and one learnable token; knows no study."""
+"""Embed texts with a frozen language model and one learnable token; independent of studies."""

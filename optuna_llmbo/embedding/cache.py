@@ -1,10 +1,10 @@
-"""Embeddings that outlive the process: in memory within a size, and on disk.
+"""Cache embeddings in memory, up to a size, and on disk, for later processes.
 
-A cache belongs to one *kind* of embedding: everything but the assignment that determines it. On
-disk a kind is a folder of shards, safetensors files that are written whole under a name of their
-own and never changed, so that any number of processes may read and write at once. A shard that
-cannot be read is removed and its embeddings are computed again; what cannot be written is not
-kept, with a warning.
+A cache belongs to one *kind* of embedding: everything that determines an embedding except the
+assignment. On disk, a kind is a folder of shards: safetensors files, each written whole under a
+unique name and never changed, so any number of processes may read and write at once. A shard that
+cannot be read is removed and its embeddings are computed again; a failed write is logged as a
+warning, and nothing more is written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from optuna_llmbo.errors import warn_once
 
 
 DISK_BYTES = 2 * 2**30
-"""Above it, the kinds of embeddings that have not been used for longest are removed."""
+"""Size on disk above which the least recently used kinds of embeddings are removed."""
 
 _MEMORY_BYTES = 128 * 2**20
 _SMALL_SHARD = 1024
@@ -46,16 +46,16 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 
 
 def embeddings_folder() -> Path:
-    """Where all kinds of embeddings are kept."""
+    """Return the folder that holds the embeddings of every kind."""
     return cache_folder() / "embeddings"
 
 
 class EmbeddingCache:
-    """Embeddings of one kind.
+    """Cache of the embeddings of one kind.
 
     Args:
-        kind: what determines the embedding besides the assignment, JSON-serializable.
-        width: of the embeddings.
+        kind: everything that determines an embedding except the assignment; JSON-serializable.
+        width: width of the embeddings.
     """
 
     def __init__(self, kind: Mapping[str, Any], width: int) -> None:
@@ -69,7 +69,7 @@ class EmbeddingCache:
         _make_room(keep=self._folder)
 
     def get(self, sequences: Sequence[TokenIds]) -> dict[TokenIds, np.ndarray]:
-        """The embeddings that are known, each (width,) float32."""
+        """Return the cached embeddings, each (width,) float32; others are left out."""
         keys = {_key(sequence): sequence for sequence in sequences}
         if not keys.keys() <= self._memory.keys():
             self._look_for_new_shards()
@@ -79,15 +79,15 @@ class EmbeddingCache:
             found[keys[key]] = self._memory[key]
         elsewhere = (keys.keys() & self._shard_of.keys()) - self._memory.keys()
         for shard in {self._shard_of[key] for key in elsewhere}:
-            of_shard = self._load(shard)
-            found |= {keys[key]: of_shard[key] for key in elsewhere & of_shard.keys()}
+            rows = self._load(shard)
+            found |= {keys[key]: rows[key] for key in elsewhere & rows.keys()}
         return found
 
     def put(self, sequences: Sequence[TokenIds], embeddings: np.ndarray) -> None:
-        """Keep the embeddings of n sequences.
+        """Add the embeddings of n sequences.
 
         Args:
-            sequences: no two the same.
+            sequences: n distinct token sequences.
             embeddings: (n, width) float32.
         """
         rows = dict(zip(map(_key, sequences), embeddings, strict=True))
@@ -98,10 +98,10 @@ class EmbeddingCache:
     def _look_for_new_shards(self) -> None:
         new = [name for name in self._shards() if name not in self._rows_in]
         for name in new:
-            of_shard = self._load(name)
-            self._shard_of.update(dict.fromkeys(of_shard, name))
-            self._rows_in[name] = len(of_shard)
-            self._remember(of_shard)
+            rows = self._load(name)
+            self._shard_of.update(dict.fromkeys(rows, name))
+            self._rows_in[name] = len(rows)
+            self._remember(rows)
         small = [name for name, n in self._rows_in.items() if 0 < n < _SMALL_SHARD]
         if new and self._writes and len(small) > _MOST_SMALL_SHARDS:
             self._merge(small)
@@ -109,30 +109,30 @@ class EmbeddingCache:
     def _shards(self) -> list[str]:
         try:
             return sorted(path.name for path in self._folder.glob("*.safetensors"))
-        except OSError:  # not ours to read
+        except OSError:  # no permission to read it
             return []
 
     def _load(self, name: str) -> dict[bytes, np.ndarray]:
-        """A shard's rows by key; none if it is gone or damaged, and then it is removed."""
+        """Load a shard's rows by key; empty if it is gone, or damaged and therefore removed."""
         path = self._folder / name
         try:
-            # Not mapped into memory: a mapped file that is cut short kills the process.
+            # Read, not memory-mapped: a mapped file that is truncated meanwhile kills the process.
             tensors = load_safetensors(path.read_bytes())
             keys, rows = tensors["keys"], tensors["embeddings"]
             intact = int(tensors["checksum"][0]) == _checksum(keys, rows)
             if intact and rows.shape == (len(keys), self._width):
                 return {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
-        except FileNotFoundError:  # merged into another one, or cleared
+        except FileNotFoundError:  # merged into another shard, or cleared
             return {}
         except (OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError):
             pass
-        _logger.warning(f"The embeddings in {path} are damaged and are computed again.")
+        _logger.warning(f"The embeddings in {path} are damaged and will be computed again.")
         _remove(path)
         return {}
 
     def _remember(self, rows: Mapping[bytes, np.ndarray]) -> None:
         for key, row in rows.items():
-            self._memory[key] = row.astype(np.float32)  # a copy: a view would keep all rows
+            self._memory[key] = row.astype(np.float32)  # a copy: a view would keep every row alive
             self._memory.move_to_end(key)
         while len(self._memory) * (4 * self._width + _KEY_BYTES) > _MEMORY_BYTES:
             self._memory.popitem(last=False)
@@ -150,19 +150,19 @@ class EmbeddingCache:
             name = _write_whole(self._folder, save_safetensors(shard))
         except OSError as error:
             self._writes = False
-            warn_once(f"Embeddings cannot be kept in {self._folder.parent}: {error.strerror}.")
+            warn_once(f"Embeddings cannot be saved in {self._folder.parent}: {error.strerror}.")
             return False
         self._shard_of.update(dict.fromkeys(rows, name))
         self._rows_in[name] = len(rows)
         return True
 
     def _merge(self, names: list[str]) -> None:
-        """Replace many small shards by one; others who do it at once lose nothing."""
+        """Merge small shards into one; nothing is lost if several processes do so at once."""
         shards = {name: self._load(name) for name in names}
         rows = {key: row for shard in shards.values() for key, row in shard.items()}
         if rows and not self._write(rows):
             return
-        for name in names:  # those without rows have gone: another process merged them
+        for name in names:  # shards without rows are gone: another process merged them
             _remove(self._folder / name)
             del self._rows_in[name]
 
@@ -176,7 +176,7 @@ def _checksum(keys: np.ndarray, rows: np.ndarray) -> int:
 
 
 def _write_whole(folder: Path, content: bytes) -> str:
-    """Write a new shard; it has its name only when it is complete."""
+    """Write a new shard, which gets its final name only once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=folder, prefix="making-")
     path = Path(scratch)
@@ -191,7 +191,7 @@ def _write_whole(folder: Path, content: bytes) -> str:
 
 
 def _make_room(keep: Path) -> None:
-    """Remove the kinds used longest ago while all together exceed `DISK_BYTES`."""
+    """Remove the least recently used kinds until the rest fit in `DISK_BYTES`."""
     kinds = [(_last_used(path), _size(path), path) for path in _children(embeddings_folder())]
     total = sum(size for _, size, _ in kinds)
     for _, size, path in sorted(kinds):

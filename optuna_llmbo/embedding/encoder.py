@@ -1,7 +1,7 @@
-"""Assignments -> embeddings: tokens, the reader that serves the model, and what is known already.
+"""Assignments -> embeddings: tokenize, look up the cache, read the rest with the model.
 
-Shapes: n configurations, d_model the model's width, width that of the embeddings: twice d_model
-with the pooling "both", else d_model.
+Shapes: n configurations, d_model width of the model, width of the embeddings (2 d_model with the
+pooling "both", else d_model).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from optuna_llmbo.errors import warn_once
 
 
 Assignment = tuple[str, ...]
-"""The lines of one configuration, as `Prompt.assignment` writes them."""
+"""One configuration's lines of text, as `Prompt.assignment` writes them."""
 
 MEMORY_BYTES = 512 * 2**20
 
 _LEAST_ROOM = 128
-"""Tokens for an assignment that the passage must leave."""
+"""Tokens that the passage must leave for the assignment."""
 _AT_ONCE = 4096
-"""New embeddings are kept on disk after so many, so that an interruption loses no more."""
+"""New embeddings computed before they are written to disk: the most an interruption can lose."""
 _LINES_REMEMBERED = 2**16
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _TOLERANCE_LOW_PRECISION = 0.25
@@ -51,7 +51,7 @@ _SAMPLES: tuple[Assignment, ...] = (
     ("\nalpha: low 1", "\nbeta: high 34"),
     ("\nalpha: medium 5",),
 )
-# What a model may raise that is not made to be read through a trie: each fails in its own place.
+# Errors from models that cannot be read through a trie; each family fails in a different place.
 _FAILURES = (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
 
 
@@ -59,33 +59,32 @@ class SequenceReader(Protocol):
     """Embeds token sequences behind a passage: `TrieReader` or `PlainReader`."""
 
     def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
-        """(n, width) float32 on the CPU; differentiable in the token, (d_model,)."""
+        """Return (n, width) float32 on the CPU; differentiable in the token, (d_model,)."""
 
     def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
-        """`embed` for many values of the token."""
+        """Return `embed` as a function of the token, for many values of it."""
 
 
 class Encoder:
     """Embeds assignments behind one passage with a frozen language model.
 
-    A causal model is read through a trie, which equals its plain forward pass; a model for which
-    that does not hold is read by the plain forward pass, with a warning. A model whose attention
-    looks both ways (the BERT family) is read by the plain forward pass too; its embedding is the
-    mean over the assignment's tokens, and there is no learnable token, on which all its states
-    would depend.
+    A causal model is read through a trie, which gives the same states as the plain forward pass.
+    Where it does not, the plain forward pass is used, with a warning. A model with bidirectional
+    attention (the BERT family) also uses the plain forward pass; its embedding is the mean over
+    the assignment's tokens, and it has no learnable token, since every state would depend on it.
 
-    Embeddings at the token's neutral value are kept in memory and in the user's cache folder.
+    Embeddings at the token's neutral value are cached in memory and in the user's cache folder.
 
     Args:
         llm: the frozen model.
-        passage: what stands before every assignment.
-        pooling: "last", the learnable token's state; "mean" over the assignment's tokens; or
-            "both", one after the other. Default None: "last", or "mean" where there is no
+        passage: text that precedes every assignment.
+        pooling: "last" for the learnable token's state; "mean" over the assignment's tokens;
+            "both" concatenates the two. Default None: "last", or "mean" where there is no
             learnable token.
-        layer: whose states, counted from 1; the layers above are not run. "early" is the last of
-            the first quarter, and the last of all for an encoder-only model, which is read whole.
-            Default None: the last.
-        memory_bytes: bound of the keys and values that are held, the passage's apart.
+        layer: layer whose states are used, counted from 1; the layers above are not run. "early"
+            is the last layer of the first quarter, or the very last for an encoder-only model,
+            which is read whole. Default None: the last.
+        memory_bytes: bound on the keys and values held in memory, the passage's excluded.
 
     Raises:
         InputError: for a pooling or a layer that the model does not have.
@@ -139,31 +138,35 @@ class Encoder:
         with torch.no_grad():
             if eos is None:
                 return embedding.weight.float().mean(dim=0).cpu()
-            # Called, not looked up: some models scale what they look up.
+            # Called rather than indexed: some models scale their embeddings in `forward`.
             ids = torch.tensor([eos], device=self._llm.device)
             return embedding(ids)[0].detach().float().cpu()
 
     def neutral_token(self) -> Tensor:
-        """The learnable token's starting point: the end-of-sequence token, (d_model,) float32.
+        """Return the learnable token's initial value: the end-of-sequence embedding.
 
-        The model has been trained to close a text with it, and it adds no content of its own.
+        The model was trained to end a text with it, and it adds no content of its own.
+
+        Returns:
+            (d_model,) float32.
         """
         return self._neutral.clone()
 
     def read(self, assignments: Sequence[Assignment]) -> Reading:
-        """n assignments ready to be embedded.
+        """Tokenize n assignments, ready to be embedded.
 
         Raises:
-            InputError: if one has no tokens, or more than the model can read behind the passage.
+            InputError: if an assignment has no tokens, or more than the model can read after
+                the passage.
         """
         sequences = [self._sequence(assignment) for assignment in assignments]
         return Reading(self, sequences)
 
     def embed_naively(self, assignments: Sequence[Assignment], token: Tensor) -> Tensor:
-        """The embeddings by the model's plain forward pass of every whole prompt: the yardstick.
+        """Embed with the plain forward pass over each whole prompt: the reference for `read`.
 
         Args:
-            assignments: n of them.
+            assignments: n assignments.
             token: (d_model,) value of the learnable token.
 
         Returns:
@@ -173,7 +176,7 @@ class Encoder:
             return self._plain.embed([self._sequence(a) for a in assignments], token)
 
     def _embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
-        """Embeddings without gradient of n different sequences, (n, width)."""
+        """Embed n distinct sequences without gradients, (n, width)."""
         if self.has_token and not torch.equal(token.detach(), self._neutral):
             return self._reader.embed(sequences, token)
         known = self._cache.get(sequences)
@@ -189,15 +192,15 @@ class Encoder:
         return rows
 
     def _sequence(self, assignment: Assignment) -> TokenIds:
-        """Token ids of an assignment, line by line, so that equal beginnings stay equal."""
+        """Tokenize an assignment line by line, so that common prefixes stay common."""
         sequence = tuple(token_id for line in assignment for token_id in self._tokenize(line))
         if not sequence:
-            raise InputError("an assignment is empty: expected at least one line of text.")
+            raise InputError("an assignment is empty; expected at least one line of text.")
         most = self._most_positions
         n = len(self._passage) + len(sequence) + len(self._ending) + 1
         if most is not None and n > most:
             raise InputError(
-                f"the prompt of a configuration has {n} tokens, {self._llm.source} reads at most "
+                f"the prompt of a configuration has {n} tokens; {self._llm.source} reads at most "
                 f"{most}. Shorten the categorical choices or the knowledge, or choose a model "
                 "with a longer context."
             )
@@ -207,7 +210,7 @@ class Encoder:
         return tuple(self._llm.tokenizer(line, add_special_tokens=False).input_ids)
 
     def _special_tokens(self) -> tuple[TokenIds, TokenIds]:
-        """What the tokenizer puts before and behind a text."""
+        """Find the token ids that the tokenizer adds before and after a text."""
         text = self._line_ids("a")
         whole = tuple(self._llm.tokenizer("a").input_ids)
         starts = range(len(whole) - len(text) + 1)
@@ -219,18 +222,18 @@ class Encoder:
         return getattr(self._llm.body.config, "max_position_embeddings", None)
 
     def _fitting_passage(self, passage: TokenIds, start: TokenIds) -> TokenIds:
-        """The passage; without it if it leaves too little room for what is to be read."""
+        """Return the passage, or only its start if it leaves too little room for assignments."""
         most = self._most_positions
         if most is None or len(passage) + _LEAST_ROOM <= most:
             return passage
         warn_once(
-            f"{self._llm.source} reads at most {most} tokens, and the passage of what is known "
-            f"about the hyperparameters has {len(passage)}: the assignments are read without it."
+            f"{self._llm.source} reads at most {most} tokens, and the passage of knowledge about "
+            f"the hyperparameters has {len(passage)}; configurations are read without it."
         )
         return start
 
     def _looks_ahead(self) -> bool:
-        """Whether states depend on later tokens."""
+        """Check whether states depend on later tokens."""
         body = Body(self._llm, None)
         text = [token_id for line in _SAMPLES[0] for token_id in self._line_ids(line)]
         with torch.no_grad():
@@ -244,7 +247,7 @@ class Encoder:
         return _TOLERANCE.get(self._llm.dtype, _TOLERANCE_LOW_PRECISION)
 
     def _trie_reader(self, layer: int | None, memory_bytes: int) -> TrieReader | None:
-        """The trie reader if it gives what the plain forward pass gives; else a warning."""
+        """Return the trie reader if it agrees with the plain forward pass; else warn, and None."""
         samples = [self._sequence(sample) for sample in _SAMPLES]
         with torch.no_grad():
             exact = self._plain.embed(samples[1:2], self._neutral)
@@ -265,13 +268,13 @@ class Encoder:
     def _warn_of_plain_reading(self, reason: str) -> None:
         warn_once(
             f"{self._llm.source} cannot be read exactly with a shared passage "
-            f"({reason.splitlines()[0][:200]}), so every prompt is read as a whole, which takes "
-            "many times longer. Models of the Llama, Qwen, Mistral, Gemma 3, Phi and GPT-2 "
-            "families can be."
+            f"({reason.splitlines()[0][:200]}), so every prompt is read whole, which takes many "
+            "times longer. Models of the Llama, Qwen, Mistral, Gemma 3, Phi and GPT-2 families "
+            "do not have this problem."
         )
 
     def _kind(self, layer: int | None) -> dict[str, Any]:
-        """All that determines an embedding at the neutral token, the assignment apart."""
+        """Return what determines an embedding at the neutral token, except the assignment."""
         import transformers
 
         return {
@@ -289,11 +292,11 @@ class Encoder:
 
 
 class Reading:
-    """n assignments behind an encoder's passage.
+    """n assignments, tokenized, to be embedded after an encoder's passage.
 
     Args:
-        encoder: what reads them.
-        sequences: their token ids.
+        encoder: the encoder that embeds them.
+        sequences: token ids of each assignment.
     """
 
     def __init__(self, encoder: Encoder, sequences: Sequence[TokenIds]) -> None:
@@ -307,14 +310,14 @@ class Reading:
         return len(self._rows)
 
     def neutral_token(self) -> Tensor:
-        """The encoder's `neutral_token`."""
+        """Return the encoder's `neutral_token`."""
         return self._encoder.neutral_token()
 
     def embed(self, token: Tensor) -> Tensor:
-        """The embeddings for one value of the learnable token.
+        """Compute the embeddings for one value of the learnable token.
 
-        Differentiable in `token`: the method's only trainable input to the model. With the
-        pooling "mean" nothing depends on it.
+        Differentiable in `token`, the only trainable input to the model. With the pooling "mean"
+        the embeddings do not depend on it.
 
         Args:
             token: (d_model,) float32 value of the learnable token.
@@ -338,8 +341,8 @@ def _check_pooling(pooling: Pooling | None, llm: LanguageModel, looks_ahead: boo
         raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}.")
     if looks_ahead and pooling not in (None, "mean"):
         raise InputError(
-            f"pooling must be 'mean' for {llm.source}, whose attention looks both ways: there is "
-            f"no last token that sums the prompt up; got {pooling!r}."
+            f"pooling must be 'mean' for {llm.source}, whose attention is bidirectional: no last "
+            f"token sums up the prompt; got {pooling!r}."
         )
     return pooling or ("mean" if looks_ahead else "last")
 

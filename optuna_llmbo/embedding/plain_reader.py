@@ -1,7 +1,7 @@
-"""Reads sequences behind one passage by the model's own forward pass, all of every prompt.
+"""Read token sequences after one passage with the model's own forward pass over whole prompts.
 
-For models whose attention looks both ways, for those that the trie cannot serve exactly, and as
-the yardstick for the others.
+For models with bidirectional attention, for models that the trie cannot read exactly, and as the
+reference for all others.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from optuna_llmbo.embedding.truncated import Pooling
 
 
 _BATCH = {"cpu": 4}
-"""Prompts at once: on a CPU more do not fit its caches and take longer."""
+"""Prompts per batch: on a CPU, more overflow its caches and take longer."""
 _BATCH_ELSEWHERE = 64
 
 
 class PlainReader:
-    """Embeds token sequences behind one passage, prompt by prompt.
+    """Embed token sequences after one passage, prompt by prompt.
 
     Args:
         llm: the frozen model.
-        passage: token ids that stand before every sequence.
-        ending: token ids that stand behind every sequence, such as BERT's `[SEP]`.
-        pooling: what the embedding is. With "mean" there is no learnable token in the prompt.
+        passage: token ids before every sequence.
+        ending: token ids after every sequence, such as BERT's `[SEP]`.
+        pooling: how states become an embedding; "mean" has no learnable token in the prompt.
         layer: see `Body`.
     """
 
@@ -51,12 +51,12 @@ class PlainReader:
         self._pooling = pooling
 
     def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
-        """The embeddings of n sequences, in batches of similar length.
+        """Embed n sequences in batches of similar length.
 
-        A batch is run again to find its gradient, so that memory holds one batch at a time.
+        The backward pass runs each batch again, so memory holds one batch at a time.
 
         Args:
-            sequences: none empty.
+            sequences: n sequences, none empty.
             token: (d_model,) float32; gradients reach it.
 
         Returns:
@@ -72,7 +72,7 @@ class PlainReader:
         return rows
 
     def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
-        """`embed` for many values of the token; nothing can be prepared here."""
+        """Return `embed` as a function of the token; there is nothing to prepare."""
         return lambda token: self.embed(sequences, token)
 
     def _embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class PlainReader:
         return torch.cat(pooled, dim=1).cpu()
 
     def _prompt(self, sequence: TokenIds, token: Tensor) -> Tensor:
-        """(t, d_model), the learnable token last."""
+        """Embed one prompt's tokens, (t, d_model), the learnable token last."""
         embedded = self._body.embed_tokens([*self._passage, *sequence, *self._ending])
         if self._pooling == "mean":
             return embedded

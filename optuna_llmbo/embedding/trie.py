@@ -1,9 +1,9 @@
-"""Token sequences that share their beginnings, cut into chunks, and who sees whom in one pass.
+"""Cut a trie of token sequences into chunks, and work out what attends to what in one pass.
 
 Pure structure: no model, no tensors. One forward pass computes a run of trie nodes, its *own*
-positions. They look at the *passage*, which all sequences stand behind, at *past* nodes that
-earlier passes computed, and at each other. Past and own nodes are numbered together, past first,
-and a node's parent always has a lower number; -1 stands for the end of the passage.
+positions. They attend to the *passage*, which precedes all sequences, to *past* nodes that earlier
+passes computed, and to each other. Past and own nodes are numbered together, past first, and a
+node's parent always has a lower number; -1 stands for the end of the passage.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ class Chunk:
     """A run of trie nodes in depth-first order, small enough for one forward pass."""
 
     carried: list[int]
-    """(c,) the nodes of the chunk before that are this one's past, by their numbers there."""
+    """(c,) nodes of the previous chunk that are this one's past, as numbered there."""
     sequences: list[TokenIds] = field(default_factory=list)
-    """The n sequences that end in this chunk."""
+    """(n,) sequences that end in this chunk."""
     token_ids: list[int] = field(default_factory=list)
-    """(t,) of the own nodes."""
+    """(t,) token ids of the own nodes."""
     parents: list[int] = field(default_factory=list)
-    """(c + t,)"""
+    """(c + t,) parent of each node."""
     depths: list[int] = field(default_factory=list)
-    """(c + t,) distance to the passage, 0 for what directly follows it."""
+    """(c + t,) distance to the passage, 0 for nodes directly after it."""
     ends: list[int] = field(default_factory=list)
-    """(n,) the last node of each sequence."""
+    """(n,) last node of each sequence."""
 
 
 def chunks(sequences: Sequence[TokenIds], limit: int) -> Iterator[Chunk]:
-    """Merge the common beginnings of sequences and cut the trie into chunks.
+    """Merge the common prefixes of sequences and cut the trie into chunks.
 
-    A chunk's past is what its first sequence shares with the last one before it, so every node
-    of the trie is an own node of exactly one chunk.
+    A chunk's past is the prefix that its first sequence shares with the one before it, so every
+    node of the trie is an own node of exactly one chunk.
 
     Args:
-        sequences: sorted, no two the same, none empty.
-        limit: own nodes a chunk; a chunk of one sequence may have more.
+        sequences: sorted and distinct, none empty.
+        limit: own nodes per chunk; a chunk of one sequence may have more.
     """
     previous: TokenIds = ()
     path: list[int] = []  # the nodes of `previous`
@@ -71,7 +71,7 @@ def chunks(sequences: Sequence[TokenIds], limit: int) -> Iterator[Chunk]:
 
 
 def common_beginning(a: TokenIds, b: TokenIds) -> int:
-    """How many leading tokens are the same."""
+    """Count the leading tokens that are the same."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return i
@@ -79,7 +79,7 @@ def common_beginning(a: TokenIds, b: TokenIds) -> int:
 
 
 def with_ancestors(nodes: Sequence[int], parents: Sequence[int]) -> list[int]:
-    """Some nodes and all their ancestors, sorted; -1 is left out."""
+    """Return the nodes and all their ancestors, sorted, without -1."""
     found: set[int] = set()
     for node in nodes:
         while node >= 0 and node not in found:
@@ -90,33 +90,33 @@ def with_ancestors(nodes: Sequence[int], parents: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the own positions of a pass look at, a block of neighbours at a time.
+    """What the own positions of a pass attend to, in blocks of neighbours.
 
-    A block looks at the passage of t0 tokens, at k nodes outside of it, and at itself. What pads a
-    block or its k nodes is visible to nobody but itself.
+    A block attends to the passage of t0 tokens, to k nodes outside the block, and to itself.
+    Padding, of a block or of its k nodes, is visible only to itself.
     """
 
     nodes: np.ndarray
-    """(blocks, k) int64, numbers of the nodes outside."""
+    """(blocks, k) int64, numbers of the nodes outside the block."""
     visible: np.ndarray
     """(blocks, block, t0 + k + block) bool."""
     query_positions: np.ndarray
-    """(blocks, block) int64, where each own position stands in its own prompt."""
+    """(blocks, block) int64, position of each query in its own prompt."""
     key_positions: np.ndarray
-    """(blocks, t0 + k + block) int64."""
+    """(blocks, t0 + k + block) int64, position of each key in its own prompt."""
 
 
 def lay_out(
     t0: int, parents: Sequence[int], depths: Sequence[int], past: int, block: int
 ) -> Layout:
-    """Cut the own positions of a pass into blocks and find what each looks at.
+    """Cut the own positions of a pass into blocks and find what each attends to.
 
     Args:
         t0: length of the passage.
-        parents: (past + own,)
-        depths: (past + own,)
-        past: how many nodes are past.
-        block: own positions a block.
+        parents: (past + own,) parent of each node.
+        depths: (past + own,) depth of each node.
+        past: number of past nodes.
+        block: own positions per block.
     """
     starts = range(past, len(parents), block)
     inside = [range(start, min(start + block, len(parents))) for start in starts]
@@ -138,13 +138,13 @@ def lay_out(
 
 
 def _outside(nodes: range, parents: Sequence[int]) -> list[int]:
-    """The ancestors of a run of nodes that are not in the run."""
+    """Return the ancestors of a run of nodes that lie outside the run."""
     entries = [parents[node] for node in nodes if parents[node] < nodes.start]
     return with_ancestors(entries, parents)
 
 
 def _ancestor_mask(nodes: Sequence[int], parents: Sequence[int]) -> np.ndarray:
-    """(n, n) bool, row i True at node i and at its ancestors; nodes hold these, and are sorted."""
+    """Return (n, n) bool, row i True at node i and its ancestors; `nodes` is sorted and closed."""
     place = {node: i for i, node in enumerate(nodes)}
     mask = np.eye(len(nodes), dtype=bool)
     for i, node in enumerate(nodes):

@@ -1,9 +1,9 @@
-"""Attention in which each position looks at the passage and at its own ancestors only.
+"""Attention in which each position attends to the passage and its own ancestors only.
 
-transformers lets a model's attention function be replaced by one that is registered under a name
-(`AttentionInterface`); what a forward pass needs to know travels with the model's other keyword
-arguments, as `trie_pass`. Positions are attended to in blocks of neighbours that share a list of
-keys, so attention stays near-linear in the number of positions.
+transformers lets a registered function replace a model's attention (`AttentionInterface`). The
+data that the function needs for one forward pass are handed on as the keyword argument `trie_pass`
+of the model. Queries are grouped into blocks of neighbours that share a list of keys, so the cost
+stays near-linear in the number of positions.
 
 Shapes: L layers, h key-value heads, w head width, t0 positions of the passage.
 """
@@ -23,7 +23,7 @@ _NAME = "optuna_llmbo_trie"
 
 
 def register_trie_attention() -> str:
-    """Make transformers know the function below; returns the name it is known by."""
+    """Register the attention function with transformers and return its name."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(_NAME, _attend)
@@ -31,14 +31,14 @@ def register_trie_attention() -> str:
 
 
 class TriePass:
-    """What the attention function needs to know in one forward pass, and what it leaves behind.
+    """Inputs of the attention function for one forward pass, and the keys and values it collects.
 
     Args:
-        layout: who looks at what.
-        passage: (L, 2, h, t0, w), or None for none.
-        past: (L, 2, h, k, w), or None for none.
-        keep: whether own keys and values are wanted afterwards.
-        device: of all these.
+        layout: which positions attend to which.
+        passage: (L, 2, h, t0, w) keys and values, or None.
+        past: (L, 2, h, k, w) keys and values, or None.
+        keep: collect the own keys and values, for `keys_and_values`.
+        device: device of all of these.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TriePass:
         self._biases: dict[tuple[int, int | None], Tensor] = {}
 
     def keys_and_values(self) -> Tensor:
-        """(L, 2, h, own, w), of no layer if they were not kept."""
+        """Return the own keys and values, (L, 2, h, own, w); empty if they were not kept."""
         if self._keep and not self._own:
             raise NotImplementedError("attention outside of transformers' AttentionInterface")
         return torch.stack(self._own) if self._own else torch.empty(0)
@@ -69,14 +69,14 @@ class TriePass:
     def attend(
         self, query: Tensor, kv: Tensor, layer: int, scale: float | None, window: int | None
     ) -> Tensor:
-        """Attention of the own positions in one layer.
+        """Compute the attention of the own positions in one layer.
 
         Args:
             query: (g * h, t, w), g query heads to each key-value head.
             kv: (2, h, t, w) own keys and values.
-            layer: its index.
-            scale: of the scores.
-            window: how far back a position looks, its own included; None for all the way.
+            layer: index of the layer.
+            scale: scale of the scores.
+            window: positions that a query attends to, itself included; None for all.
 
         Returns:
             (g * h, t, w)
@@ -100,7 +100,7 @@ class TriePass:
         return attended.reshape(heads * groups, blocks * block, width)[:, :t]
 
     def _seen_by_blocks(self, own: Tensor, padded: Tensor, layer: int) -> Tensor:
-        """Keys and values that each block looks at, (2, blocks, h, t0 + k + block, w)."""
+        """Gather the keys and values of each block, (2, blocks, h, t0 + k + block, w)."""
         _, heads, _, width = own.shape
         blocks, block, n_keys = self._layout.visible.shape
         k = self._layout.nodes.shape[1]
@@ -110,14 +110,14 @@ class TriePass:
             seen[..., :t0, :] = self._passage[layer][:, None]
         if k:
             nodes = [self._past[layer]] if self._past is not None else []
-            source = torch.cat([*nodes, own], dim=-2) if self._looks_at_own else nodes[0]
-            of_nodes = source.index_select(-2, self._nodes).view(2, heads, blocks, k, width)
-            seen[..., t0 : t0 + k, :] = of_nodes.transpose(1, 2)
+            all_nodes = torch.cat([*nodes, own], dim=-2) if self._looks_at_own else nodes[0]
+            outside = all_nodes.index_select(-2, self._nodes).view(2, heads, blocks, k, width)
+            seen[..., t0 : t0 + k, :] = outside.transpose(1, 2)
         seen[..., t0 + k :, :] = padded.view(2, heads, blocks, block, width).transpose(1, 2)
         return seen
 
     def _bias(self, groups: int, window: int | None, like: Tensor) -> Tensor:
-        """(blocks, 1, groups * block, keys), 0 where a position may look and -inf elsewhere."""
+        """Return (blocks, 1, groups * block, keys): 0 where a query may attend, -inf elsewhere."""
         if (groups, window) not in self._biases:
             layout = self._layout
             visible = layout.visible
@@ -143,10 +143,10 @@ def _attend(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that transformers calls in each layer; shapes as its own have.
+    """Attend, called by transformers in each layer; shapes as in its own attention functions.
 
     Raises:
-        NotImplementedError: for a kind of attention that is more than scaled dot products.
+        NotImplementedError: for attention other than plain scaled dot products.
     """
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:

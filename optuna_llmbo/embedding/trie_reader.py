@@ -1,13 +1,13 @@
-"""Reads sequences behind one passage through a trie: each distinct beginning is computed once.
+"""Read token sequences after one passage through a trie: each distinct prefix is computed once.
 
-Attention in a causal model looks back only. The passage is read once and its keys and values are
-kept. The sequences' trie is laid out as one sequence in which each position looks at the passage
-and at its own ancestors, at the position that it has in its own prompt. The learnable token is
-one more position behind each sequence; nothing else depends on it, so a new value of it, and each
-step of its training, costs one position a sequence.
+Attention in a causal model only looks back. The passage is read once and its keys and values are
+kept. The trie of the sequences is laid out as one sequence in which each node attends to the
+passage and its own ancestors, and has the position that it has in its own prompt. The learnable
+token is one more position after each sequence; nothing else depends on it, so a new value of the
+token, and each step of its training, costs one position per sequence.
 
-Shapes: L layers, h key-value heads, w head width, t0 positions of the passage, d_model the
-model's width.
+Shapes: L layers, h key-value heads, w head width, t0 positions of the passage, d_model width of
+the model.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from optuna_llmbo.embedding.truncated import Pooling
 
 
 _CHUNK = 1024
-"""Most positions a pass: enough for the matrix products to run at full speed."""
+"""Largest number of positions per pass: enough for matrix products to run at full speed."""
 _BLOCK = 128
-"""Neighbours that share their keys: more see too much that is masked, fewer gather too much."""
+"""Neighbours that share their keys: more waste work on masked keys, fewer on gathering them."""
 _LEAVES = 128
-"""Chunks are taken together until they have so many ends, for one pass of the token."""
+"""Ends of sequences gathered, chunk by chunk, before one pass of the token."""
 _LEAF_BLOCK = 32
 _SHARES = 8
-"""The memory bound is for the chunk being read (one share), the ends being gathered from one (one
-more), and what is remembered (the others)."""
+"""Shares of the memory bound: one for the chunk being read, one for the ends gathered from a
+chunk, the rest for what is remembered."""
 
 
 class TrieReader:
-    """Embeds token sequences behind one passage with a causal model, exactly.
+    """Embed token sequences after one passage with a causal model, exactly.
 
-    What has been read is remembered within `memory_bytes`, the least recently used chunk dropped
-    first; what does not fit is read again when it is needed.
+    Chunks that were read are remembered up to `memory_bytes`; the least recently used are dropped
+    first and read again when they are needed.
 
     Args:
         llm: the frozen model.
-        passage: token ids that stand before every sequence.
-        pooling: what the embedding is.
+        passage: token ids before every sequence.
+        pooling: how states become an embedding.
         layer: see `Body`.
-        memory_bytes: bound of the sequences' keys and values, those remembered and those in use
-            together. The passage's come on top.
+        memory_bytes: bound on the keys and values of the sequences, remembered and in use
+            together; the passage's come on top.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrieReader:
         self._where: dict[TokenIds, int] = {}
         self._n_read = 0
         self.n_positions = 0
-        """Positions computed so far, of all kinds, for benchmarks."""
+        """Positions computed so far, passage and tokens included; for benchmarks."""
         start, *_ = chunks([passage or (0,)], limit=_CHUNK)
         self._passage: Tensor | None = None
         one_way = self._read(start, None)
@@ -88,10 +88,10 @@ class TrieReader:
         self._chunk = max(1, min(_CHUNK, memory_bytes // (_SHARES * per_position)))
 
     def embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
-        """The embeddings of n sequences for one value of the token.
+        """Embed n sequences for one value of the token.
 
         Args:
-            sequences: no two the same, none empty.
+            sequences: n distinct sequences, none empty.
             token: (d_model,) float32; gradients reach it.
 
         Returns:
@@ -100,7 +100,7 @@ class TrieReader:
         return self._embed(self._leaves(sequences), len(sequences), token)
 
     def prepare(self, sequences: Sequence[TokenIds]) -> Callable[[Tensor], Tensor]:
-        """`embed` for many values of the token: what they share is gathered once if it fits."""
+        """Return `embed` as a function of the token, the shared part gathered once if it fits."""
         kept: list[_Leaves] = []
         for leaves in self._leaves(sequences):
             kept.append(leaves)
@@ -124,7 +124,7 @@ class TrieReader:
         return last if leaves.means is None else torch.cat([last, leaves.means], dim=1)
 
     def _leaves(self, sequences: Sequence[TokenIds]) -> Iterator[_Leaves]:
-        """The sequences' ends in groups, those remembered first, the others as they are read."""
+        """Yield the sequences' ends in groups: remembered ones first, others as they are read."""
         index = {sequence: i for i, sequence in enumerate(sequences)}
         known = sorted(
             (self._where[s], self._memory[self._where[s]].end_of[s], i)
@@ -148,7 +148,7 @@ class TrieReader:
             yield self._gather([(before, end, index[s]) for s, end in before.end_of.items()])
 
     def _gather(self, ends: list[tuple[_ReadChunk, int, int]]) -> _Leaves:
-        """Lay out the learnable token behind some ends of chunks, which come chunk by chunk."""
+        """Lay out the learnable token after each of these ends, which are grouped by chunk."""
         parents: list[int] = []
         depths: list[int] = []
         leaves: list[tuple[int, int]] = []
@@ -179,7 +179,7 @@ class TrieReader:
         )
 
     def _read(self, chunk: Chunk, before: _ReadChunk | None) -> _ReadChunk:
-        """Compute a chunk's own nodes; `before` is the chunk before, if it carries anything on."""
+        """Compute a chunk's own nodes; `before` is the previous chunk, None for the first."""
         carried = sums = None
         if before is not None and chunk.carried:
             carried = _select(before.kv, chunk.carried)
@@ -199,7 +199,7 @@ class TrieReader:
     def _run(
         self, inputs: Tensor, layout: Layout, past: Tensor | None, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        """One forward pass: the own positions' states (t, d_model), and their keys and values."""
+        """Run one forward pass; return the own positions' states (t, d_model), keys, values."""
         n = inputs.shape[1]
         self.n_positions += n
         device = self._body.device
@@ -210,7 +210,7 @@ class TrieReader:
 
     def _remember(self, read: _ReadChunk) -> None:
         if self._pooling == "mean":
-            return  # the token has no say, nothing is ever asked again
+            return  # independent of the token, so never needed again
         self._memory[read.key] = read
         self._where.update(dict.fromkeys(read.end_of, read.key))
         room = self._memory_bytes * (_SHARES - 2) // _SHARES
@@ -221,7 +221,7 @@ class TrieReader:
 
     @property
     def bytes_held(self) -> int:
-        """Of the keys and values that are remembered."""
+        """Bytes of the keys and values that are remembered."""
         return sum(read.nbytes for read in self._memory.values())
 
     @property
@@ -231,7 +231,7 @@ class TrieReader:
 
 @dataclass(frozen=True)
 class _ReadChunk:
-    """A chunk that has been read: c past and t own nodes."""
+    """A chunk that has been read, with c past and t own nodes."""
 
     key: int
     end_of: dict[TokenIds, int]
@@ -240,7 +240,7 @@ class _ReadChunk:
     kv: Tensor
     """(L, 2, h, c + t, w) keys and values."""
     sums: Tensor | None
-    """(c + t, d_model) float32, states summed from the first token to each node."""
+    """(c + t, d_model) float32, sum of the states from the first token to each node."""
 
     @property
     def nbytes(self) -> int:
@@ -253,15 +253,15 @@ class _ReadChunk:
 
 @dataclass(frozen=True)
 class _Leaves:
-    """The learnable token behind m sequences, ready to run."""
+    """The learnable token after n sequences, ready to run."""
 
     indices: list[int]
-    """(m,) which sequences, by their place in what was asked for."""
+    """(n,) positions of the sequences in the request."""
     past: Tensor | None
-    """(L, 2, h, k, w) of the nodes that they look at."""
+    """(L, 2, h, k, w) keys and values of the nodes that they attend to."""
     layout: Layout
     means: Tensor | None
-    """(m, d_model) float32."""
+    """(n, d_model) float32, mean over each sequence's tokens."""
 
     @property
     def nbytes(self) -> int:
@@ -269,14 +269,14 @@ class _Leaves:
 
 
 def _select(kv: Tensor, nodes: list[int]) -> Tensor:
-    """Keys and values of some nodes; all of them are not copied."""
+    """Select the keys and values of some nodes, without a copy if these are all nodes."""
     if nodes == list(range(kv.shape[-2])):
         return kv
     return kv.index_select(-2, torch.tensor(nodes, device=kv.device))
 
 
 def _sums(states: Tensor, carried: Tensor | None, chunk: Chunk) -> Tensor:
-    """States summed along each path, (c + t, d_model), a depth at a time."""
+    """Sum the states along each path, one depth at a time, (c + t, d_model)."""
     c = len(chunk.carried)
     sums = torch.cat([carried, states]) if carried is not None else states
     own = range(c, len(chunk.parents))

@@ -1,4 +1,4 @@
-"""A frozen language model up to the layer that is read, and how its states become one vector."""
+"""Cut a frozen language model off at a layer, and name the ways to pool its states."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from optuna_llmbo.errors import InputError
 
 Pooling = Literal["last", "mean", "both"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "both")
-"""The learnable token's state, the mean over the assignment's tokens, or one after the other."""
+"""The learnable token's state, the mean over the assignment's tokens, or both concatenated."""
 
 
 def embedding_width(d_model: int, pooling: Pooling) -> int:
-    """Width of what a pooling makes of states of width `d_model`."""
+    """Return the width of the embedding that a pooling makes of states of width `d_model`."""
     return 2 * d_model if pooling == "both" else d_model
 
 
 class Body:
-    """The layers of a language model up to one of them; the weights are shared, not copied.
+    """A language model cut off above one layer; the weights are shared, not copied.
 
-    Layers above the one that is read are not run. The model itself stays as it is.
+    The layers above are not run. The model itself is unchanged.
 
     Args:
         llm: the frozen model.
-        layer: which layer's states are read, counted from 1; None for the last, whose states go
-            through the model's final normalization. Others are taken as they leave the layer.
+        layer: layer whose states are returned, counted from 1; None for the last, whose states
+            pass through the model's final normalization. Other layers' states are returned as is.
         attention: name of an attention function registered with transformers; None for the
             model's own.
 
     Raises:
-        InputError: if there is no such layer.
+        InputError: if the model has no such layer.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Body:
             layers = _layers(self._twin)
             if layers is None:
                 raise InputError(
-                    f"the layers of {llm.source} cannot be told apart: leave out layer={layer}, "
-                    "or choose another model."
+                    f"the layers of {llm.source} cannot be found: leave out layer={layer}, or "
+                    "choose another model."
                 )
             del layers[layer:]
             layers[-1].register_forward_hook(self._take)
@@ -67,7 +67,7 @@ class Body:
         self.d_model = llm.d_model
 
     def embed_tokens(self, token_ids: Any) -> Tensor:
-        """The model's input for some tokens, (..., d_model)."""
+        """Look up the model's input embeddings, (..., d_model)."""
         ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
         embedded: Tensor = self._embedding(ids)
         return embedded
@@ -77,10 +77,10 @@ class Body:
 
         Args:
             inputs: (batch, t, d_model) embedded tokens.
-            **options: what else the model's forward takes.
+            **options: further arguments of the model's `forward`.
 
         Returns:
-            (batch, t, d_model) states of the layer that is read.
+            (batch, t, d_model) states of the chosen layer.
         """
         output = self._twin(inputs_embeds=inputs, use_cache=False, **options)
         if not self._takes_inner:
@@ -95,7 +95,7 @@ class Body:
 
 
 def early_layer(llm: LanguageModel) -> int | None:
-    """The last layer of the first quarter; None where the layers cannot be told apart.
+    """Return the last layer of the first quarter; None where the layers cannot be found.
 
     Measured: its states predict as well as the last layer's (docs/benchmarks/race.md), for a
     quarter of the work.
@@ -104,7 +104,7 @@ def early_layer(llm: LanguageModel) -> int | None:
 
 
 def n_layers(llm: LanguageModel) -> int:
-    """How many layers the model has."""
+    """Return the number of layers."""
     return int(llm.body.config.num_hidden_layers)
 
 
@@ -119,7 +119,7 @@ def _checked(layer: int, llm: LanguageModel) -> int:
 
 
 def _layers(body: Any) -> Any:
-    """The list that holds the layers, whatever the architecture calls it; None without one."""
+    """Find the list of layers, whatever the architecture calls it; None if there is none."""
     n = body.config.num_hidden_layers
     lists = (m for m in body.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n)
     return next(lists, None)

@@ -82,7 +82,7 @@ def test_a_truncated_file_is_removed_and_computed_again(
     cache = EmbeddingCache(KIND, WIDTH)
     check(cache.get(sequences(9)), [])
     assert not shards(embeddings_folder)
-    assert "are damaged and are computed again" in warnings_logged[0]
+    assert "are damaged and will be computed again" in warnings_logged[0]
     cache.put(sequences(9), rows(sequences(9)))
     check(EmbeddingCache(KIND, WIDTH).get(sequences(9)), sequences(9))
 
@@ -204,7 +204,7 @@ def test_a_full_disk_costs_a_warning(tmp_path: Path) -> None:
     code = [sys.executable, "-c", _FULL_DISK, str(folder)]
     result = subprocess.run(code, capture_output=True, text=True)
     assert result.stdout.split() == ["101", "1"], result.stderr
-    assert result.stderr.count("Embeddings cannot be kept") == 1
+    assert result.stderr.count("Embeddings cannot be saved") == 1
     assert len(list(folder.glob("*/*"))) == 1  # nothing half-written is left
 
 
@@ -222,7 +222,7 @@ def test_a_file_in_the_folders_place(embeddings_folder: Path, warnings_logged: l
     cache = EmbeddingCache(KIND, WIDTH)
     cache.put(sequences(2), rows(sequences(2)))
     check(cache.get(sequences(3)), sequences(2))
-    assert len(warnings_logged) == 1 and "cannot be kept" in warnings_logged[0]
+    assert len(warnings_logged) == 1 and "cannot be saved" in warnings_logged[0]
 
 
 def test_kinds_not_used_for_long_make_room(

@@ -157,6 +157,7 @@ def test_running_trials_are_kept_away_from() -> None:
     assert apart > 0.02
 
 
+@pytest.mark.long
 def test_all_there_is_to_know_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """More observations than are fitted to, with constraints, failures, durations, sources."""
     monkeypatch.setattr(observations, "MAX_OBSERVED", 10)
