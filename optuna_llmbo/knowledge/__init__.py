@@ -1,4 +1,4 @@
-"""What is known of hyperparameters: packs of prose, derived quantities and recommended values."""
+"""Knowledge about hyperparameters: prose, derived quantities and recommended values."""
 
 from optuna_llmbo.knowledge.expression import Expression
 from optuna_llmbo.knowledge.expression import parse

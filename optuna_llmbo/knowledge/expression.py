@@ -3,8 +3,8 @@
     expression = number | name | -expression | expression (+ | - | * | / | **) expression
                | (expression) | function(expression, ...)
 
-The functions are `sqrt`, `log`, `log2`, `exp` (one argument) and `min`, `max` (two or more). It is
-computed in float64, and what is not finite, anywhere on the way, makes the value nan.
+The functions are `sqrt`, `log`, `log2`, `exp` (one argument) and `min`, `max` (two or more).
+Expressions are computed in float64; anything not finite, at any step, makes the value nan.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALLOWED = (
 
 
 def _power(base: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """`base ** exponent`, but nan ** 0 and 1 ** nan are nan."""
+    """Compute `base ** exponent`, with nan for nan ** 0 and 1 ** nan."""
     undefined = np.isnan(base) | np.isnan(exponent)
     return np.where(undefined, np.nan, np.power(base, exponent))
 
@@ -54,7 +54,7 @@ _UNARY_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 _EXTREMA: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "min": np.minimum,  # these keep a nan
+    "min": np.minimum,  # both propagate nan
     "max": np.maximum,
 }
 
@@ -83,15 +83,14 @@ class Expression:
         object.__setattr__(self, "names", frozenset(_check(root, self.text)))
 
     def evaluate_columns(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Values of the expression, element by element.
+        """Evaluate the expression element by element.
 
         Args:
-            values: (m,) numbers for each of `names`; others are ignored.
+            values: (m,) numbers for each of `names`; other entries are ignored.
 
         Returns:
-            (m,) float64, finite, or nan where the value does not exist or does not fit: division
-            by zero, the logarithm or root of a negative number, overflow, a value that is not
-            finite.
+            (m,) float64, each finite or nan: nan for division by zero, the logarithm or root of
+            a negative number, overflow, or an input that is not finite.
 
         Raises:
             InputError: if `values` lacks one of `names`.
@@ -100,16 +99,16 @@ class Expression:
         if missing:
             raise InputError(f"expression {self.text!r} needs a value for {missing}")
         columns = {name: np.asarray(values[name], dtype=np.float64) for name in self.names}
-        shape = np.broadcast_shapes(*map(np.shape, values.values()))  # a constant has none itself
+        shape = np.broadcast_shapes(*map(np.shape, values.values()))  # a constant has none
         with np.errstate(all="ignore"):
             return np.broadcast_to(_evaluate(self._root, columns), shape).copy()
 
     def evaluate(self, values: Mapping[str, float]) -> float:
-        """Value of the expression for one number a name, as `evaluate_columns` gives it."""
+        """Evaluate the expression for one number per name, as `evaluate_columns` does."""
         try:
             needed = self.names & values.keys()
             numbers = {name: np.array(values[name], dtype=np.float64) for name in needed}
-        except OverflowError:  # an integer beyond all floats
+        except OverflowError:  # an integer too large for a float
             return math.nan
         return float(self.evaluate_columns(numbers))
 
@@ -146,7 +145,7 @@ def _syntax_tree(text: str) -> ast.expr:
 
 
 def _check(node: ast.expr, text: str) -> set[str]:
-    """Names below `node`; raises `InputError` at the first node outside the grammar."""
+    """Collect the names below `node`; InputError at the first node outside the grammar."""
     match node:
         case ast.Constant(value=value) if type(value) in (int, float):
             return set()
@@ -175,7 +174,7 @@ def _check_call(function: str, n_arguments: int, text: str) -> None:
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Value of a checked tree, finite or nan at every step, so that 1 / inf is nan too."""
+    """Evaluate a checked tree; values are finite or nan at every step, so 1 / inf is nan."""
     match node:
         case ast.Constant(value=number):
             value = np.asarray(number, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Several packs together, asked about one study's hyperparameters."""
+"""Combine several packs and look up one study's hyperparameters in them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ENOUGH_EVIDENCE = 2  # one distinctive name, or two generic ones
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What is known of hyperparameters; where two packs know the same name, the earlier speaks.
+    """Knowledge about hyperparameters; where two packs know the same name, the earlier wins.
 
-    The methods use all packs, so ask `relevant(names)` for the packs of a study first.
+    The methods use all packs, so select a study's packs with `relevant(names)` first.
 
     Attributes:
         packs: the packs, in order of precedence.
@@ -36,32 +36,33 @@ class Knowledge:
     packs: tuple[Pack, ...] = ()
 
     def canonical(self, name: str) -> str | None:
-        """Canonical name of a hyperparameter.
+        """Look up the canonical name of a hyperparameter.
 
         Args:
             name: a name or alias, in any case, with `-`, `.`, `/` or blanks for `_`, possibly
-                behind a path (`lora/r`, `model.lora_alpha`, `forest__max_depth`).
+                prefixed by a path (`lora/r`, `model.lora_alpha`, `forest__max_depth`).
 
         Returns:
-            The canonical name in the first pack that knows it, None where none does.
+            The canonical name in the first pack that knows it, None if none does.
         """
         found = next(self._readings(name), None)
         return None if found is None else found.name
 
     def relevant(self, names: Iterable[str]) -> Knowledge:
-        """The packs that a study is about, those that know the most of it first.
+        """Select the packs that a study is about, those that know the most of it first.
 
-        A greedy cover. Packs that are always relevant come first, in their order. Then, again and
-        again, the pack that knows the most names no chosen pack knows; on a tie a companion of a
-        chosen pack, then the one with the more evidence, then the earlier. A pack is taken only
-        if the names it would add hold a distinctive one or two generic ones: `learning_rate`
-        alone does not make a study one of LoRA, nor `gamma` alone one of boosted trees.
+        A greedy cover. Packs that are always relevant come first, in their order. Then,
+        repeatedly, the pack that knows the most names no chosen pack knows; ties go to a
+        companion of a chosen pack, then to the pack with more evidence, then to the earlier one.
+        A pack is chosen only if the names it adds include a distinctive one or two generic ones:
+        `learning_rate` alone does not make a study one of LoRA, nor `gamma` alone one of boosted
+        trees.
 
         Args:
             names: the study's hyperparameters, in its own spelling.
 
         Returns:
-            The chosen packs, whole. Asking it again for the same names changes nothing.
+            The chosen packs, whole. Selecting again for the same names changes nothing.
         """
         chosen = [pack for pack in self.packs if pack.always_relevant]
         candidates = [pack for pack in self.packs if not pack.always_relevant]
@@ -73,14 +74,14 @@ class Knowledge:
         return Knowledge(tuple(chosen))
 
     def passage(self, names: Sequence[str]) -> str:
-        """Prose for the prompt: the domains, the study's hyperparameters, what follows from them.
+        """Write the prompt's prose: domains, the study's hyperparameters, derived quantities.
 
         Args:
             names: the study's hyperparameters, in its own spelling.
 
         Returns:
-            The summaries, a line for each known name, a line for each derived quantity. Empty
-            where there is no pack.
+            The summaries, then a line for each known name and each derived quantity. Empty if
+            there is no pack.
         """
         lines = [pack.summary for pack in self.packs]
         for name in names:
@@ -94,16 +95,16 @@ class Knowledge:
         return "\n".join(lines)
 
     def derived(self, names: Sequence[str]) -> tuple[DerivedQuantity, ...]:
-        """The derived quantities that can be computed from these hyperparameters.
+        """List the derived quantities that can be computed from these hyperparameters.
 
-        A quantity that is itself among them, under any of its spellings, is not derived again; of
-        two with the same name the earlier pack's is taken.
+        A quantity that is itself among them, under any spelling, is not derived; of two with the
+        same name, the earlier pack's is used.
 
         Args:
             names: the study's hyperparameters, in its own spelling.
 
         Returns:
-            The quantities, each after those it needs.
+            The quantities, each after those that it depends on.
         """
         available = set(self._resolve(names))
         quantities = []
@@ -116,10 +117,10 @@ class Knowledge:
         return tuple(quantities)
 
     def derive_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Values of the derived quantities in m configurations.
+        """Compute the derived quantities of m configurations.
 
         Args:
-            columns: the study's own name -> (m,) numbers, nan for what is not a number.
+            columns: the study's own name -> (m,) numbers, nan where the value is not a number.
 
         Returns:
             Name -> (m,) float64 for each of `derived(list(columns))`, nan where undefined.
@@ -134,17 +135,17 @@ class Knowledge:
 
     @property
     def n_recommended(self) -> int:
-        """Length of the longest list of recommendations among the packs."""
+        """Length of the packs' longest list of recommendations."""
         return max((len(pack.recommended) for pack in self.packs), default=0)
 
     def recommended(self, index: int) -> dict[str, Value]:
-        """The packs' recommendations number `index`, in one.
+        """Merge the recommendation at `index` of every pack.
 
         Args:
             index: 0 for the most trusted.
 
         Returns:
-            Canonical name -> value; where packs differ, the earlier's. Empty beyond the end.
+            Canonical name -> value; where packs differ, the earlier wins. Empty beyond the end.
 
         Raises:
             IndexError: if `index` is negative.
@@ -158,7 +159,7 @@ class Knowledge:
         return union
 
     def recommended_value(self, index: int, name: str) -> Value | None:
-        """The recommended value of one hyperparameter, None where there is none.
+        """Look up the recommended value of one hyperparameter, None if there is none.
 
         Args:
             index: 0 for the most trusted recommendation.
@@ -169,7 +170,7 @@ class Knowledge:
         return next((values[reading] for reading in readings if reading in values), None)
 
     def typical_range(self, name: str) -> tuple[float, float] | None:
-        """The range in which others found good values of one hyperparameter, None if unknown.
+        """Look up the range in which others found good values, None if unknown.
 
         Args:
             name: the hyperparameter, in the study's spelling.
@@ -178,14 +179,14 @@ class Knowledge:
         return next((typical for typical in ranges if typical is not None), None)
 
     def _readings(self, name: str) -> Iterator[Hyperparameter]:
-        """What each pack that knows `name` takes it for, the earlier packs' first."""
+        """Yield the hyperparameter that `name` means in each pack that knows it, in pack order."""
         found = (pack.find(name) for pack in self.packs)
         return (hyperparameter for hyperparameter in found if hyperparameter is not None)
 
     def _resolve(self, names: Iterable[str]) -> dict[str, str]:
-        """Normalised names, and canonical names of every pack -> the study's names.
+        """Map normalised names, and canonical names of every pack, to the study's names.
 
-        Of two aliases of one hyperparameter the first counts, unless one is the canonical name.
+        Of two aliases of one hyperparameter the first wins, unless one is the canonical name.
         """
         resolved = {normalise(name): name for name in names}
         for name in list(resolved.values()):
@@ -201,15 +202,15 @@ def _known(name: str, packs: Iterable[Pack]) -> bool:
 def _best_pack(
     candidates: Sequence[Pack], chosen: Sequence[Pack], uncovered: Sequence[str]
 ) -> Pack | None:
-    """The next pack of the greedy cover; None where no candidate has the evidence."""
+    """Choose the next pack of the greedy cover; None if no candidate has enough evidence."""
     companions = {name for pack in chosen for name in pack.companions}
 
     def merit(pack: Pack) -> tuple[int, bool, int]:
         evidence = [pack.evidence(name) for name in uncovered]
         return sum(map(bool, evidence)), pack.name in companions, sum(evidence)
 
-    taken = [pack for pack in candidates if merit(pack)[-1] >= _ENOUGH_EVIDENCE]
-    return max(taken, key=merit, default=None)  # the first of equals
+    eligible = [pack for pack in candidates if merit(pack)[-1] >= _ENOUGH_EVIDENCE]
+    return max(eligible, key=merit, default=None)  # the first of equals
 
 
 def _respell(formula: str, spelling: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Where packs come from: the package's own TOML files, a user's file, or a mapping."""
+"""Load packs from the package's own TOML files, a user's file or a mapping."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["PackSource", "load_knowledge", "load_pack", "load_packs"]
 
 PackSource = str | os.PathLike[str] | Mapping[str, Any]
 
-# Ties between packs go to the earlier: names that forests and boosted trees share are a forest's,
-# since a study of boosted trees names its learning rate as well.
+# Ties go to the earlier pack: names that forests and boosted trees share count for forests, as a
+# study of boosted trees also names its learning rate.
 _BUILT_IN = ("lora", "training", "forest", "boosting", "mlp")
 
 
 @cache
 def load_packs() -> tuple[Pack, ...]:
-    """The built-in packs: lora, training, forest, boosting, mlp.
+    """Load the built-in packs: lora, training, forest, boosting, mlp.
 
     Returns:
-        The packs, read once a process.
+        The packs, read once per process.
     """
     folder = resources.files("optuna_llmbo.knowledge")
     packs = []
@@ -47,14 +47,14 @@ def load_pack(source: PackSource) -> Pack:
     """Read a user's own pack, which is relevant to every study.
 
     Args:
-        source: the path of a TOML file, or its content as a mapping. The schema stands in
+        source: the path of a TOML file, or its content as a mapping; the schema is in
             `optuna_llmbo.knowledge.schema`.
 
     Returns:
         The pack.
 
     Raises:
-        InputError: if the file is missing or is no TOML, or the content breaks the schema.
+        InputError: if the file is missing or not TOML, or its content violates the schema.
     """
     if isinstance(source, Mapping):
         return read_pack(source, "knowledge mapping", always_relevant=True)
@@ -71,12 +71,12 @@ def load_pack(source: PackSource) -> Pack:
 def load_knowledge(
     knowledge: PackSource | Sequence[PackSource] | Knowledge | None = "auto",
 ) -> Knowledge:
-    """The knowledge that a user asks for.
+    """Load the knowledge that a user asks for.
 
     Args:
         knowledge: "auto" for the built-in packs; None for no knowledge; a path, a mapping or a
-            sequence of them for the user's own packs, which go before the built-in ones; a
-            `Knowledge` is taken as it is.
+            sequence of them for the user's own packs, which precede the built-in ones; a
+            `Knowledge` is returned as is.
 
     Returns:
         The knowledge, not yet restricted to a study.

@@ -1,4 +1,4 @@
-"""What is known of one domain's hyperparameters, as data."""
+"""Knowledge about one domain's hyperparameters, as data."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Hyperparameter:
         name: canonical name, lower-case snake_case.
         aliases: other spellings, as libraries and studies write them.
         description: what it does and its usual values, for a reader of the prompt.
-        relations: how it acts together with others; may be empty.
-        typical: lowest and highest of the values that others found good, about the central 70% of
-            them; None where the right value depends on the data. It is no part of the prompt.
+        relations: how it interacts with others; may be empty.
+        typical: (low, high) range of about the central 70% of the values that others found good;
+            None where the right value depends on the data. Not part of the prompt.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class DerivedQuantity:
-    """A quantity computed from hyperparameters, by which the surrogate sees them act together.
+    """A quantity computed from hyperparameters, which shows the surrogate how they interact.
 
     Attributes:
-        name: its name; where a study has a hyperparameter of that name, that one is used.
-        expression: over canonical names and over quantities derived earlier in the same pack.
+        name: its name; a hyperparameter of the study with that name takes precedence.
+        expression: over canonical names and quantities derived earlier in the same pack.
         description: what it measures.
     """
 
@@ -63,12 +63,12 @@ class DerivedQuantity:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A configuration that others found good, to start a search from.
+    """A configuration that others found good, as a start for a search.
 
     Attributes:
         name: a short title.
         values: canonical name -> value; need not name every hyperparameter.
-        source: where it comes from.
+        source: the paper or document it comes from.
     """
 
     name: str
@@ -78,19 +78,19 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Pack:
-    """What is known of one domain.
+    """Knowledge about one domain.
 
     Attributes:
         name: the pack's name.
-        summary: prose on the domain as a whole.
-        hyperparameters: those it knows.
-        derived: quantities, in an order in which each needs only earlier ones.
+        summary: prose about the domain as a whole.
+        hyperparameters: the hyperparameters it knows.
+        derived: derived quantities, each depending only on earlier ones.
         recommended: configurations, the most trusted first.
-        sources: papers and documents the text rests on.
-        companions: names of the packs preferred beside this one.
+        sources: papers and documents that the text is based on.
+        companions: names of packs that go well with this one.
         generic: spellings that other domains use too; a canonical name stands for all of its
             aliases. One of them alone does not show that a study belongs to this domain.
-        always_relevant: kept whatever the study's hyperparameters are; set for a user's own pack.
+        always_relevant: selected for every study; set for a user's own pack.
     """
 
     name: str
@@ -104,10 +104,10 @@ class Pack:
     always_relevant: bool = False
 
     def find(self, name: str) -> Hyperparameter | None:
-        """The hyperparameter that `name` spells, or None.
+        """Find the hyperparameter that `name` means, or None.
 
         Args:
-            name: a name, an alias, or either behind a path (`model.lora_alpha`, `lora/r`,
+            name: a name, an alias, or either prefixed by a path (`model.lora_alpha`, `lora/r`,
                 scikit-learn's `forest__max_depth`): the whole is tried first, then its last
                 component.
         """
@@ -115,7 +115,7 @@ class Pack:
         return None if key is None else self._by_key[key]
 
     def evidence(self, name: str) -> int:
-        """How far `name` shows that a study belongs here: 0 unknown, 1 generic, 2 distinctive."""
+        """Rate how well `name` identifies the domain: 0 unknown, 1 generic, 2 distinctive."""
         key = self._key(name)
         if key is None:
             return 0
@@ -140,13 +140,13 @@ class Pack:
         )
 
 
-@lru_cache(maxsize=4096)  # asked for the same few names at every candidate
+@lru_cache(maxsize=4096)  # called with the same few names for every candidate
 def _spellings(name: str) -> tuple[str, str]:
-    """The whole name, and its last component."""
+    """Return the whole name and its last component, normalised."""
     return normalise(name), normalise(re.split(r"[/.]|__", name)[-1])
 
 
 @lru_cache(maxsize=4096)
 def normalise(name: str) -> str:
-    """One spelling for `Lora-Alpha`, `lora alpha`, `lora.alpha`, `lora/alpha` and `lora_alpha`."""
+    """Spell `Lora-Alpha`, `lora alpha`, `lora.alpha` and `lora/alpha` alike: `lora_alpha`."""
     return re.sub(r"[-\s./_]+", "_", name.lower()).strip("_")

@@ -1,4 +1,4 @@
-"""TOML tables -> `Pack`, with every mistake reported by file, key and remedy.
+"""Turn TOML tables into a `Pack`; a mistake is reported with file, key and remedy.
 
 [pack]                          name, summary; optional sources, companions, generic
 [hyperparameters.<canonical>]   description; optional aliases, relations, typical = [low, high]
@@ -34,7 +34,7 @@ __all__ = ["read_pack"]
 
 @dataclass(frozen=True)
 class _Kind:
-    """A type of value: its name in messages, its test, and what stands for it when left out."""
+    """A type of value: its name in messages, its check, and its default when left out."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -59,7 +59,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def is_range(value: Any) -> bool:
-    """Whether it is a pair of finite numbers, the lower first."""
+    """Check for a pair of finite numbers, the lower first."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
     return all(map(_is_finite, value)) and value[0] < value[1]
@@ -74,12 +74,12 @@ _RANGE = _Kind("[low, high], two finite numbers with low < high", is_range, None
 
 
 def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) -> Pack:
-    """Check a parsed TOML document and make a pack of it.
+    """Check a parsed TOML document and build a pack from it.
 
     Args:
         table: the document, in the schema of this module.
         where: the file's path or another name for the document, for messages.
-        always_relevant: the field of that name of the pack.
+        always_relevant: the pack's field of that name.
 
     Returns:
         The pack.
@@ -127,7 +127,7 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
             if owner != name:
                 raise InputError(
                     f"{place}: {spelling!r} already means {owner!r}; "
-                    "a spelling belongs to one hyperparameter of a pack, remove it from one"
+                    "a spelling belongs to one hyperparameter of a pack; remove it from the other"
                 )
         typical = entry["typical"]
         hyperparameters.append(
@@ -188,7 +188,7 @@ def _recommended(
 def _fields(
     table: Any, where: str, required: Mapping[str, _Kind], optional: Mapping[str, _Kind]
 ) -> dict[str, Any]:
-    """The table's values, those left out filled in; raises at an unknown, missing or bad one."""
+    """Return a table's values with defaults filled in; unknown, missing or bad ones raise."""
     if not isinstance(table, Mapping):
         raise InputError(f"{where}: expected a table, got {type(table).__name__}")
     kinds = {**required, **optional}
@@ -217,12 +217,12 @@ def _unknown(where: str, name: Any, expected: str, known: Collection[str]) -> In
 
 
 def _check_name(name: Any, where: str) -> None:
-    """Names stand in expressions, so they must be plain lower-case identifiers."""
+    """Check a name, which must be a lower-case identifier to be usable in expressions."""
     valid = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)
     if not valid or keyword.iskeyword(name) or normalise(name) != name:
         raise InputError(
-            f"{where}: the name {name!r} must be lower-case snake_case and no Python keyword; "
-            "put other spellings into `aliases`"
+            f"{where}: the name {name!r} must be lower-case snake_case and not a Python keyword; "
+            "put other spellings in `aliases`"
         )
 
 

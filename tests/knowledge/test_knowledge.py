@@ -619,7 +619,7 @@ RECIPE = {"name": "n", "source": "s", "values": {"hours": 1}}
         ({"hyperparameters": {"hours": TEXT | {"aliases": "h"}}}, "'aliases' must be a list"),
         ({"hyperparameters": {"hours": TEXT | {"relations": 1}}}, "'relations' must be a string"),
         ({"hyperparameters": {"Hours": TEXT}}, "name 'Hours' must be lower-case snake_case"),
-        ({"hyperparameters": {"lambda": TEXT}}, "'lambda' must be .* put other spellings into"),
+        ({"hyperparameters": {"lambda": TEXT}}, "'lambda' must be .* put other spellings in"),
         ({"hyperparameters": {"a-b": TEXT}}, "'a-b' must be lower-case snake_case"),
         (
             {
