@@ -1,4 +1,4 @@
-"""The errors that users of the package may want to tell apart, and warnings said once."""
+"""Errors that users may want to tell apart, and warnings that are logged once."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 
 
 class InputError(ValueError):
-    """A caller's mistake: the message says what was expected, what was got and what to do."""
+    """A caller's mistake; the message says what was expected, what was given and what to do."""
 
 
 class SurrogateFitError(RuntimeError):
-    """The surrogate could not be fitted to the trials; the sampler falls back on it."""
+    """The surrogate could not be fitted to the trials; the sampler then uses its fallback."""
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raises InputError if an argument is not one of those allowed."""
+    """Raise InputError if an argument is not one of the allowed values."""
     if value not in allowed:
         raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Raises InputError if an argument is no integer, or a smaller one."""
+    """Raise InputError if an argument is not an integer or is less than `least`."""
     if not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
 def differences(there: Mapping[str, Any], ours: Mapping[str, Any], *, label: str) -> str:
-    """In what two records differ, for a message: "seed (0, now 1), proxy (0.1, now 0.5)".
+    """Describe how two records differ, such as "seed (0, now 1), proxy (0.1, now 0.5)".
 
     Args:
         there: what was found.
         ours: what was expected.
-        label: what `ours` is called, such as "now".
+        label: name of `ours` in the text, such as "now".
 
     Returns:
-        Every entry that is not the same in both, by name; empty if there is none.
+        Every entry that differs, by name; empty if there is none.
     """
     names = sorted(there.keys() | ours.keys())
     differ = [name for name in names if there.get(name) != ours.get(name)]
@@ -52,5 +52,5 @@ def differences(there: Mapping[str, Any], ours: Mapping[str, Any], *, label: str
 
 @functools.lru_cache(maxsize=64)
 def warn_once(message: str) -> None:
-    """Log a warning, the same one once a process."""
+    """Log a warning, the same one only once per process."""
     _logger.warning(message)

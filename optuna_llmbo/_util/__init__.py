@@ -1,1 +1,1 @@
-"""Helpers that know nothing of the method."""
+"""Helpers that are independent of the method."""

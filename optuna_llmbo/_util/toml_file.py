@@ -1,4 +1,4 @@
-"""A user's TOML file."""
+"""Read a user's TOML file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def read_toml(path: Path, what: str, instead: str) -> dict[str, Any]:
     """Read a user's TOML file.
 
     Args:
-        path: of the file.
-        what: it holds, for the messages: "search space".
-        instead: what can be given where there is no such file: "give the path of a TOML file".
+        path: path of the file.
+        what: its content, for messages, such as "search space".
+        instead: the remedy if it cannot be read, such as "give the path of a TOML file".
 
     Raises:
-        InputError: if it cannot be read, or is no TOML.
+        InputError: if it cannot be read or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Keep torch's global state out of a computation, and the computation out of it."""
+"""Isolate a computation from torch's global state, and the state from the computation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 @contextmanager
 def default_torch() -> Iterator[None]:
-    """Default device CPU and default dtype float32 inside; afterwards both are as they were."""
+    """Set default device CPU and default dtype float32 inside, and restore both after."""
     dtype = torch.get_default_dtype()
-    # A default device costs every operation a detour through Python, so none is set in vain.
+    # A default device sends every operation through Python, so it is set only when needed.
     on_cpu = torch.get_default_device().type == "cpu"
     torch.set_default_dtype(torch.float32)
     try:
@@ -25,9 +25,9 @@ def default_torch() -> Iterator[None]:
 
 @contextmanager
 def isolated_torch(seed: int) -> Iterator[None]:
-    """`default_torch`, gradients on, and CPU random numbers from `seed`.
+    """Use `default_torch`, gradients on, and CPU random numbers from `seed`.
 
-    All four are afterwards as they were, whatever happens inside.
+    All four are restored after, whatever happens inside.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), default_torch():
         torch.default_generator.manual_seed(seed)
@@ -36,8 +36,11 @@ def isolated_torch(seed: int) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run small matrices on one thread: several wait for each other most of the time, and where
-    another process uses a core they wait far longer than they compute."""
+    """Use one thread inside, for small matrices.
+
+    On small matrices, several threads mostly wait for each other, and if another process uses a
+    core they wait far longer than they compute.
+    """
     n = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What is installed."""
+"""Look up installed versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def version_of(package: str) -> str:
-    """Of a package as installed here, or "not installed"."""
+    """Return the installed version of a package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

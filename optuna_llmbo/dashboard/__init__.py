@@ -1,4 +1,4 @@
-"""Publish what a search has found into optuna-dashboard: figures, notes, artifacts."""
+"""Publish what a search has found to optuna-dashboard: figures, notes, artifacts."""
 
 from __future__ import annotations
 

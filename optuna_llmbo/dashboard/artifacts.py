@@ -1,4 +1,4 @@
-"""Files of trials in the study's artifacts: adapters that were kept, tracebacks."""
+"""Upload files of trials to the study's artifacts: adapters that were kept, tracebacks."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from optuna_llmbo.study.trial_attributes import UPLOADED_PREFIX
 from optuna_llmbo.study.trial_facts import TrialFacts
 
 
-def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> dict[str, str]:
-    """Upload what is not there yet.
+def upload_files(study: optuna.Study, store: Any, facts: StudyFacts) -> dict[str, str]:
+    """Upload the files that are not there yet.
 
-    To the study, not to its trials: the attributes of a finished trial are closed. The trial's
-    number is in the file's name, such as trial-7-adapter.zip.
+    They are attached to the study, not to its trials, as the attributes of a finished trial can no
+    longer change. A file's name contains the trial's number, such as trial-7-adapter.zip.
 
     Args:
         study: the study.
-        store: an artifact store of Optuna.
-        study_facts: the facts of the study.
+        store: an Optuna artifact store.
+        facts: facts about the study.
 
     Returns:
-        Of all that was ever uploaded, name to artifact id.
+        Name -> artifact id, for every file ever uploaded.
     """
     there = {}
-    for facts in study_facts.trials:
-        for name, make in _files(facts):
+    for trial in facts.trials:
+        for name, make in _files(trial):
             key = UPLOADED_PREFIX + name
             artifact_id = compat.system_attribute(study, key)
             if artifact_id is None and make is not None:
@@ -52,11 +52,11 @@ def upload_files(study: optuna.Study, store: Any, study_facts: StudyFacts) -> di
 
 
 def _files(facts: TrialFacts) -> Iterator[tuple[str, Any]]:
-    """Names of a trial's files, and how to write them; None where that is no longer possible."""
+    """Yield a trial's file names and functions to write them; None if it is no longer possible."""
     attributes = facts.trial.user_attrs
     if adapter := attributes.get(ADAPTER):
         folder = Path(str(adapter))
-        can = folder.is_dir()  # a better trial's has taken its place, or it is on another machine
+        can = folder.is_dir()  # it was replaced by a better trial's, or is on another machine
         yield f"trial-{facts.number}-adapter.zip", (lambda to: _pack(folder, to)) if can else None
     if text := attributes.get(TRACEBACK):
         name = f"trial-{facts.number}-traceback.txt"
@@ -64,7 +64,7 @@ def _files(facts: TrialFacts) -> Iterator[tuple[str, Any]]:
 
 
 def _pack(folder: Path, archive: Path) -> None:
-    """The files of a folder in an archive; stored as they are, weights do not compress."""
+    """Write a folder's files to an archive, uncompressed, as weights do not compress."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as pack:
         for file in sorted(folder.iterdir()):
             pack.write(file, file.name)

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class DashboardCallback:
-    """A callback for `study.optimize` that publishes into optuna-dashboard now and then.
+    """A callback for `study.optimize` that publishes to optuna-dashboard now and then.
 
-    The worker that runs trial number every - 1, 2 * every - 1, ... publishes when that trial is
-    finished, so that of several workers one does. `close`, or the end of a `with` block, publishes
-    what came after. A study never fails for it: what goes wrong is a warning, said once.
+    The worker that runs trial number every - 1, 2 * every - 1, ... publishes when that trial has
+    finished, so only one of several workers does. `close`, or the end of a `with` block, publishes
+    what finished later. It never makes a study fail: errors are logged as a warning, once.
 
     Args:
-        every: publish once in so many trials.
+        every: number of trials from one publication to the next.
         sampler: see `publish`; default: the study's, if it is an `LLMBOSampler`.
         proxy_check: see `publish`.
         artifact_store: see `publish`.
@@ -77,7 +77,7 @@ class DashboardCallback:
         self.close()
 
     def close(self) -> None:
-        """Publish what has finished since the last time; nothing if nothing has."""
+        """Publish the trials that have finished since the last time, if any."""
         if self._study is not None:
             self._publish(self._study)
 
@@ -86,22 +86,22 @@ class DashboardCallback:
             try:
                 if _claim(study):
                     publish(study, self._sampler or _own_sampler(study), **self._options)
-            except Exception as error:  # a picture of the search must not end the search
+            except Exception as error:  # a figure must not end the search
                 warn_once(
-                    f"optuna-llmbo: could not publish into optuna-dashboard: "
+                    f"optuna-llmbo: could not publish to optuna-dashboard: "
                     f"{type(error).__name__}: {error} The study goes on."
                 )
 
 
 def _own_sampler(study: optuna.Study) -> LLMBOSampler | None:
-    """The study's sampler, if it is ours and can be asked."""
+    """Return the study's sampler if it is an `LLMBOSampler`, else None."""
     from optuna_llmbo.sampler import LLMBOSampler
 
     return study.sampler if isinstance(study.sampler, LLMBOSampler) else None
 
 
 def _claim(study: optuna.Study) -> bool:
-    """Whether this worker is to publish the study as it is now: nobody else has or does."""
+    """Claim the publication of the study's current state; False if another worker has it."""
     n_finished = sum(trial.state.is_finished() for trial in compat.all_trials(study))
     there = compat.system_attribute(study, PUBLISHED)
     if there is not None and there["finished"] >= n_finished:

@@ -1,4 +1,4 @@
-"""A study's figures, notes and files into optuna-dashboard."""
+"""Publish a study's figures, notes and files to optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 _TITLE = 40
-"""Pixels for the title above a legend of two rows."""
+"""Pixels for the title, above a legend of two rows."""
 
 _GREY = "#7f7f7f"
-"""Readable on the dashboard's light and on its dark ground; a figure cannot ask which it is."""
+"""Readable on the dashboard's light and dark themes; a figure cannot tell which is shown."""
 
 
 def publish(
@@ -41,19 +41,19 @@ def publish(
     proxy_check: str | os.PathLike[str] | None = None,
     artifact_store: Any = None,
 ) -> list[str]:
-    """Write what a study has found where optuna-dashboard shows it.
+    """Publish what a study has found to optuna-dashboard.
 
-    Figures on the study's page; a note of the study; notes of its best trial, its default, and of
-    infeasible, failed and surprising trials; files, where a store is given. Publishing again
-    replaces the figures and our sections of the notes, and uploads only files that are new. Text
-    that the user wrote into a note stays.
+    Publishes figures on the study's page; a note on the study; notes on its best and default
+    trials and on infeasible, failed and surprising ones; and files, if a store is given.
+    Publishing again replaces the figures and our sections of the notes, and uploads only new
+    files. Text that the user wrote in a note is kept.
 
     Args:
-        study: of any sampler, in any storage.
-        sampler: whose model the figures ask; see `insight.examine`.
+        study: a study of any sampler, in any storage.
+        sampler: sampler whose model the figures show; see `insight.examine`.
         proxy_check: see `insight.examine`.
-        artifact_store: of Optuna, the one that the dashboard is started with; adapters that are
-            kept and tracebacks are uploaded there.
+        artifact_store: the Optuna artifact store that the dashboard is started with; receives
+            tracebacks and the adapters that were kept.
 
     Returns:
         The ids of the figures.
@@ -81,7 +81,7 @@ def publish(
 
 
 def check_installed() -> None:
-    """Raises InputError if what the dashboard needs is not installed."""
+    """Raise InputError if a package that the dashboard needs is not installed."""
     for package in ("optuna_dashboard", "plotly"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -90,9 +90,9 @@ def check_installed() -> None:
 
 
 def _for_dashboard(figure: Figure) -> Any:
-    """A copy with its title, in the dashboard's height and in a colour for any ground.
+    """Copy a figure with its title, at the dashboard's height, readable on any background.
 
-    What it shows and how to read it stands in the study's note: the dashboard's card is small.
+    The dashboard's card is small, so finding and caption go into the study's note.
     """
     plot = copy.deepcopy(figure.plot if figure.small is None else figure.small)
     above = (plot.layout.margin.t or 0) + _TITLE
@@ -112,7 +112,7 @@ def _address(study: optuna.Study, artifact_id: str) -> str:
 
 
 def _write_trials(study: optuna.Study, notes: dict[int, str]) -> None:
-    """Write the trials' notes, and take our sections out of those that have none any more."""
+    """Write the trials' notes, and remove our sections from trials that no longer have one."""
     noted = set(json.loads(compat.system_attribute(study, NOTED) or "[]"))
     trials = {trial.number: trial for trial in compat.all_trials(study)}
     for number in sorted(noted | notes.keys()):
@@ -123,15 +123,15 @@ def _write_trials(study: optuna.Study, notes: dict[int, str]) -> None:
 
 
 def _write(noted: Any, text: str) -> None:
-    """Put our section into a note, if it is not there as it is."""
+    """Write our section into a note, unless it is already up to date."""
     import optuna_dashboard
 
     before = optuna_dashboard.get_note(noted)
     after = with_section(before, text)
     if after is None:
         warn_once(
-            "optuna-llmbo: a note in optuna-dashboard has only one of the marks of what "
-            "optuna-llmbo writes, and is left as it is. Remove the mark to have it written again."
+            "optuna-llmbo: a note in optuna-dashboard has only one of the marks around the text "
+            "of optuna-llmbo, and is left unchanged. Remove the mark to have it written again."
         )
     elif after != before:
         optuna_dashboard.save_note(noted, after)

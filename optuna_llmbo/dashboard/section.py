@@ -1,11 +1,11 @@
-"""Our section of a note that the user may write in too."""
+"""Maintain our section of a note that the user may also edit."""
 
 from __future__ import annotations
 
 import re
 
 
-# Link definitions: a reader of the note does not see them, who edits it does.
+# Link definitions: visible when a note is edited, not when it is read.
 _BEGIN = (
     "[//]: # (optuna-llmbo writes from here to its end mark anew; your own text stays outside)"
 )
@@ -17,15 +17,15 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#$])")
 
 
 def with_section(note: str, text: str) -> str | None:
-    """A note with our section in place of the one that it has, else below the user's text.
+    """Replace our section of a note, or add one below the user's text.
 
     Args:
-        note: as it is; what the user wrote in it is kept.
-        text: of our section; empty to have none.
+        note: the current note; the user's text in it is kept.
+        text: new text of our section; empty to remove the section.
 
     Returns:
-        The note as it should be; None if it has one of our marks without the other, or twice: it
-        is then left alone, as nobody can say what in it is the user's.
+        The new note; None if one of our marks is missing or repeated, so that our text cannot be
+        told from the user's and the note must be left alone.
     """
     marks = (note.count(_BEGIN), note.count(_END))
     section = f"{_BEGIN}\n\n{text.strip()}\n\n{_END}" if text.strip() else ""
@@ -38,7 +38,7 @@ def with_section(note: str, text: str) -> str | None:
 
 
 def escape(text: object) -> str:
-    """A study's own text in one line of Markdown, where it shows as it is and does nothing."""
+    """Escape a study's text to one line of Markdown that shows it literally."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 

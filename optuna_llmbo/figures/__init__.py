@@ -1,4 +1,4 @@
-"""What the sampler believes, drawn with plotly: an `Insight` in, figures out."""
+"""Draw what the sampler believes, with plotly: an `Insight` in, figures out."""
 
 from optuna_llmbo.figures.draw import draw as draw
 from optuna_llmbo.figures.figure import Figure as Figure

@@ -1,10 +1,10 @@
-"""The best so far by trial, against the default configuration."""
+"""Draw the best value so far by trial, with the default configuration's for comparison."""
 
 from __future__ import annotations
 
 from optuna_llmbo.figures.figure import axis_title
 from optuna_llmbo.figures.figure import BLUE
-from optuna_llmbo.figures.figure import by_state
+from optuna_llmbo.figures.figure import by_outcome
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
@@ -28,7 +28,7 @@ _MOST = 200
 
 
 def best_so_far(insight: Insight) -> Figure | None:
-    """None if no trial is complete."""
+    """Draw the figure; None if no trial is complete."""
     so_far, objective = insight.best_so_far, insight.objective
     if so_far is None or objective is None:
         return None
@@ -36,8 +36,8 @@ def best_so_far(insight: Insight) -> Figure | None:
     plot = go.Figure()
     drawn = [t for t in insight.trials if t.outcome != "running"]
     last = max(t.number for t in drawn)
-    for state, trials in by_state(thinned(drawn, _MOST)).items():
-        colour, symbol = SYMBOLS[state]
+    for outcome, trials in by_outcome(thinned(drawn, _MOST)).items():
+        colour, symbol = SYMBOLS[outcome]
         for has_value in (True, False):
             some = [t for t in trials if (rounded([t.value])[0] is not None) == has_value]
             plot.add_scatter(
@@ -46,8 +46,8 @@ def best_so_far(insight: Insight) -> Figure | None:
                 yaxis="y" if has_value else "y2",
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
-                name=f"{state} ({so_far.counts[state]})",
-                legendgroup=state,
+                name=f"{outcome} ({so_far.counts[outcome]})",
+                legendgroup=outcome,
                 showlegend=bool(some) and (has_value or all(t.value is None for t in trials)),
                 **hovering(some),
                 visible=bool(some),

@@ -1,4 +1,4 @@
-"""Predicted against observed values."""
+"""Draw predicted against observed values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST = 150
 
 
 def calibration(insight: Insight) -> Figure | None:
-    """None if no trial says what was expected of it."""
+    """Draw the figure; None if no trial recorded what was expected of it."""
     found, objective = insight.calibration, insight.objective
     if found is None or objective is None:
         return None

@@ -1,4 +1,4 @@
-"""Which figures a study has data for, in reading order."""
+"""Draw the figures that a study has data for, in reading order."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _FIGURES: tuple[Callable[[Insight], Figure | None], ...] = (
 
 
 def draw(insight: Insight) -> list[Figure]:
-    """The figures that there is something to show in.
+    """Draw every figure that has something to show.
 
     Args:
-        insight: of `insight.examine`.
+        insight: as returned by `insight.examine`.
 
     Raises:
         InputError: if plotly is not installed.

@@ -1,4 +1,4 @@
-"""A figure with its caption, and what all figures look like."""
+"""A figure with its caption, and the look that all figures share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-# Okabe and Ito's colours that are seen on light and on dark grounds.
+# Colours of Okabe and Ito that are visible on light and dark backgrounds.
 BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE, GREY = (
     "#0080c5",
     "#e69f00",
@@ -43,14 +43,14 @@ SYMBOLS: Mapping[Outcome, tuple[str, str]] = {
     "interrupted": (GREY, "diamond-open"),
     "running": (GREEN, "circle-open"),
 }
-"""Colour and marker of each state."""
+"""Colour and marker for each outcome."""
 
 _WRAP = 72
-"""Characters a line of a caption in the plot: 360 pixels of small print."""
+"""Characters per line of a caption in the plot: 360 pixels of small print."""
 _LINE = 13
-"""Pixels a line of it."""
+"""Height of a caption line in pixels."""
 _TITLE = 26
-"""Pixels of the title."""
+"""Height of the title in pixels."""
 _PARAMS_SHOWN = 10
 _MARGIN = 0.08
 _QUANTILES = (0.05, 0.95)
@@ -58,23 +58,23 @@ _QUANTILES = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot and what a reader needs to know of it."""
+    """A plot and what a reader needs to know about it."""
 
     name: str
-    """Fixed, fit for an element's id, such as "llmbo-map"."""
+    """A fixed name, usable as an element's id, such as "llmbo-map"."""
     title: str
     caption: str
-    """Plain sentences: how to read it, and which signs are bad; the same for every study."""
+    """How to read the figure and which signs are bad; the same for every study."""
     finding: str
-    """What it shows of this study, in a sentence or two; may be empty."""
+    """What it shows about this study, in a sentence or two; may be empty."""
     plot: go.Figure
-    """Without title and caption, on a transparent ground; the fonts' colour is left open."""
+    """Without title and caption, on a transparent background; the font colour is not set."""
     small: go.Figure | None = None
-    """What `alone` shows instead, where the plot is higher than a card of the dashboard."""
+    """Replacement for the plot in `alone`, if the plot is taller than a dashboard card."""
 
     def alone(self) -> go.Figure:
-        """A copy that carries the title above it, and finding and caption beneath, for where
-        nothing else does, such as a card of the dashboard, 450 pixels high."""
+        """Copy the plot with its title above and its finding and caption below, for places that
+        show only the plot, such as a dashboard card, 450 pixels high."""
         plot = graph_objects().Figure(self.plot if self.small is None else self.small)
         left, bottom, top = plot.layout.margin.l, plot.layout.margin.b, plot.layout.margin.t
         lines = [f"<b>{line}</b>" for line in textwrap.wrap(self.finding, _WRAP - 6)]
@@ -97,7 +97,7 @@ class Figure:
 
 
 def graph_objects() -> Any:
-    """`plotly.graph_objects`.
+    """Import `plotly.graph_objects`.
 
     Raises:
         InputError: if plotly is not installed.
@@ -112,7 +112,7 @@ def graph_objects() -> Any:
 
 
 def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
-    """The plot, changed in place, with what all figures have in common."""
+    """Apply the layout that all figures share to a plot, in place, and return it."""
     plot.update_layout(
         {
             "paper_bgcolor": "rgba(0,0,0,0)",
@@ -131,7 +131,7 @@ def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
             **layout,
         }
     )
-    plot.layout.template = graph_objects().layout.Template()  # plotly's own is 7 kB
+    plot.layout.template = graph_objects().layout.Template()  # plotly's default template is 7 kB
     lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": GREY, "showline": True}
     titles = {"title_standoff": 6, "title_font": {"size": 11}}
     plot.update_xaxes(**lines, **titles)
@@ -140,24 +140,25 @@ def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
 
 
 def axis_title(objective: Objective) -> str:
-    """The objective's name and which values are good."""
+    """Return the objective's name and direction."""
     return f"{short(objective.name, 40)}, {objective.direction}"
 
 
 def rounded(values: Sequence[float | None], digits: int = 4) -> list[float | None]:
-    """Numbers with so many digits, None for what cannot be drawn: small JSON."""
+    """Round to significant digits to keep the JSON small; None for what cannot be drawn."""
     return [
         None if v is None or not math.isfinite(v) else float(f"{v:.{digits}g}") for v in values
     ]
 
 
 def value_range(values: Sequence[float | None], shown: Sequence[float | None]) -> list[float]:
-    """The range of a value axis: all that must be shown, and the central 90% of the values, so
-    that one run that went astray does not press all others flat.
+    """Compute the range of a value axis, so that one extreme value does not flatten the rest.
+
+    The range covers all of `shown` and the central 90% of `values`.
 
     Args:
-        values: may hold None and what is not finite, which do not count.
-        shown: the same, to be shown whatever the others are; one is finite at least.
+        values: the values; None and values that are not finite are ignored.
+        shown: values that must be visible; at least one is finite.
     """
     central = [v for v in rounded(values, 9) if v is not None]
     ends = [v for v in rounded(shown, 9) if v is not None]
@@ -169,19 +170,19 @@ def value_range(values: Sequence[float | None], shown: Sequence[float | None]) -
 
 
 def short(value: Any, most: int = 20) -> str:
-    """A parameter's value in a few characters, safe to show as HTML."""
+    """Format a parameter's value in a few characters, safe to show as HTML."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = text if len(text) <= most else text[: most - 1] + "…"
-    text = text.replace("%{", "% {")  # which plotly's templates would fill in
+    text = text.replace("%{", "% {")  # plotly's templates would substitute it
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def hovering(trials: Sequence[TrialFacts], *more: str) -> dict[str, Any]:
-    """A trace's arguments: each trial's number, state, value and parameters, a line each.
+    """Build a trace's hover arguments: each trial's number, outcome, value and parameters.
 
     Args:
-        trials: the trace's points.
-        more: lines of plotly's templates that come before the parameters.
+        trials: the trials that the trace draws.
+        more: further lines, as plotly templates, before the parameters.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     shown = names[:_PARAMS_SHOWN]
@@ -205,21 +206,21 @@ def _values(trial: TrialFacts, names: Sequence[str]) -> list[str]:
 
 
 def params_text(params: Mapping[str, Any]) -> str:
-    """Parameters, a line each, the first few."""
+    """Format the first few parameters, one per line."""
     shown = [f"{short(n, 30)}: {short(v)}" for n, v in list(params.items())[:_PARAMS_SHOWN]]
     left = len(params) - len(shown)
     return "<br>".join([*shown, f"and {left} more"] if left else shown)
 
 
 def thinned(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly, the last among them."""
+    """Return at most `most` items, evenly spaced and including the last."""
     if len(items) <= most:
         return list(items)
     step = len(items) / most
     return [items[len(items) - 1 - int(i * step)] for i in range(most)][::-1]
 
 
-def by_state(trials: Sequence[TrialFacts]) -> dict[Outcome, list[TrialFacts]]:
-    """The trials by state, in the order of `SYMBOLS`."""
-    groups = {state: [t for t in trials if t.outcome == state] for state in SYMBOLS}
-    return {state: group for state, group in groups.items() if group}
+def by_outcome(trials: Sequence[TrialFacts]) -> dict[Outcome, list[TrialFacts]]:
+    """Group the trials by outcome, in the order of `SYMBOLS`."""
+    groups = {outcome: [t for t in trials if t.outcome == outcome] for outcome in SYMBOLS}
+    return {outcome: group for outcome, group in groups.items() if group}

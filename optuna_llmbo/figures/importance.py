@@ -1,4 +1,4 @@
-"""How much the model goes by which view, over the study."""
+"""Draw how much the model relies on each view, over the study."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LINES = {
 
 
 def importance(insight: Insight) -> Figure | None:
-    """None if there are too few trials."""
+    """Draw the figure; None if there are too few trials."""
     found = insight.importance
     if found is None or not found.n_trials:
         return None

@@ -1,4 +1,4 @@
-"""The map of the configurations."""
+"""Draw the map of the configurations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna_llmbo.figures.figure import BLUE
-from optuna_llmbo.figures.figure import by_state
+from optuna_llmbo.figures.figure import by_outcome
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
@@ -32,13 +32,13 @@ CAPTION = (
     "colours."
 )
 _COLOURS = [[0.0, BLUE], [0.5, "#a6a6a6"], [1.0, ORANGE]]
-"""From the worst to the best: none of them is lost on a light or a dark ground."""
+"""Colours from worst to best, all visible on light and dark backgrounds."""
 _COLOUR = "%{marker.color}"
 _MOST = 120
 
 
 def landscape(insight: Insight) -> Figure | None:
-    """None if the model could not be asked."""
+    """Draw the figure; None if there is no model to ask."""
     found, objective = insight.map, insight.objective
     if found is None or objective is None:
         return None
@@ -47,9 +47,9 @@ def landscape(insight: Insight) -> Figure | None:
     shown = thinned(found.tried, _MOST)
     if found.best is not None and all(t.number != found.best for t, _ in shown):
         shown += [(t, place) for t, place in found.tried if t.number == found.best]
-    for state in by_state([t for t, _ in shown]):
-        some = [(t, place) for t, place in shown if t.outcome == state]
-        _add_tried(plot, some, name=state, size=9, symbol=SYMBOLS[state][1], line=GREY)
+    for outcome in by_outcome([t for t, _ in shown]):
+        some = [(t, place) for t, place in shown if t.outcome == outcome]
+        _add_tried(plot, some, name=outcome, size=9, symbol=SYMBOLS[outcome][1], line=GREY)
     _add(plot, found.next, name="next", size=11, symbol="diamond", line=VERMILION)
     best = [(t, place) for t, place in shown if t.number == found.best]
     _add_tried(plot, best, name="best so far", size=17, symbol="star", line=VERMILION)

@@ -1,4 +1,4 @@
-"""Losses on a part of the data against those on all of it."""
+"""Draw losses on a part of the data against losses on all of it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CAPTION = (
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 _MOST = 60
-"""Configurations drawn."""
+"""Largest number of configurations drawn."""
 
 
 def proxy(insight: Insight) -> Figure | None:
-    """None without a proxy check."""
+    """Draw the figure; None without a proxy check."""
     check = insight.proxy
     if check is None:
         return None

@@ -1,4 +1,4 @@
-"""What the model says of each hyperparameter: small multiples."""
+"""Draw what the model says about each hyperparameter, as small multiples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from optuna_llmbo.figures.figure import axis_title
 from optuna_llmbo.figures.figure import BAND
 from optuna_llmbo.figures.figure import BLUE
-from optuna_llmbo.figures.figure import by_state
+from optuna_llmbo.figures.figure import by_outcome
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
@@ -40,16 +40,16 @@ _MOST_PANELS = 12
 _COLUMNS_IN_SMALL = 3
 _MOST_IN_SMALL = 6
 _ROW = 222
-"""Pixels of height a row of panels."""
+"""Height of a row of panels in pixels."""
 _BELOW = 52
-"""Of these, between one row and the next."""
+"""Space between rows in pixels, part of a row's height."""
 _SPACING = 0.32
-"""Between rows where there is no height, as a share of it."""
+"""Space between rows as a share of the height, where the height is not set."""
 _MOST_CHOICES = 20
 
 
 def slices(insight: Insight) -> Figure | None:
-    """None if the model could not be asked."""
+    """Draw the figure; None if there is no model to ask."""
     found, objective = insight.slices, insight.objective
     if found is None or not found.slices or objective is None:
         return None
@@ -74,7 +74,7 @@ def _effect(one: Slice) -> float:
 def _multiples(
     insight: Insight, panels: Sequence[Slice], columns: int, *, height: int | None
 ) -> go.Figure:
-    """A panel a slice. Without a height it is that of a card of the dashboard."""
+    """Draw one panel per slice; without `height`, sized for a dashboard card."""
     graph_objects()
     from plotly.subplots import make_subplots
 
@@ -155,8 +155,8 @@ def _draw(  # type: ignore[no-untyped-def]
         **where,
     )
     finished = [t for t in panel.trials if t.outcome in ("complete", "infeasible")]
-    for state, trials in by_state(thinned(finished, most)).items():
-        colour, symbol = SYMBOLS[state]
+    for outcome, trials in by_outcome(thinned(finished, most)).items():
+        colour, symbol = SYMBOLS[outcome]
         plot.add_scatter(
             x=[_x(panel, t.params[panel.name]) for t in trials],
             y=rounded([t.value for t in trials]),
@@ -164,7 +164,7 @@ def _draw(  # type: ignore[no-untyped-def]
             marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.6},
             customdata=[t.number for t in trials],
             hovertemplate="trial %{customdata}: %{x}, %{y}<extra></extra>",
-            **_legend(state, seen),
+            **_legend(outcome, seen),
             **where,
         )
     held = _x(panel, panel.held)
@@ -177,7 +177,7 @@ def _x(panel: Slice, value: Any) -> Any:
 
 
 def _legend(name: str, seen: set[str]) -> dict[str, Any]:
-    """An entry the first time, none later."""
+    """Show a legend entry only the first time that a name occurs."""
     first = name not in seen
     seen.add(name)
     return {"name": name, "legendgroup": name, "showlegend": first}

@@ -1,4 +1,4 @@
-"""What comes next, and why."""
+"""Draw what comes next, and why."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TERMS = {"improvement": BLUE, "prior": ORANGE, "cost": PURPLE}
 
 
 def upcoming(insight: Insight) -> Figure | None:
-    """None if the model could not be asked."""
+    """Draw the figure; None if there is no model to ask."""
     found, objective = insight.next, insight.objective
     if found is None or objective is None:
         return None

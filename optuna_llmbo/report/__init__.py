@@ -1,4 +1,4 @@
-"""A study as one HTML file that needs no network."""
+"""Write a study as one HTML file that needs no network."""
 
 from __future__ import annotations
 

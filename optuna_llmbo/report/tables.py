@@ -1,4 +1,4 @@
-"""The report's tables: plain text, a heading each; the template escapes them."""
+"""Build the report's tables as plain text; the template escapes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna_llmbo.study.trial_facts import TrialFacts
 
 
 _BEST = 10
-"""So many trials are in the table of the best."""
+"""Number of trials in the table of the best."""
 
 
 @dataclass(frozen=True)
@@ -24,48 +24,48 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     name: str
-    """An id that is the same in every report."""
+    """A fixed id, the same in every report."""
 
 
-def best_trials(study_facts: StudyFacts) -> Table:
-    """The best complete trials; with several objectives the Pareto front."""
-    if len(study_facts.objectives) > 1:
-        return _trials("pareto-front", "Pareto front", study_facts, study_facts.best)
-    sign = -1 if study_facts.objectives[0][1] == "maximize" else 1
-    ranked = sorted(study_facts.with_outcome("complete"), key=lambda facts: sign * facts.values[0])
-    return _trials("best-trials", "Best trials", study_facts, ranked[:_BEST])
+def best_trials(study: StudyFacts) -> Table:
+    """List the best complete trials; with several objectives, the Pareto front."""
+    if len(study.objectives) > 1:
+        return _trials("pareto-front", "Pareto front", study, study.best)
+    sign = -1 if study.objectives[0][1] == "maximize" else 1
+    ranked = sorted(study.with_outcome("complete"), key=lambda trial: sign * trial.values[0])
+    return _trials("best-trials", "Best trials", study, ranked[:_BEST])
 
 
-def all_trials(study_facts: StudyFacts) -> Table:
-    """Every trial, in the order in which they were started."""
-    return _trials("all-trials", "All trials", study_facts, study_facts.trials)
+def all_trials(study: StudyFacts) -> Table:
+    """List every trial, in the order in which they started."""
+    return _trials("all-trials", "All trials", study, study.trials)
 
 
-def counts(study_facts: StudyFacts) -> Table:
-    """How many trials ended how."""
-    rows = tuple((str(name), str(count)) for name, count in study_facts.counts.items())
-    total = ("all", str(len(study_facts.trials)))
+def counts(study: StudyFacts) -> Table:
+    """Count the trials by outcome."""
+    rows = tuple((str(name), str(count)) for name, count in study.counts.items())
+    total = ("all", str(len(study.trials)))
     return Table("How trials ended", ("outcome", "trials"), (*rows, total), "counts")
 
 
-def ranges(study_facts: StudyFacts) -> Table:
-    """What was searched."""
-    rows = tuple(study_facts.ranges.items())
+def ranges(study: StudyFacts) -> Table:
+    """List the hyperparameters and their ranges."""
+    rows = tuple(study.ranges.items())
     return Table("Hyperparameters", ("name", "range"), rows, "ranges")
 
 
-def versions(study_facts: StudyFacts) -> Table:
-    """What is installed where the report was written."""
-    rows = tuple(study_facts.versions.items())
+def versions(study: StudyFacts) -> Table:
+    """List the versions installed where the report was written."""
+    rows = tuple(study.versions.items())
     return Table("Versions", ("package", "version"), rows, "versions")
 
 
-def _trials(name: str, title: str, study_facts: StudyFacts, trials: Sequence[TrialFacts]) -> Table:
-    """Trials with all that is known of them; a column that nothing is in is left out."""
-    params = list(study_facts.ranges)
-    columns = ("trial", "outcome", *(n for n, _ in study_facts.objectives))
+def _trials(name: str, title: str, study: StudyFacts, trials: Sequence[TrialFacts]) -> Table:
+    """List trials with all that is known about them, without empty columns."""
+    params = list(study.ranges)
+    columns = ("trial", "outcome", *(n for n, _ in study.objectives))
     columns += ("seconds", *params, "chosen by", "expected", "reason")
-    rows = [_row(facts, study_facts, params) for facts in trials]
+    rows = [_row(trial, study, params) for trial in trials]
     kept = [i for i in range(len(columns)) if i < 2 or any(row[i] for row in rows)]
     return Table(
         title=title,
@@ -75,12 +75,12 @@ def _trials(name: str, title: str, study_facts: StudyFacts, trials: Sequence[Tri
     )
 
 
-def _row(facts: TrialFacts, study_facts: StudyFacts, params: Sequence[str]) -> tuple[str, ...]:
-    n = len(study_facts.objectives)
-    values = [values_text((value,)) for value in facts.values] or [""] * n
-    seconds = "" if facts.seconds is None else f"{facts.seconds:.1f}"
-    given = facts.trial.params
+def _row(trial: TrialFacts, study: StudyFacts, params: Sequence[str]) -> tuple[str, ...]:
+    n = len(study.objectives)
+    values = [values_text((value,)) for value in trial.values] or [""] * n
+    seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
+    given = trial.params
     settings = [format_value(given[name]) if name in given else "" for name in params]
-    label = f"{facts.number} (default)" if facts is study_facts.default else str(facts.number)
-    told = (facts.chosen_by, expected_text(facts), facts.reason)
-    return (label, facts.outcome, *values, *[""] * (n - len(values)), seconds, *settings, *told)
+    label = f"{trial.number} (default)" if trial is study.default else str(trial.number)
+    told = (trial.chosen_by, expected_text(trial), trial.reason)
+    return (label, trial.outcome, *values, *[""] * (n - len(values)), seconds, *settings, *told)

@@ -1,4 +1,4 @@
-"""The report's file: figures, tables and text in one page."""
+"""Write the report: figures, tables and text in one HTML page."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ def write_report(
     *,
     proxy_check: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write a study as one HTML file: figures with how to read them, and tables.
+    """Write a study as one HTML file: figures, how to read them, and tables.
 
-    The file needs no network and loads nothing from any. It holds plotly.js, which is most of its
-    size (about 5 MB).
+    The file works offline. It contains plotly.js, which makes up most of its size (about 5 MB).
 
     Args:
-        study: of any sampler, with any number of objectives; an empty one is said to be empty.
-        path: of the file; one that is there is replaced.
-        sampler: whose model the figures ask; see `insight.examine`.
+        study: a study of any sampler, with any number of objectives; it may be empty.
+        path: path of the file; an existing file is replaced.
+        sampler: sampler whose model the figures show; see `insight.examine`.
         proxy_check: see `insight.examine`.
 
     Returns:
@@ -101,7 +100,7 @@ def _tables(facts: StudyFacts) -> list[tables.Table]:
 
 
 def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
-    """The few things to know first: term and text."""
+    """List the few things to know first, as terms and texts."""
     goals = ", ".join(f"{how} {name}" for name, how in facts.objectives)
     lines = [("Goal", goals), ("Trials", str(len(facts.trials)))]
     if facts.best and len(facts.objectives) == 1:
@@ -121,7 +120,7 @@ def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
 
 
 def _json(figure: Figure) -> str:
-    """A figure for plotly.js, safe inside a script element."""
+    """Serialize a figure for plotly.js, safe inside a script element."""
     text = str(figure.plot.to_json())
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -149,7 +149,7 @@ def test_a_note_with_half_of_our_marks_is_left_alone(warnings_logged: list[str])
     optuna_dashboard.save_note(study, torn)
     publish(study)
     assert optuna_dashboard.get_note(study) == torn
-    assert any("left as it is" in message for message in warnings_logged)
+    assert any("left unchanged" in message for message in warnings_logged)
 
 
 def test_a_section_is_put_in_replaced_and_taken_out() -> None:
