@@ -1,13 +1,10 @@
-"""Best and middle values that take a search to find, kept beside the code.
+"""Best and middle values of tasks that take a search to find, stored beside the code.
 
-python -m benchmarks.race.kept                # search all, minutes
-python -m benchmarks.race.kept --tasks lora-10
+`benchmarks.race.search` finds them.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -21,54 +18,35 @@ PATH = Path(__file__).parent / "kept.json"
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a task's values."""
+    """A task's best value, and its middle: the median over random configurations."""
 
     best: float
     middle: float
 
 
 def read(name: str) -> Known:
-    """What was kept of a task.
+    """Read the stored values of a task.
 
     Raises:
-        InputError: if nothing was.
+        InputError: if none are stored.
     """
-    everything = _read_all()
-    if name not in everything:
+    known = read_all()
+    if name not in known:
         raise InputError(
-            f"{PATH.name} holds {', '.join(everything) or 'nothing'}, not {name!r}: make it with "
-            f"`python -m benchmarks.race.kept --tasks {name}`."
+            f"{PATH.name} holds {', '.join(known) or 'nothing'}, not {name!r}: add it with "
+            f"`python -m benchmarks.race.search --tasks {name}`."
         )
-    return Known(**everything[name])
+    return known[name]
 
 
-def searches() -> dict[str, Callable[[], Known]]:
-    """How each value is found."""
-    from benchmarks.race import conditional
-    from benchmarks.race import lora
-
-    return {
-        "lora-10": lambda: lora.search("lora-10"),
-        "lora-100": lambda: lora.search("lora-100"),
-        "conditional": conditional.search,
-    }
+def read_all() -> dict[str, Known]:
+    """Read the stored values of all tasks."""
+    stored = json.loads(PATH.read_text()) if PATH.exists() else {}
+    return {name: Known(**values) for name, values in stored.items()}
 
 
-def _read_all() -> dict[str, dict[str, float]]:
-    return json.loads(PATH.read_text()) if PATH.exists() else {}
-
-
-def main() -> None:
-    """Search, and keep what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = searches()
-    parser.add_argument("--tasks", nargs="+", choices=known, default=list(known))
-    for name in parser.parse_args().tasks:
-        found = known[name]()
-        everything = _read_all() | {name: dataclasses.asdict(found)}
-        PATH.write_text(json.dumps(everything, indent=1) + "\n")
-        print(name, found)
-
-
-if __name__ == "__main__":
-    main()
+def write(name: str, found: Known) -> None:
+    """Store the values of a task, replacing earlier ones."""
+    known = read_all() | {name: found}
+    values = {name: dataclasses.asdict(one) for name, one in known.items()}
+    PATH.write_text(json.dumps(values, indent=1) + "\n")

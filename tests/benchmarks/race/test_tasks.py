@@ -19,6 +19,7 @@ from benchmarks.race import conditional
 from benchmarks.race import hpobench
 from benchmarks.race import kept
 from benchmarks.race import lora
+from benchmarks.race import search
 from benchmarks.race import tasks
 from benchmarks.race.task import draw
 from optuna_llmbo.errors import InputError
@@ -205,9 +206,23 @@ class TestChoosing:
 
 
 def test_kept_values_are_of_tasks() -> None:
-    assert kept.searches().keys() == set(kept._read_all()) <= tasks.TASKS.keys()
-    with pytest.raises(InputError, match=r"race\.kept --tasks lora-7"):
+    assert search.SEARCHES.keys() == kept.read_all().keys() <= tasks.TASKS.keys()
+    with pytest.raises(InputError, match=r"race\.search --tasks lora-7"):
         kept.read("lora-7")
+
+
+def test_kept_values_are_written_as_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = kept.PATH.read_text()
+    known = kept.read("lora-10")
+    monkeypatch.setattr(kept, "PATH", tmp_path / "kept.json")
+    (tmp_path / "kept.json").write_text(stored)
+    kept.write("lora-10", known)
+    assert (tmp_path / "kept.json").read_text() == stored
+    kept.write("lora-7", kept.Known(best=0.5, middle=1.0))
+    assert kept.read("lora-7") == kept.Known(best=0.5, middle=1.0)
+    assert kept.read("lora-10") == known
 
 
 def test_no_name_is_the_start_of_another_family() -> None:
