@@ -1,1 +1,1 @@
-"""What the project measures. Run from the root of the repository."""
+"""Benchmarks of the project; run them from the root of the repository."""

@@ -1,12 +1,12 @@
-"""torch.compile in the LoRA objective: what compiling costs, and after how many steps it pays.
+"""Measure what torch.compile costs in the LoRA objective, and after how many steps it pays off.
 
-The base model is loaded once and each trial puts another adapter on it, so that what one trial
-has compiled serves the next one only if its modules are alike. The same trials are run in several
-ways in one process:
+The base model is loaded once and each trial puts another adapter on it, so the next trial can
+reuse compiled code only if its modules are alike. The same trials are run in several ways in one
+process:
 
-- "none": as the objective is;
-- "layers": each decoder layer is compiled for itself, and all layers share what is compiled;
-- "body": the whole model with its adapters is compiled as one, but for the vocabulary projection,
+- "none": the objective as it is;
+- "layers": each decoder layer is compiled on its own, and all layers share the compiled code;
+- "body": the model with its adapters is compiled as a whole, except for the vocabulary projection,
   before which a hook picks the positions of the response.
 
 Both with `dynamic=True`, as batches differ in length, and nothing compiled before: each way starts
@@ -16,8 +16,8 @@ cases of `benchmarks.training`). Random search, no pruner, one report a trial. S
 the processor, the C++ compiler's among them, which other programs disturb least; the raw results
 hold the clock's too.
 
-A way pays after so many steps as make up for its first trial's excess, if its later trials of
-"small" are faster at all. On a CPU g++ is needed.
+A way pays off after the number of steps that makes up for the excess of its first trial, if its
+later trials of "small" are faster at all. On a CPU, g++ is needed.
 
     python -m benchmarks.compile                                      # both cases, all ways
     python -m benchmarks.compile --cases mixed --ways none,layers     # a part of it
@@ -68,11 +68,11 @@ Cost = dict[str, Any]
 
 
 def measure(objective: LoRAObjective, n_trials: int, way: str) -> list[Cost]:
-    """Run trials in one way, nothing being compiled before.
+    """Run trials in one way, starting with nothing compiled.
 
     Returns:
-        Of each trial: rank, steps, loss, seconds on the clock and of the processor, and how many
-        graphs were compiled in it.
+        For each trial: rank, steps, loss, wall-clock and processor seconds, and number of graphs
+        compiled.
     """
     study = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner()
@@ -97,7 +97,7 @@ def _trial(study: optuna.Study, objective: LoRAObjective) -> Cost:
 
 @contextlib.contextmanager
 def _compiled(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Inside, modules run compiled; they and torch are left as they were."""
+    """Run modules compiled inside; restore them and torch after."""
     torch._dynamo.reset()
     with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
         for module in modules:
@@ -111,7 +111,7 @@ def _compiled(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
 
 
 def _processor_seconds() -> float:
-    """Of this process and of those it has waited for, such as g++."""
+    """Processor seconds of this process and of those it has waited for, such as g++."""
     return sum(os.times()[:4])
 
 
@@ -120,11 +120,11 @@ def _graphs() -> int:
 
 
 def break_even(ways: Mapping[str, Sequence[Cost]], way: str) -> tuple[float, float, float]:
-    """From trials that are alike: what compiling costs, and what a later step saves.
+    """Compute, from trials that are alike, what compiling costs and what a later step saves.
 
     Returns:
-        Seconds of the first trial more than without; seconds of a step with its share of the
-        evaluation, over those without; after how many steps it pays, or inf.
+        Extra seconds of the first trial; seconds per step, with its share of the evaluation,
+        relative to those without compiling; steps after which it pays off, or inf.
     """
     ours, without = _per_step(ways[way][1:]), _per_step(ways[NONE][1:])
     cost = ways[way][0]["cpu_seconds"] - ways[NONE][0]["cpu_seconds"]
@@ -136,7 +136,7 @@ def _per_step(trials: Sequence[Cost]) -> float:
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """Seconds of each way's trials, then where compiling pays."""
+    """Format the seconds of each way's trials, then where compiling pays off."""
     rows = []
     for case, ways in result["cases"].items():
         for way, trials in ways.items():
@@ -170,7 +170,7 @@ def _when_it_pays(ways: Mapping[str, Sequence[Cost]]) -> str:
 
 
 def main() -> None:
-    """Measure, keep and print."""
+    """Measure, save and print."""
     options = _options()
     if options.report:
         for path in sorted(RESULTS.glob("*.json")):
@@ -179,7 +179,7 @@ def main() -> None:
         return
     if options.device == "cpu" and shutil.which("g++") is None:
         raise InputError("torch.compile needs g++ on a CPU: install it.")
-    source = provenance()  # the commit that is run, asked for before the first trial
+    source = provenance()  # the commit being run, read before the first trial
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(options.threads)
     result: dict[str, Any] = {
@@ -213,7 +213,7 @@ def main() -> None:
 
 
 def _about(result: Mapping[str, Any]) -> str:
-    """A line on what was measured, and where."""
+    """Describe in a line what was measured, and where."""
     objective = result["objective"]
     return (
         f"{result['cpu']}, {result['threads']} of {result['cores']} threads, load "
@@ -229,11 +229,11 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", default=",".join(CASES), help="with commas")
-    parser.add_argument("--dtype", help="of the base model; default: as the objective chooses")
+    parser.add_argument("--dtype", help="of the base model; default: the objective's choice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--trials", type=int, default=3, help="in each way")
-    parser.add_argument("--ways", default=",".join(WAYS), help="with commas, none first")
+    parser.add_argument("--ways", default=",".join(WAYS), help="comma-separated, none first")
     parser.add_argument("--examples", type=int, default=16, help="of a trial")
     parser.add_argument("--report", action="store_true", help="print the kept results and stop")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What scripts read from a command line and print."""
+"""Parse arguments and print tables, for scripts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 def names(text: str) -> list[str]:
-    """What stands between commas."""
+    """Split a comma-separated list."""
     return [part.strip() for part in text.split(",")]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells."""
+    """Format cells as a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,7 +1,7 @@
-"""The demo's search by several samplers: same objective, same trials, same first trial.
+"""Run the demo's search with several samplers: same objective, same budget, same first trial.
 
-Every sampler starts with the default configuration. Results go to one JSON file a sampler and
-seed, with every trial; an interrupted run goes on where it was.
+Every sampler starts with the default configuration. There is one JSON file of results per
+sampler and seed, with every trial; an interrupted run continues where it stopped.
 
     python benchmarks/demo_search.py                      # run what is missing, print the table
     python benchmarks/demo_search.py --report             # only print the table
@@ -33,11 +33,11 @@ VERSIONS = ("optuna-llmbo", "optuna", "torch", "transformers", "peft", "botorch"
 PYTHON = platform.python_version()
 
 
-COMMIT = commit()  # before the first trial, as the tree may change while they run
+COMMIT = commit()  # read before the first trial, as the tree may change while trials run
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A sampler with its defaults."""
+    """Make a sampler with its default settings."""
     if name == "llmbo":
         return LLMBOSampler(seed=seed)
     if name == "tpe":
@@ -46,7 +46,7 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def run(name: str, seed: int, n_trials: int, objective: LoRAObjective, folder: Path) -> None:
-    """One study, kept in SQLite while it runs and as JSON when it is done."""
+    """Run one study, stored in SQLite while it runs and as JSON when it is done."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / f"{name}-{seed}.db"
     study = optuna.create_study(
@@ -79,7 +79,7 @@ def run(name: str, seed: int, n_trials: int, objective: LoRAObjective, folder: P
 
 
 def record(trial: FrozenTrial) -> dict[str, Any]:
-    """What is kept of a trial."""
+    """Return the saved record of a trial."""
     assert trial.duration is not None
     training = trial.user_attrs["seconds"]
     return {
@@ -94,7 +94,7 @@ def record(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def report(folder: Path) -> None:
-    """Print one line a result: default, best found, when, and the time of a suggestion."""
+    """Print a line per result: default, best found, when, and the time of a suggestion."""
     print(
         "| sampler | seed | base | default | best found | found in trial | pruned | "
         "suggestion, mean s | trials, total s |"

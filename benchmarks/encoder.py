@@ -1,20 +1,20 @@
-"""The encoder against the ways of reading that it replaces, and against the machine's limit.
+"""Compare the encoder with the ways of reading that it replaces, and with the machine's limit.
 
-The same configurations are read three ways in one run, behind the passage of the LoRA pack:
+The same configurations are read three ways in one run, after the passage of the LoRA pack:
 
 - naive: every prompt whole, in padded batches, as the paper's code does (batches of 4 on a CPU,
   where larger ones take longer);
-- shared passage: the passage once, every assignment behind its cached keys and values;
-- trie: `optuna_llmbo.embedding.trie_reader`, each distinct beginning once.
+- shared passage: the passage once, every assignment after its cached keys and values;
+- trie: `optuna_llmbo.embedding.trie_reader`, each distinct prefix once.
 
 Three tasks: the first read; a re-read with a new value of the learnable token; one step of the
 fit, forward and backward, for 30 configurations. Two spaces: a slice of the paper's grid of 45,360
 configurations, contiguous in the order in which they are read (so that what a configuration costs
 is what it costs in the whole grid), and a continuous space, in which little is shared.
 
-"limit_ratio" is the time in which the trie's first read could be done at the speed of a large
-matrix product on this machine (measured right before and after), over the time it took. What is
-counted as needed: each distinct beginning once, attention to its own past only.
+"limit_ratio" is the time that the trie's first read would take at the speed of a large matrix
+product on this machine (measured right before and after), over the time it took. What counts as
+needed: each distinct prefix once, with attention to its own past only.
 
     python benchmarks/encoder.py                              # 20 minutes on 2 cores
     python benchmarks/encoder.py --configurations 45360 --naive 32 --repeats 1
@@ -89,7 +89,7 @@ PACKAGES = ("optuna-llmbo", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Texts:
-    """Tokens of some configurations."""
+    """Tokenized configurations."""
 
     passage: TokenIds
     sequences: list[TokenIds]
@@ -99,17 +99,17 @@ class Texts:
 
     @property
     def tokens_naive(self) -> int:
-        """With the learnable token."""
+        """Number of tokens read naively, the learnable token included."""
         return sum(len(self.passage) + len(sequence) + 1 for sequence in self.sequences)
 
     @property
     def tokens_shared(self) -> int:
-        """The passage once."""
+        """Number of tokens read with the passage read once."""
         return len(self.passage) + sum(len(sequence) + 1 for sequence in self.sequences)
 
 
 def grid(n: int) -> tuple[SearchSpace, list[dict[str, Any]]]:
-    """The first n configurations of the grid in the order in which they are read."""
+    """Return the first n configurations of the grid, in the order in which they are read."""
     space = SearchSpace({name: CategoricalDistribution(v) for name, v in GRID.items()})
     order = Prompt(space, load_knowledge(None)).order
     values = islice(product(*(GRID[name] for name in order)), n)
@@ -117,7 +117,7 @@ def grid(n: int) -> tuple[SearchSpace, list[dict[str, Any]]]:
 
 
 def continuous(n: int, seed: int) -> tuple[SearchSpace, list[dict[str, Any]]]:
-    """n uniformly random configurations."""
+    """Draw n uniformly random configurations."""
     space = SearchSpace(CONTINUOUS)
     points = np.random.default_rng(seed).random((n, len(CONTINUOUS)))
     rows = [{k: space.axis(k).from_unit(u) for k, u in zip(CONTINUOUS, row, strict=True)}
@@ -126,7 +126,7 @@ def continuous(n: int, seed: int) -> tuple[SearchSpace, list[dict[str, Any]]]:
 
 
 def texts_of(llm: LanguageModel, space: SearchSpace, rows: Sequence[dict[str, Any]]) -> Texts:
-    """What the sampler would have read."""
+    """Tokenize what the sampler would have read."""
     prompt = Prompt(space, load_knowledge("auto").relevant(space.names))
     memo: dict[str, TokenIds] = {}
 
@@ -140,7 +140,7 @@ def texts_of(llm: LanguageModel, space: SearchSpace, rows: Sequence[dict[str, An
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Seconds, and what came out."""
+    """Return the seconds that the work takes, and its result."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -151,7 +151,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def peak_flops(llm: LanguageModel, n: int = 2048, repeats: int = 10) -> float:
-    """Floating-point operations a second in a large matrix product."""
+    """Measure the floating-point operations per second of a large matrix product."""
     size = 4 * n if llm.device.type == "cuda" else n
     a = torch.randn(size, size, device=llm.device).to(llm.dtype)
     b = torch.randn(size, size, device=llm.device).to(llm.dtype)
@@ -161,7 +161,7 @@ def peak_flops(llm: LanguageModel, n: int = 2048, repeats: int = 10) -> float:
 
 
 def flops_needed(llm: LanguageModel, texts: Texts) -> float:
-    """Of the trie's first read: weights and attention of each distinct position."""
+    """Count the operations of the trie's first read: weights and attention per position."""
     config, body = llm.body.config, llm.body
     embedding = body.get_input_embeddings().weight.numel()
     weights = sum(w.numel() for w in body.parameters()) - embedding
@@ -178,7 +178,7 @@ def flops_needed(llm: LanguageModel, texts: Texts) -> float:
 
 
 def shared_passage(llm: LanguageModel, texts: Texts, token: Tensor) -> Tensor:
-    """Prefix caching as serving systems do it: each assignment whole, behind cached keys."""
+    """Embed with a cached prefix, as serving systems do: each assignment whole, after it."""
     embed = llm.body.get_input_embeddings()
     passage = torch.tensor([texts.passage], device=llm.device)
     past = llm.body(passage, use_cache=True).past_key_values
@@ -198,19 +198,19 @@ def shared_passage(llm: LanguageModel, texts: Texts, token: Tensor) -> Tensor:
 
 
 def batches(sequences: Sequence[TokenIds]) -> Iterator[Sequence[TokenIds]]:
-    """In the order they come."""
+    """Split into batches, in the given order."""
     for start in range(0, len(sequences), BATCH):
         yield sequences[start : start + BATCH]
 
 
 def fit_step(embed: Callable[[Tensor], Tensor], token: Tensor) -> None:
-    """Forward and backward, as the text view's training does."""
+    """Run forward and backward, as the training of the text view does."""
     value = token.clone().requires_grad_()
     embed(value).square().sum().backward()
 
 
 def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> dict[str, Any]:
-    """All methods and tasks on some configurations."""
+    """Measure all methods and tasks on some configurations."""
     n, device = len(texts), llm.device
     with torch.no_grad():
         eos = torch.tensor([llm.tokenizer.eos_token_id], device=device)
@@ -229,7 +229,7 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
     first, again = [], []
     with torch.no_grad():
         for _ in range(options.repeats):
-            reader = None  # or two hold their keys and values
+            reader = None  # otherwise two readers hold keys and values
             seconds, (reader, rows) = timed(first_read, device)
             first.append(seconds)
             peak.append(peak_flops(llm))
@@ -276,7 +276,7 @@ def compare(
     trie: dict[str, Any],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """The other ways of reading; on fewer configurations, evenly spread, their time is scaled."""
+    """Measure the other ways of reading, on fewer, evenly spread configurations, times scaled."""
     n, device = len(texts), llm.device
     n_naive = min(options.naive, n)
     some = [round(i) for i in np.linspace(0, n - 1, n_naive)]
@@ -316,7 +316,7 @@ def compare(
 
 
 def lines_of(of: dict[str, Any]) -> Iterator[tuple[str, int, int | None, float, float | None]]:
-    """What was done, for how many configurations, tokens, seconds, ratio to naive."""
+    """Yield each task with its configurations, tokens, seconds and ratio to naive."""
     n = of["configurations"]
     n_fit = min(N_FIT, n)
     naive, step = of.get("seconds_naive"), of.get("seconds_fit_step_naive")
@@ -336,7 +336,7 @@ def lines_of(of: dict[str, Any]) -> Iterator[tuple[str, int, int | None, float, 
 
 
 def show(title: str, of: dict[str, Any]) -> None:
-    """A table for people."""
+    """Print a readable table."""
     print(f"\n{title}: {of['configurations']} configurations")
     header = ("", "tokens", "seconds", "configurations/s", "ratio to naive")
     print("{:28}{:>12}{:>12}{:>18}{:>16}".format(*header))
@@ -361,7 +361,7 @@ def show(title: str, of: dict[str, Any]) -> None:
 
 
 def report(folder: Path) -> None:
-    """The kept results as Markdown."""
+    """Print the saved results as Markdown."""
     kept = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
     parts = [
         (f"{name}, {space}", of)
@@ -386,13 +386,13 @@ def report(folder: Path) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Have the kernel start the process's peak memory anew; Linux only, elsewhere it stays."""
+    """Reset the process's peak memory; on Linux only, elsewhere nothing happens."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_since_reset() -> int:
-    """Bytes that the process had in memory at most."""
+    """Return the process's peak memory in bytes."""
     with suppress(OSError):
         status = Path("/proc/self/status").read_text().splitlines()
         (kilobytes,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
@@ -403,12 +403,14 @@ def peak_memory_since_reset() -> int:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--llm", help="as LLMBOSampler's")
+    parser.add_argument("--llm", help="as LLMBOSampler(llm=...)")
     parser.add_argument("--device")
     parser.add_argument("--configurations", type=int, default=960, help="of the grid")
-    parser.add_argument("--continuous", type=int, default=96, help="of the continuous space")
-    parser.add_argument("--naive", type=int, default=960, help="at most so many are read naively")
-    parser.add_argument("--repeats", type=int, default=3, help="of the trie's reads; the median")
+    parser.add_argument(
+        "--continuous", type=int, default=96, help="number in the continuous space"
+    )
+    parser.add_argument("--naive", type=int, default=960, help="most to read naively")
+    parser.add_argument("--repeats", type=int, default=3, help="trie reads, for a median")
     parser.add_argument("--memory-mb", type=int, default=MEMORY_BYTES // 2**20)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--save", type=Path, help="where to write the JSON")

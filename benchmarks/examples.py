@@ -1,8 +1,8 @@
-"""What each example prints with its default arguments, and the processor time that it takes.
+"""Record what each example prints with its default arguments, and the processor time it takes.
 
-Seconds are those of one core, in user and system mode, imports included; they hardly depend on
-what else the machine does. Ray's own processes are not counted. What is kept of an example that is
-not run again stays as it was. `lora` gets 3 trials instead of 12.
+Seconds are those of one core, in user and system mode, including imports; they hardly depend on
+what else the machine does. Ray's own processes are not counted. Results of examples that are not
+run again are kept. `lora` gets 3 trials instead of 12.
 
     python -m benchmarks.examples                     # all, 9 minutes of one core
     python -m benchmarks.examples --only quickstart,gbdt
@@ -28,7 +28,7 @@ from benchmarks.provenance import versions
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "examples.json"
-# in the order of examples/README.md
+# as ordered in examples/README.md
 EXAMPLES = (
     "quickstart", "gbdt", "conditional", "multi_objective", "pruning", "ask_and_tell", "transfer",
     "custom_knowledge", "sklearn_search_cv", "ray_tune", "hf_trainer", "lora",
@@ -39,7 +39,7 @@ PACKAGES = ("optuna", "torch", "botorch", "scikit-learn", "ray", "transformers",
 
 
 def run(name: str) -> dict[str, Any]:
-    """Run an example on one thread, in an empty folder, where some keep their studies."""
+    """Run an example on one thread, in an empty folder, as some write their studies there."""
     before = _processor_seconds()
     with tempfile.TemporaryDirectory() as folder:
         result = subprocess.run(
@@ -61,13 +61,13 @@ def _processor_seconds() -> float:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Seconds of each example that has been run."""
+    """Format the seconds of each example that has been run."""
     rows = [[name, f"{results[name]['seconds']:.0f}"] for name in EXAMPLES if name in results]
     return console.table(["example", "seconds of one core"], rows)
 
 
 def main() -> None:
-    """Run, keep and print."""
+    """Run, save and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

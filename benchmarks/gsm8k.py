@@ -1,8 +1,8 @@
-"""GSM8K from the raw file to an adapter: proxy check, search, promotion and export on a CPU.
+"""Take GSM8K from the raw file to an adapter: proxy check, search, promotion, export on a CPU.
 
-SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), by the command line
-alone, as a user would. What each stage says and takes is kept in `benchmarks/results/gsm8k`. An
-interrupted run goes on where it was.
+SmolLM2-135M on a small part of GSM8K (Cobbe et al. 2021, arXiv:2110.14168), with the command
+line alone, as a user would. Each stage's output and time are saved in `benchmarks/results/gsm8k`.
+An interrupted run continues where it stopped.
 
     python -m benchmarks.gsm8k --data FOLDER   # train.jsonl, test.jsonl; half an hour, one thread
     python -m benchmarks.gsm8k --report        # the kept results as Markdown
@@ -33,7 +33,7 @@ N_TRAIN, N_TEST, N_VALIDATION = 480, 120, 16
 MAX_LENGTH = 160
 STUDY = "gsm8k"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Of the embedded model, whose file is quantized: other tools train the original."""
+"""The original of the embedded model, whose file is quantized; other tools train this one."""
 COMMON = {
     "model": "embedded",
     "train": "train.jsonl",
@@ -45,7 +45,7 @@ TUNE = COMMON | {"proxy": 0.4, "reports": 2, "trials": 6, "study": STUDY}
 
 
 def stages() -> dict[str, list[str]]:
-    """The commands, by stage."""
+    """Return the commands by stage."""
     storage = {"storage": "sqlite:///gsm8k.db"}
     promoted = storage | {"study": STUDY}
     return {
@@ -61,19 +61,19 @@ def stages() -> dict[str, list[str]]:
 
 
 def arguments(command: str, options: dict[str, Any]) -> list[str]:
-    """A command and its options as words."""
+    """Format a command and its options as words."""
     return [command, *(word for k, v in options.items() for word in (f"--{k}", str(v)))]
 
 
 def write_data(data: Path, folder: Path) -> None:
-    """The first problems of both files."""
+    """Write the first problems of both files."""
     for name, n in (("train", N_TRAIN), ("test", N_TEST)):
         lines = (data / f"{name}.jsonl").read_text().splitlines()[:n]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """Run the stages that are missing; seconds and commit of each."""
+    """Run the stages that are missing; return the seconds and commit of each."""
     path = folder / "stages.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     program = [sys.executable, "-c", "from optuna_llmbo.cli import main; main()"]
@@ -89,7 +89,7 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def keep(folder: Path, done: dict[str, Any]) -> None:
-    """Copy what the stages have found, without the weights."""
+    """Copy the results of the stages, without the weights."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for path in (
         "check/proxy-check.md",
@@ -123,7 +123,7 @@ def keep(folder: Path, done: dict[str, Any]) -> None:
 
 
 def report() -> str:
-    """The kept results as Markdown."""
+    """Format the saved results as Markdown."""
     record = json.loads((RESULTS / "run.json").read_text())
     promotion = json.loads((RESULTS / "promotion.json").read_text())
     lines = ["| stage | minutes |", "| --- | --- |"]

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of one's own, in a temporary folder, for as long as it is needed."""
+"""Run a temporary PostgreSQL cluster in a folder of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from optuna_llmbo.errors import InputError
 
 
 NAME = "optuna"
-"""Of the user and of the database."""
+"""Name of the user and of the database."""
 
-# Nothing has to outlive the cluster's folder: what is committed need not reach the disk.
+# Nothing has to outlive the cluster's folder, so commits need not reach the disk.
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,7 +29,7 @@ SETTINGS = {
     "max_connections": "100",
 }
 
-# Waits until its input ends, which it does however the process that started it has ended.
+# Waits until its input closes, which happens however the parent process ends.
 _STOP_AT_END = """
 read -r line
 "$0/pg_ctl" --pgdata="$1/data" --mode=immediate --wait stop
@@ -45,11 +45,11 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """What `optuna.storages.RDBStorage` takes, for the driver psycopg."""
+        """URL for `optuna.storages.RDBStorage`, with the driver psycopg."""
         return f"postgresql+psycopg://{NAME}@127.0.0.1:{self._port}/{NAME}"
 
     def create_(self) -> None:
-        """Make the cluster and its database, and start it."""
+        """Create the cluster and its database, in place, and start it."""
         initdb = ("initdb", "--auth=trust", f"--username={NAME}", "--encoding=UTF8", "--no-locale")
         self._run(*initdb, "--no-sync", f"--pgdata={self._data}")
         lines = [f"{name} = {value}\n" for name, value in SETTINGS.items()]
@@ -66,26 +66,26 @@ class Cluster:
         )
 
     def restart(self) -> None:
-        """Stop it, which ends all connections, and start it again."""
+        """Stop the cluster, which ends all connections, and start it again."""
         self._control("--mode=fast", "restart")
 
     def stop(self) -> None:
-        """Stop it, which ends all connections."""
+        """Stop the cluster, which ends all connections."""
         self._control("--mode=fast", "stop")
 
     def start(self) -> None:
-        """Start it again."""
+        """Start the cluster again."""
         self._control("start")
 
     def guard(self) -> subprocess.Popen[bytes]:
-        """A process that ends the cluster once its input is closed, or this process is gone."""
+        """Start a process that ends the cluster when its input closes or this process dies."""
         command = ["sh", "-c", _STOP_AT_END, str(self._binaries), str(self._folder)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt from the keyboard is not for it
+            start_new_session=True,  # keyboard interrupts must not reach it
             cwd=self._folder,
             **self._owner,
         )
@@ -114,7 +114,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
-    """A cluster that is stopped and removed at the end, also if this process is killed.
+    """Run a cluster that is stopped and removed at the end, even if this process is killed.
 
     PostgreSQL refuses to run as root; it then runs as the user postgres, or else nobody.
 
@@ -124,7 +124,7 @@ def cluster() -> Iterator[Cluster]:
     programs = binaries()
     if programs is None:
         raise InputError(
-            "there is no PostgreSQL: install it, with Debian by `apt-get install postgresql`."
+            "PostgreSQL is not installed: install it, on Debian with `apt-get install postgresql`."
         )
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
     try:
@@ -141,7 +141,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def binaries() -> Path | None:
-    """Where the server's programs are: on the path, or where Debian has them; the newest."""
+    """Find the server's programs on the path, or the newest where Debian installs them."""
     on_path = shutil.which("initdb")
     if on_path is not None:
         return Path(on_path).resolve().parent
@@ -151,14 +151,14 @@ def binaries() -> Path | None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Find a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _owner_(folder: Path) -> dict[str, Any]:
-    """Give the folder away; as whom a process is to be run that uses it."""
+    """Change the folder's owner, in place; return options to run a process as that owner."""
     users = {entry.pw_name: entry for entry in pwd.getpwall()}
     user = users["postgres" if "postgres" in users else "nobody"]
     shutil.chown(folder, user.pw_uid, user.pw_gid)

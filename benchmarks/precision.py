@@ -1,8 +1,8 @@
-"""What bfloat16 changes: the same trials on a base model in bfloat16 and in float32.
+"""Measure what bfloat16 changes: the same trials on a base model in bfloat16 and float32.
 
-SmolLM2-135M on docstrings, as `make demo` trains it (3% of the data, one epoch), at rates from the
-default's up. The adapter is in float32 in both cases; its output is added to one of the base
-model's that is rounded to the base model's type.
+SmolLM2-135M on docstrings, as `make demo` trains it (3% of the data, one epoch), at learning rates
+from the default upwards. The adapter is in float32 in both cases; its output is added to an output
+of the base model that is rounded to the base model's type.
 
     python -m benchmarks.precision            # 8 minutes on one core, and the table
     python -m benchmarks.precision --report   # the kept results as Markdown
@@ -35,7 +35,7 @@ SPACE: dict[str, BaseDistribution] = {"learning_rate": FloatDistribution(1e-5, 1
 
 
 def measure(name: str) -> dict[str, Any]:
-    """The base model's loss, and that of a trial at each rate, in nats per response token."""
+    """Measure the base model's loss and a trial's at each rate, in nats per response token."""
     objective = LoRAObjective(
         "embedded",
         "stdlib-docstrings",
@@ -60,7 +60,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Losses by type, and by how much those of bfloat16 are higher."""
+    """Format the losses by type, and how much higher those of bfloat16 are."""
     half, full = ([found["base"], *found["losses"]] for found in map(record["dtypes"].get, DTYPES))
     names = ["no adapter", *(f"{rate:g}" for rate in RATES)]
     rows = [
@@ -71,7 +71,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, keep and print."""
+    """Measure, save and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What a benchmark's raw result says of how it came about."""
+"""Provenance of a benchmark's raw results: commit and versions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 
 
 def commit() -> str:
-    """The commit that is run, with a mark if the tree has changes; ask before the first trial."""
+    """Return the commit, marked if the tree has changes; call it before the first trial."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """What is installed."""
+    """Return the installed versions of packages."""
     return {package: importlib.metadata.version(package) for package in packages}

@@ -1,17 +1,15 @@
-"""What the proxy saves: searches on a part of the LoRA table's data against searches on all of it.
+"""Measure what the proxy saves: searches on a part of the LoRA table's data or on all of it.
 
-A search of n random configurations directly on all data ends with the best of them. One on a
-fraction trains its best k again on all data, as `promote` does, and ends with the best of these.
+A direct search of n random configurations on all data returns the best of them. A search on a
+fraction trains its best k again on all data, as `promote` does, and returns the best of these.
 Losses and seconds are those of the table's real runs, the 150 configurations that were run at
-every fraction, with one seed. The means over all searches of n different ones among them are
-computed exactly, by counting, so that no draw of searches adds noise; the intervals are of
-resampling the configurations themselves (bootstrap, 95%), with the search of each resample
-compared with the direct one of the same resample.
+every fraction, with one seed. The means over all searches of n distinct ones are computed exactly,
+by counting, so that drawing searches adds no noise; the intervals come from resampling the
+configurations themselves (bootstrap, 95%), comparing both searches on the same resample.
 
 "Saved" is at equal quality: the fewest trials on the fraction whose mean final loss is at most
-that of the direct search, and what they and the retraining take. Up to 75 trials count, half of
-the configurations: the more of the table's configurations a search has, the more it is every other
-search.
+that of the direct search, and the time that they and the retraining take. At most 75 trials are
+considered, half of the configurations, as larger searches overlap more and more.
 
     python -m benchmarks.proxy_savings            # a minute on a core, and the tables
     python -m benchmarks.proxy_savings --report   # the kept results as Markdown
@@ -51,7 +49,7 @@ Measures = dict[str, float]
 
 @dataclass(frozen=True)
 class Runs:
-    """Configurations that were run on a part and on all of the data, each array (N,)."""
+    """Configurations run on a part and on all of the data, each array (N,)."""
 
     part_loss: np.ndarray
     part_seconds: np.ndarray
@@ -60,13 +58,13 @@ class Runs:
     seconds: np.ndarray
 
     def take(self, rows: np.ndarray) -> Runs:
-        """These configurations; one may be there several times."""
+        """Select rows; a row may be repeated."""
         arrays = (self.part_loss, self.part_seconds, self.loss, self.seconds)
         return Runs(*(array[rows] for array in arrays))
 
 
 def runs(table: pandas.DataFrame, fraction: float) -> Runs:
-    """The table's random configurations, seed 0, that have a result at a fraction and at 1."""
+    """Select random configurations, seed 0, with a result at a fraction and on all data."""
     rows = table[(table["design"] == "random") & (table["seed"] == 0)]
     wide = rows.pivot(index=list(PARAMS), columns="fraction", values=["loss", "seconds"])
     wide = wide[[(what, f) for f in (fraction, 1.0) for what in ("loss", "seconds")]].dropna()
@@ -74,13 +72,13 @@ def runs(table: pandas.DataFrame, fraction: float) -> Runs:
 
 
 def direct(searched: Runs) -> tuple[np.ndarray, np.ndarray]:
-    """Mean final loss and seconds of searches of 1, ..., N configurations on all data, (N,)."""
+    """Compute mean final loss and seconds of direct searches of 1, ..., N, (N,) each."""
     numbers = np.arange(1, len(searched.loss) + 1)
     return best_of_top(searched.loss, searched.loss, 1), numbers * searched.seconds.mean()
 
 
 def by_proxy(searched: Runs, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of searches on the part, whose best `top` are trained again on all data.
+    """Compute the same for searches on the part, with the best `top` trained on all data.
 
     A search of fewer than `top` configurations trains all of them again.
     """
@@ -91,14 +89,14 @@ def by_proxy(searched: Runs, top: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
-    """Mean, over all subsets of n, of the lowest value among the `top` that come first in it.
+    """Average, over all subsets of n, the lowest value among the first `top` of a subset.
 
-    For each rank, the subsets are counted whose last of the `top` it is: the others of the `top`
-    are any of those before it, the rest any of those behind. Of the others' values, cut off at
+    For each rank, count the subsets in which it is the last of the `top`: the others of the `top`
+    are any of those before it, the rest any of those after. Of the others' values, cut off at
     the last one's, the q-th highest (from 0) is the lowest in C(q, `top` - 2) choices.
 
     Args:
-        order: (N,), by which a subset is ordered, lowest first.
+        order: (N,) sort keys, lowest first.
         values: (N,), none negative.
         top: k, at least 1.
 
@@ -116,7 +114,7 @@ def best_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
 
 
 def sum_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
-    """Mean, over all subsets of n, of the sum of the values of the `top` that come first, (N,)."""
+    """Average, over all subsets of n, the sum of the values of the first `top`, (N,)."""
     sorted_values, size = values[np.argsort(order, kind="stable")], len(values)
     ranks = np.arange(size)
     chosen = sum(_last_of_top(size, j) * comb(ranks, j - 1) for j in range(1, top + 1))
@@ -125,13 +123,13 @@ def sum_of_top(order: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
 
 @functools.cache
 def _last_of_top(size: int, top: int) -> np.ndarray:
-    """(n, rank): share of the subsets of n whose `top` first are a rank and given ones before."""
+    """Share of the subsets of n whose first `top` are a rank and given ones before, (n, rank)."""
     numbers, behind = np.arange(1, size + 1)[:, None], size - 1 - np.arange(size)
     return np.asarray(comb(behind, numbers - top) / comb(size, numbers))
 
 
 def measures(part: Runs, top: int) -> Measures:
-    """What one fraction and k cost and save, on one sample of configurations.
+    """Measure what one fraction and k cost and save, on one sample of configurations.
 
     Returns:
         At `TRIALS` trials: "loss" of the proxy search; "worse", that less the direct search's;
@@ -161,7 +159,7 @@ Estimate = list[float | None]
 
 
 def estimates(part: Runs, top: int, n_resamples: int = N_RESAMPLES) -> dict[str, Estimate]:
-    """Each measure as [value, low, high], by resampling; None where it is infinite."""
+    """Estimate each measure as [value, low, high] by resampling; None where infinite."""
     rng, size = np.random.default_rng(0), len(part.loss)
     samples = [measures(part.take(rng.integers(size, size=size)), top) for _ in range(n_resamples)]
     tail = round((n_resamples - 1) * (1 - LEVEL) / 2)
@@ -174,7 +172,7 @@ def estimates(part: Runs, top: int, n_resamples: int = N_RESAMPLES) -> dict[str,
 
 
 def measure(table: pandas.DataFrame) -> dict[str, Any]:
-    """The direct search, and each fraction and k."""
+    """Measure the direct search, and each fraction and k."""
     whole = runs(table, FRACTIONS[0])
     loss, seconds = direct(whole)
     searches = [
@@ -187,7 +185,7 @@ def measure(table: pandas.DataFrame) -> dict[str, Any]:
 
 
 def report(record: Mapping[str, Any]) -> str:
-    """Quality at the same number of trials; the saving at the same quality (-: not reached)."""
+    """Format quality at the same number of trials, and savings at the same quality."""
     at = record["direct"][str(TRIALS)]
     lines = [f"{TRIALS} trials on all data: {at['seconds']:.0f} seconds, loss {at['loss']:.4f}."]
     rows, saved = [], []
@@ -222,7 +220,7 @@ def _saved(estimate: Sequence[float | None]) -> str:
 
 
 def main() -> None:
-    """Measure, keep and print."""
+    """Measure, save and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""What pruning saves: studies of the LoRA table's real runs with and without a pruner.
+"""Measure what pruning saves: studies of the LoRA table's real runs with and without a pruner.
 
-Each trial looks up a run that was made (`TableObjective`, 10% of the data), with its learning
-curve and the seconds it took; a trial that is pruned is counted with the share of its run that
-it has made. The sampler is ours as shipped, 30 trials, each pruner with the same seeds.
+Each trial looks up a real run (`TableObjective`, 10% of the data), with its learning curve and the
+seconds it took; a pruned trial counts with the share of its run that it completed. The sampler is
+ours as shipped, 30 trials, each pruner with the same seeds.
 
     python -m benchmarks.pruning            # 10 minutes on 2 cores, and the table
     python -m benchmarks.pruning --report   # the kept results as Markdown
@@ -40,7 +40,7 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 def run(objective: TableObjective, pruner: str, seed: int) -> dict[str, Any]:
-    """One study: its best loss, the seconds its runs took, how many trials were pruned."""
+    """Run one study; record its best loss, the seconds of its runs and its pruned trials."""
     study = optuna.create_study(sampler=LLMBOSampler(seed=seed), pruner=PRUNERS[pruner]())
     study.optimize(objective, n_trials=N_TRIALS)
     seconds = sum(
@@ -58,12 +58,12 @@ def run(objective: TableObjective, pruner: str, seed: int) -> dict[str, Any]:
 
 
 def share_made(state: TrialState, last_step: int | None) -> float:
-    """Of a run that a trial has made: its last report is a percentage."""
+    """Return the share of its run that a trial completed; its last step is a percentage."""
     return 1.0 if state == TrialState.COMPLETE or last_step is None else last_step / 100
 
 
 def table(record: dict[str, Any]) -> str:
-    """Medians over seeds, and paired differences to no pruner with 95% bootstrap intervals."""
+    """Format medians over seeds, and paired differences to no pruner with 95% intervals."""
     lines = [
         "| pruner | pruned trials | seconds of training | of those without | best loss | "
         "worse than without |",
@@ -87,7 +87,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run all studies, keep them and print the table."""
+    """Run all studies, save them and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""Ten studies, trial for trial: shows whether a change to the code has changed a decision.
+"""Replay ten studies, trial for trial, to see whether a code change has changed a decision.
 
 python -m benchmarks.replay run --out benchmarks/results/replay/before.json     # minutes
 python -m benchmarks.replay compare benchmarks/results/replay/before.json \
     benchmarks/results/replay/after.json
 
-Only public names of Optuna and of the package are used, so that the same file runs on an older or
-newer commit. The seed fixes every decision; compare runs of one machine only, as processors round
+Only public names of Optuna and of the package are used, so the same file runs on older and newer
+commits. The seed fixes every decision; compare runs on one machine only, as processors round
 differently.
 """
 
@@ -35,7 +35,7 @@ LORA_DEFAULT = {"rank": 16, "alpha_ratio": 2.0, "batch_size": 16, "learning_rate
 
 
 def mixed(trial: optuna.Trial) -> float:
-    """Lowest at x = 1, y = 3, c = "a"."""
+    """Objective with its minimum at x = 1, y = 3, c = "a"."""
     x = trial.suggest_float("x", -5, 5)
     y = trial.suggest_int("y", 0, 10)
     shift = {"a": 0.0, "b": 1.0, "c": 2.5}[trial.suggest_categorical("c", ["a", "b", "c"])]
@@ -43,7 +43,7 @@ def mixed(trial: optuna.Trial) -> float:
 
 
 def lora(trial: optuna.Trial) -> float:
-    """Lowest where learning_rate * alpha_ratio is 10 ** -2.5."""
+    """Objective with its minimum where learning_rate * alpha_ratio is 10 ** -2.5."""
     rate = trial.suggest_float("learning_rate", 1e-6, 5e-3, log=True)
     ratio = trial.suggest_float("alpha_ratio", 0.5, 128, log=True)
     rank = trial.suggest_int("rank", 1, 256, log=True)
@@ -52,7 +52,7 @@ def lora(trial: optuna.Trial) -> float:
 
 
 def pruned(trial: optuna.Trial) -> float:
-    """`lora` with a learning curve of four reports."""
+    """Objective `lora` with a learning curve of four reports."""
     final = lora(trial)
     for percent in (25, 50, 75, 100):
         trial.report(final + (4 - final) * (1 - percent / 100) ** 2, percent)
@@ -62,7 +62,7 @@ def pruned(trial: optuna.Trial) -> float:
 
 
 def failing(trial: optuna.Trial) -> float:
-    """Best values lie just below where trials fail."""
+    """Objective whose best values lie next to where trials fail."""
     x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
     if x + y > 1.2:
         raise ValueError("no luck")
@@ -70,7 +70,7 @@ def failing(trial: optuna.Trial) -> float:
 
 
 def conditional(trial: optuna.Trial) -> float:
-    """Each optimizer has a parameter of its own."""
+    """Objective in which each optimizer has a parameter of its own."""
     rate = trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
     if trial.suggest_categorical("optimizer", ["adam", "sgd"]) == "sgd":
         momentum = trial.suggest_float("momentum", 0.0, 0.99)
@@ -80,7 +80,7 @@ def conditional(trial: optuna.Trial) -> float:
 
 
 def two(trial: optuna.Trial) -> tuple[float, float]:
-    """Two objectives that pull x apart."""
+    """Two objectives with different best values of x."""
     x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
     return x**2 + y, (x - 1) ** 2 + y
 
@@ -122,7 +122,7 @@ def _transferred() -> list[FrozenTrial]:
 
 
 def _cost_aware() -> list[FrozenTrial]:
-    """The clock has no say: each trial is told with a duration that its rank decides."""
+    """Run a cost-aware study whose durations follow from the rank, not from the clock."""
     told: list[FrozenTrial] = []
     for _ in range(14):
         sampler = LLMBOSampler(seed=5, cost_aware=True, prior={"learning_rate": (1e-5, 1e-4)})
@@ -138,7 +138,7 @@ def _cost_aware() -> list[FrozenTrial]:
 
 
 def _predicted() -> list[FrozenTrial]:
-    """What the model says after a study, as one more trial: predict, recommend and rank."""
+    """Record predictions, recommendation and ranking after a study, as one more trial."""
     sampler = LLMBOSampler(seed=7)
     study = optuna.create_study(sampler=sampler, direction="maximize")
     study.optimize(lambda trial: -lora(trial), n_trials=16)
@@ -169,7 +169,7 @@ STUDIES: dict[str, Study] = {
 
 
 def record_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What a decision was: all but times, which the clock decides, and names of attributes."""
+    """Record a decision: everything except times and the names of attributes."""
     attributes = {
         name: value for name, value in trial.user_attrs.items() if not name.endswith("seconds")
     }
@@ -182,7 +182,7 @@ def record_of(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def run(names: list[str], out: Path) -> None:
-    """Run the studies and write their decisions."""
+    """Run the studies and write their decisions to a file."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, Any] = {
         "commit": provenance.commit(),

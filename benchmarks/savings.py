@@ -1,11 +1,11 @@
-"""What makes a LoRA search cheaper, or was meant to: all kept results in one table.
+"""Print what makes a LoRA search cheaper, or was meant to: all saved results in one table.
 
-Each row is the seconds with it over the seconds without, within one run or on one table, and how
-much worse the final loss is: the base model loaded once, several adapters trained at once (both
-`benchmarks.training`), torch.compile (`benchmarks.compile`), pruned trials (`benchmarks.pruning`),
-and a search on a part of the data whose best 3 are trained again on all of it
-(`benchmarks.proxy_savings`). Each was measured by itself, on two models: their product is no
-measurement. Where a run has several cases, the range of theirs.
+Each row gives the seconds with a measure over those without, within one run or on one table, and
+how much worse the final loss is: the base model loaded once, several adapters trained at once
+(both `benchmarks.training`), torch.compile (`benchmarks.compile`), pruned trials
+(`benchmarks.pruning`), and a search on a part of the data whose best 3 are trained again on all of
+it (`benchmarks.proxy_savings`). Each was measured separately, on two models, so their product
+means nothing. If a run has several cases, the row gives their range.
 
     python -m benchmarks.savings
 """
@@ -35,7 +35,7 @@ Row = tuple[str, str, str]
 
 
 def rows(folder: Path = RESULTS) -> list[Row]:
-    """What was done, seconds over those without it, and the loss less that without it."""
+    """List each measure with its relative seconds and difference in loss."""
     return [
         *of_training(_read(folder / "training" / "cpu.json")),
         *of_compiling([_read(path) for path in sorted((folder / "compile").glob("*.json"))]),
@@ -45,7 +45,7 @@ def rows(folder: Path = RESULTS) -> list[Row]:
 
 
 def of_training(record: dict[str, Any]) -> Iterator[Row]:
-    """The base loaded once over loaded for each trial; packed over one at a time."""
+    """Compare the base loaded once with once per trial, and packed trials with single ones."""
     cases = list(record["cases"].values())
     packed = [way for way in cases[0] if way not in (ONE, RELOAD)]
     pairs = [("base loaded once", ONE, RELOAD), *((way, way, ONE) for way in packed)]
@@ -56,7 +56,7 @@ def of_training(record: dict[str, Any]) -> Iterator[Row]:
 
 
 def of_compiling(records: Sequence[dict[str, Any]]) -> Iterator[Row]:
-    """All trials of a way, with the compiling that they share."""
+    """Compare all trials of a way, including the compilation that they share."""
     cases = [case for record in records for case in record["cases"].values()]
     for way in [way for way in compiling.WAYS if way != compiling.NONE]:
         pairs = [(case[way], case[compiling.NONE]) for case in cases if way in case]
@@ -71,7 +71,7 @@ def of_compiling(records: Sequence[dict[str, Any]]) -> Iterator[Row]:
 
 
 def of_pruning(record: dict[str, Any]) -> Iterator[Row]:
-    """Medians and means over seeds, as `benchmarks.pruning` prints them."""
+    """Summarize over seeds, as `benchmarks.pruning` does."""
     without = [one for one in record["studies"] if one["pruner"] == "none"]
     for name in [name for name in pruning.PRUNERS if name != "none"]:
         ours = [one for one in record["studies"] if one["pruner"] == name]
@@ -82,7 +82,7 @@ def of_pruning(record: dict[str, Any]) -> Iterator[Row]:
 
 
 def of_proxy(record: dict[str, Any]) -> Iterator[Row]:
-    """At the same number of trials; then at the same loss, where it is reached."""
+    """Compare at the same number of trials, then at the same loss if it is reached."""
     for one in [one for one in record["searches"] if one["top"] == max(TOPS)]:
         name = f"proxy of {one['fraction']:.0%}"
         yield f"{name}, {TRIALS} trials", f"{one['time'][0]:.2f}", f"{one['worse'][0]:+.4f}"
@@ -96,7 +96,7 @@ def _of_a_trial(cost: dict[str, Any]) -> float:
 
 
 def _worse(losses: Sequence[float], others: Sequence[float]) -> float:
-    """Mean difference of the trials that both ways made."""
+    """Average the difference over the trials that both ways made."""
     n = min(len(losses), len(others))
     return float(np.mean(losses[:n]) - np.mean(others[:n]))
 

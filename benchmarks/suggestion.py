@@ -1,9 +1,9 @@
-"""How long a suggestion takes: ours with and without a language model, and Optuna's GPSampler.
+"""Time a suggestion: ours with and without a language model, and Optuna's GPSampler.
 
-A study over LoRA's five hyperparameters has a number of complete trials, at random places of the
-space, with the losses of the LoRA table's surrogate; then each sampler in turn chooses a few more,
-of which the median time is taken. The first choice of each sampler is not counted, for it loads
-the language model. GPSampler uses one thread, as does all of ours but the language model.
+A study over LoRA's five hyperparameters has a number of complete trials, at random points of the
+space, with losses from the LoRA table's surrogate; then each sampler in turn chooses a few more,
+and the median time counts. A sampler's first choice does not count, as it loads the language
+model. GPSampler uses one thread, as does our sampler except for the language model.
 
     python -m benchmarks.suggestion                   # 10 minutes on 2 cores, and the table
     python -m benchmarks.suggestion --report          # the kept results as Markdown
@@ -41,7 +41,7 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
 
 
 def measure(sampler: BaseSampler, n_trials: int, repeats: int) -> list[float]:
-    """Seconds of some suggestions after so many complete trials, and one that is not counted."""
+    """Time suggestions after `n_trials` complete trials; a first one is not counted."""
     task = tasks.load(TASK)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(task.objective, n_trials=n_trials)
@@ -57,7 +57,7 @@ def measure(sampler: BaseSampler, n_trials: int, repeats: int) -> list[float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Medians, and what they are of GPSampler's."""
+    """Format the medians, and their ratios to GPSampler's."""
     sizes = [str(n) for n in result["trials"]]
     rows = []
     for name, by_size in result["seconds"].items():
@@ -70,7 +70,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, keep and print."""
+    """Measure, save and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

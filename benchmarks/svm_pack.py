@@ -1,6 +1,6 @@
-"""What a knowledge pack of one's own changes: docs/knowledge.md's, on support vector machines.
+"""Measure the effect of a user's own pack: docs/knowledge.md's, for support vector machines.
 
-Three data sets that scikit-learn brings, the same search space, the same seeds, with the pack of
+Three data sets from scikit-learn, the same search space and seeds, with the pack of
 examples/svm.toml and without. The pack was written before the first run and not changed since.
 
     python -m benchmarks.svm_pack            # some minutes on one core, and the table
@@ -42,7 +42,7 @@ DATA: dict[str, Callable[..., Any]] = {
 
 
 def objective_of(name: str) -> Callable[[optuna.Trial], float]:
-    """Mean error in three-fold cross-validation, in percent."""
+    """Make the objective: mean error in three-fold cross-validation, in percent."""
     inputs, targets = DATA[name](return_X_y=True)
 
     def objective(trial: optuna.Trial) -> float:
@@ -55,7 +55,7 @@ def objective_of(name: str) -> Callable[[optuna.Trial], float]:
 
 
 def run(objective: Callable[[optuna.Trial], float], with_pack: bool, seed: int) -> list[float]:
-    """The best error after each trial of one study."""
+    """Run one study; return the best error after each trial."""
     sampler = LLMBOSampler(knowledge=PACK if with_pack else "auto", seed=seed)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=N_TRIALS)
@@ -63,7 +63,7 @@ def run(objective: Callable[[optuna.Trial], float], with_pack: bool, seed: int) 
 
 
 def report(record: dict[str, Any]) -> str:
-    """Mean errors over the seeds, and the paired gain with 95% bootstrap intervals."""
+    """Format mean errors over seeds, and the paired gain with 95% bootstrap intervals."""
     rows = []
     for name, arms in record["studies"].items():
         without, with_pack = (np.array(arms[arm]) for arm in ("without", "with"))
@@ -76,7 +76,7 @@ def report(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run all studies, keep them and print the table."""
+    """Run all studies, save them and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,18 +1,18 @@
-"""Trials a minute: the base reloaded for each trial, loaded once, and shared by several at a time.
+"""Measure trials a minute: base model reloaded, loaded once, or shared by several trials.
 
-The same trials of a LoRA study are run in several ways in one process, so that their times can be
+The same trials of a LoRA study are run in several ways in one process, so their times can be
 compared with each other, but not with those of another day or machine:
 
-- "reload" loads the base model for every trial, as a script that is started anew does, though data
-  and modules stay loaded, and then trains the trial as the next way does;
+- "reload" loads the base model for every trial, as a freshly started script does, though data and
+  modules stay loaded, and then trains as the next way does;
 - "one at a time" loads it once (`study.optimize`);
 - "packed" trains several adapters on it at once (`optimize_packed`).
 
-Two cases: "small" is rank 8 with batches of 2 and no dropout in all trials, where a device that
-works in parallel has least to do in a step and packing should pay most; "mixed" has ranks from 2
+Two cases: "small" is rank 8 with batches of 2 and no dropout in all trials, where a parallel
+device has the least work per step and packing should pay off most; "mixed" has ranks from 2
 to 64, batches of 1 to 8 and dropout. Random search, no pruner, one report a trial. One trial of
-each case comes first and is not counted. Beside the seconds on the clock stand those of the
-processor, which other programs disturb less; on a GPU only the clock counts.
+each case comes first and is not counted. Processor time is reported beside wall-clock time, as
+other programs disturb it less; on a GPU only the wall clock counts.
 
     python -m benchmarks.training                     # 6 minutes on a busy core, and the table
     python -m benchmarks.training --device cuda --proxy 0.1 --trials 32 --ways 8,16,32
@@ -73,11 +73,11 @@ def measure(
 
     Args:
         objective: prepared or not.
-        n_trials: trials in each way; of "reload" only two, for one reload is like another.
-        ways: what packed ways are called, and how many trials at a time they train.
+        n_trials: trials for each way; only two for "reload", as all reloads are alike.
+        ways: names of the packed ways, and the number of trials that each trains at a time.
 
     Returns:
-        By way: trials, seconds on the clock, seconds of the processor, and final losses.
+        For each way: trials, wall-clock seconds, processor seconds and final losses.
     """
     objective.prepare()
     _timed(objective, 1, objective)
@@ -93,7 +93,7 @@ def measure(
 def _timed(
     objective: LoRAObjective, n_trials: int, how: Callable[[optuna.Trial], float] | int
 ) -> dict[str, Any]:
-    """Run trials by calling a function, or so many at a time."""
+    """Time trials run by an objective, or several at a time."""
     study = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner()
     )
@@ -111,7 +111,7 @@ def _timed(
 
 
 def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], float]:
-    """The objective, but for a model that is loaded for each trial."""
+    """Wrap the objective to load the model anew for each trial."""
     prepared, options = objective.prepare(), objective.options
 
     def run(trial: optuna.Trial) -> float:
@@ -124,7 +124,7 @@ def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], float]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Trials a minute of each way, and what they are of those of one at a time."""
+    """Format trials a minute of each way, and ratios to one at a time."""
     rows = []
     for case, ways in result["cases"].items():
         one = ways[ONE]
@@ -139,14 +139,14 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, keep and print."""
+    """Measure, save and print."""
     options = _options()
     if options.report:
         for path in sorted(options.save.glob("*.json")):
             result = json.loads(path.read_text())
             print(f"{_about(result)}\n\n{table(result)}\n")
         return
-    source = provenance()  # the commit that is run, asked for before the first trial
+    source = provenance()  # the commit being run, read before the first trial
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -183,7 +183,7 @@ def main() -> None:
 
 
 def _about(result: Mapping[str, Any]) -> str:
-    """A line on what was measured, and where."""
+    """Describe in a line what was measured, and where."""
     objective = result["objective"]
     return (
         f"{result['device']}, {result['threads']} of {result['cores']} threads, load "
@@ -200,9 +200,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of torch; default: as torch chooses")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's choice")
     parser.add_argument("--trials", type=int, default=8, help="in each way")
-    parser.add_argument("--ways", default="2,4,8", help="how many trials at a time, with commas")
+    parser.add_argument("--ways", default="2,4,8", help="trials at a time, comma-separated")
     parser.add_argument("--proxy", type=float, default=0.04)
     parser.add_argument("--validation", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=64)

@@ -1,4 +1,4 @@
-"""Work shared out to processes of one thread each, with what is left of the time."""
+"""Share work among processes of one thread each, and estimate the remaining time."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ R = TypeVar("R")
 
 
 def pool(jobs: int) -> ProcessPoolExecutor:
-    """Spawned workers that live as long as the pool, so that models and tables load once."""
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when a worker loads its libraries
+    """Start workers that live as long as the pool, so that models and tables load once."""
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when workers load their libraries
     return ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
@@ -48,15 +48,15 @@ def results(
     minutes: float | None,
     what: str,
 ) -> Iterator[R]:
-    """What is planned, as it gets done; says how much was not begun when the time was over.
+    """Yield results as they finish; report what was not started when the time was over.
 
     Args:
-        executor: whose work it is.
-        plans: in the order in which they are begun.
-        begin: submits one.
-        at_once: how many are submitted and not done.
-        minutes: none is begun after them; None for no limit.
-        what: what they are called, several of them.
+        executor: pool that does the work.
+        plans: the work, in the order in which it starts.
+        begin: submits one plan.
+        at_once: number of plans submitted and not yet finished.
+        minutes: time after which no plan starts; None for no limit.
+        what: plural name of the plans, for the message.
     """
     waiting = list(reversed(plans))
     running: set[Future[R]] = set()
@@ -76,12 +76,12 @@ def results(
 def seconds_left(
     left: Counter[Hashable], spent: Mapping[Hashable, Sequence[float]], jobs: int
 ) -> float | None:
-    """How long the rest takes, from the mean of each kind, of all for a kind without one.
+    """Estimate the remaining time from the mean of each kind, or of all for a new kind.
 
     Args:
-        left: how many of each kind are to be done.
+        left: number of each kind still to do.
         spent: seconds of those that are done, by kind.
-        jobs: processes at once.
+        jobs: number of processes.
 
     Returns:
         Seconds; None if nothing is done yet.
@@ -95,7 +95,7 @@ def seconds_left(
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a reader: "2 h 5 min", "3 min 20 s"."""
+    """Format seconds as "2 h 5 min" or "3 min 20 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
@@ -109,7 +109,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed race leaves no workers behind."""
+    """End this process with its parent, so that a killed run leaves no workers behind."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

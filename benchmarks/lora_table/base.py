@@ -1,7 +1,7 @@
-"""The CPU tier's model and data, made from Python's own standard library.
+"""Make the CPU tier's model and data from Python's own standard library.
 
 The model is pre-trained on the library's code *without* the docstrings of its functions; LoRA
-then teaches it to write them. Makes the folder `cpu/` beside this file anew, in minutes:
+then teaches it to write them. Rebuild the folder `cpu/` beside this file, in minutes:
 
     python -m benchmarks.lora_table.base --folder benchmarks/lora_table/cpu
 """
@@ -41,7 +41,7 @@ EPOCHS = 2
 RATE = 3e-3
 HELD_OUT = 64  # sequences
 
-MAX_LENGTH = 64  # tokens of an example, so that a run takes seconds
+MAX_LENGTH = 64  # tokens per example, so that a run takes seconds
 N_VALIDATION = 128
 
 ARCHITECTURE = dict(
@@ -57,12 +57,12 @@ ARCHITECTURE = dict(
 
 
 def code_without_docstrings(folder: Path | None = None) -> list[str]:
-    """Every module of the standard library, without the docstrings of functions.
+    """Read every module of the standard library, without the docstrings of functions.
 
-    These are what the fine-tuned model is asked for, so that the base must not have read them.
+    The fine-tuned model has to write these, so the base must not have read them.
 
     Args:
-        folder: where to look; default: the standard library of the running Python.
+        folder: folder to read; default: the standard library of the running Python.
     """
     texts = []
     for source, tree in stdlib_sources(folder):
@@ -76,7 +76,7 @@ def code_without_docstrings(folder: Path | None = None) -> list[str]:
 
 
 def make_tokenizer(texts: list[str]) -> Any:
-    """A byte-level BPE tokenizer, trained on the texts."""
+    """Train a byte-level BPE tokenizer on the texts."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -93,13 +93,13 @@ def make_tokenizer(texts: list[str]) -> Any:
 
 
 def pretrain(texts: list[str], tokenizer: Any, seed: int) -> tuple[Any, dict[str, Any]]:
-    """A small Llama trained on the texts, and what became of it.
+    """Train a small Llama on the texts.
 
     Returns:
         The model, its weights rounded to float16; and a record with the loss on `HELD_OUT`
         sequences in nats per token.
     """
-    torch.manual_seed(seed)  # of the weights and of the order
+    torch.manual_seed(seed)  # weights and order
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(**ARCHITECTURE, eos_token_id=0, bos_token_id=None)
     )
@@ -136,10 +136,10 @@ def pretrain(texts: list[str], tokenizer: Any, seed: int) -> tuple[Any, dict[str
 
 
 def make_pairs(tokenizer: Any, seed: int) -> tuple[list[data.Pair], list[data.Pair]]:
-    """Training and validation pairs of at most `MAX_LENGTH` tokens: code -> its docstring.
+    """Make training and validation pairs of at most `MAX_LENGTH` tokens: code -> docstring.
 
-    The project's "stdlib-docstrings" without the instruction, which a model of one task does not
-    need.
+    These are the project's "stdlib-docstrings" without the instruction, which a model with a
+    single task does not need.
     """
     pairs = [data.Pair(p.removeprefix(f"{INSTRUCTION}\n\n"), r) for p, r in stdlib_docstrings()]
     usable = [example.pair for example in tokens.encode(pairs, tokenizer, MAX_LENGTH)]
@@ -147,13 +147,13 @@ def make_pairs(tokenizer: Any, seed: int) -> tuple[list[data.Pair], list[data.Pa
 
 
 def write_pairs(pairs: list[data.Pair], path: Path) -> None:
-    """Keep pairs as a Parquet file that `LoRAObjective` reads."""
+    """Write pairs to a Parquet file that `LoRAObjective` reads."""
     columns = {"prompt": [p.prompt for p in pairs], "response": [p.response for p in pairs]}
     pandas.DataFrame(columns).to_parquet(path, index=False, compression="zstd")
 
 
 def make(folder: Path, seed: int) -> None:
-    """Make model and data, and write them with a record of how."""
+    """Make model and data, and write them with a record of how they were made."""
     texts = code_without_docstrings()
     tokenizer = make_tokenizer(texts)
     train, validation = make_pairs(tokenizer, seed)
@@ -176,7 +176,7 @@ def make(folder: Path, seed: int) -> None:
 
 
 def _packed(texts: list[str], tokenizer: Any) -> torch.Tensor:
-    """All texts behind one another, cut into sequences: (n, CONTEXT) int64."""
+    """Concatenate all texts and cut them into sequences, (n, CONTEXT) int64."""
     ids: list[int] = []
     for text in texts:
         ids += [*tokenizer(text).input_ids, tokenizer.eos_token_id]

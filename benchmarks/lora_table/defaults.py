@@ -1,7 +1,7 @@
-"""The configurations that tools and papers start from, for 7B models and less.
+"""Default configurations of tools and papers, for models of up to 7B parameters.
 
-Where a tool sets no learning rate or batch size, those of `transformers.TrainingArguments` hold,
-on which it is built.
+Where a tool sets no learning rate or batch size, those of `transformers.TrainingArguments`, on
+which it is built, apply.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a table says about LoRA's hyperparameters, as the data card reports it.
+"""Report what a table says about LoRA's hyperparameters, as in the data card.
 
     python -m benchmarks.lora_table.facts size
     python -m benchmarks.lora_table.facts variance
@@ -8,7 +8,7 @@
     python -m benchmarks.lora_table.facts defaults
 
 Losses are in nats per response token. A run is *live* if it keeps more than a tenth of the largest
-gain over the base model among the runs it is compared with; the others learned next to nothing, or
+gain over the base model among the runs it is compared with; the others learned almost nothing, or
 collapsed.
 """
 
@@ -34,8 +34,8 @@ from benchmarks.lora_table.tiers import FRACTIONS
 from benchmarks.lora_table.tiers import PROXY
 
 
-LIVE = 0.1  # of the largest gain
-N_BEST = 20  # configurations whose place `shift` shows
+LIVE = 0.1  # share of the largest gain
+N_BEST = 20  # configurations that `shift` averages over
 
 QUANTITIES = {
     "rank": "log(rank)",
@@ -53,11 +53,11 @@ QUANTITIES = {
     ),
     "rate * alpha / batch": "log(learning_rate * alpha_ratio * rank / batch_size)",
 }
-"""What single number might say how good a configuration is, as `DataFrame.eval` reads it."""
+"""Single quantities that may predict how good a configuration is, for `DataFrame.eval`."""
 
 
 def size(table: pandas.DataFrame) -> str:
-    """How many runs there are of what, and what they took."""
+    """Report the number of runs of each kind, and the time they took."""
     lines = ["| fraction | design | runs | without result | seconds, median | hours, all |"]
     lines.append("|---|---|---|---|---|---|")
     for (fraction, design), rows in table.groupby(["fraction", "design"]):
@@ -70,7 +70,7 @@ def size(table: pandas.DataFrame) -> str:
 
 
 def variance(table: pandas.DataFrame) -> str:
-    """Shares of the variance: by hyperparameter on the grid, by any quantity on random runs."""
+    """Report shares of the variance: by hyperparameter on the grid, by quantity on random runs."""
     return "\n\n".join(
         part
         for part in (variance_of_grid(table), variance_of_quantities(table))
@@ -79,7 +79,7 @@ def variance(table: pandas.DataFrame) -> str:
 
 
 def variance_of_grid(table: pandas.DataFrame) -> str | None:
-    """Main and total effects (Sobol' 1993) on the complete grid: exact sums, no model."""
+    """Report main and total effects (Sobol' 1993) on the complete grid: exact sums, no model."""
     grid = _complete_grid(table)
     if grid is None:
         return None
@@ -105,14 +105,14 @@ def variance_of_grid(table: pandas.DataFrame) -> str | None:
 
 
 def _complete_grid(table: pandas.DataFrame) -> pandas.DataFrame | None:
-    """The grid's rows; None if there is no grid, or not all of it has a loss."""
+    """Return the grid's rows; None if there is no grid, or a run has no loss."""
     grid = table[(table["design"] == "grid") & (table["fraction"] == PROXY)]
     complete = tables.grid_levels(grid) is not None and grid["loss"].notna().all()
     return grid if complete else None
 
 
 def variance_of_quantities(table: pandas.DataFrame) -> str:
-    """How much of the variance one number predicts, on configurations from all over the space."""
+    """Report how much of the variance one quantity predicts, over the whole space."""
     lines = [
         "Random configurations: share of the variance that a smooth function of one number "
         "predicts for configurations it was not fitted to (R^2 of a cubic spline with ridge "
@@ -154,7 +154,7 @@ def _predicted_share(x: pandas.Series, y: pandas.Series) -> float:
 
 
 def seeds(table: pandas.DataFrame) -> str:
-    """Noise over seeds against the differences between configurations."""
+    """Report noise over seeds and the differences between configurations."""
     lines = [
         "Configurations with all seeds. Noise: standard deviation over a configuration's seeds, "
         "pooled. A seed draws the part of the data, which moves all configurations together; own "
@@ -186,13 +186,13 @@ def seeds(table: pandas.DataFrame) -> str:
 
 
 def seed_noise(table: pandas.DataFrame, fraction: float) -> float:
-    """Pooled standard deviation over seeds of live configurations, nats per response token."""
+    """Pool the standard deviation over seeds of live configurations, nats per response token."""
     wide = _by_seed(table, fraction)
     return _pooled_deviation(wide[live(wide.mean(axis=1), _base_loss(table))])
 
 
 def fidelity(table: pandas.DataFrame) -> str:
-    """How well runs on a part of the data stand for runs on all of it."""
+    """Report how well runs on a part of the data represent runs on all of it."""
     rows = table[(table["design"] == "random") & (table["seed"] == 0)]
     wide = rows.assign(key=_keys(rows)).pivot(index="key", columns="fraction", values="loss")
     wide = wide[wide[1.0].notna()]
@@ -223,7 +223,7 @@ def fidelity(table: pandas.DataFrame) -> str:
 
 
 def shift(table: pandas.DataFrame) -> str:
-    """Where the best configurations are on a part of the data and on all of it."""
+    """Report where the best configurations lie on a part of the data and on all of it."""
     rows = table[(table["design"] == "random") & (table["seed"] == 0)]
     rows = rows.assign(key=_keys(rows))
     full = rows[(rows["fraction"] == 1.0) & rows["loss"].notna()]
@@ -248,7 +248,7 @@ def shift(table: pandas.DataFrame) -> str:
 
 
 def defaults(table: pandas.DataFrame) -> str:
-    """How far the configurations that tools and papers start from are from the best."""
+    """Report how far the defaults of tools and papers are from the best."""
     lines = [
         "Means over seeds. Best: the configuration that is best with seed 0 among those with all "
         "seeds, measured with its other seeds, so that its luck is not counted. Gain: share of "
@@ -283,13 +283,13 @@ def defaults(table: pandas.DataFrame) -> str:
 
 
 def _design(table: pandas.DataFrame, design: str, fraction: float) -> pandas.DataFrame:
-    """The runs of a design with the first seed that gave a loss."""
+    """Return the runs of a design with the first seed that have a loss."""
     chosen = (table["design"] == design) & (table["fraction"] == fraction) & (table["seed"] == 0)
     return table[chosen & table["loss"].notna()]
 
 
 def _by_seed(table: pandas.DataFrame, fraction: float) -> pandas.DataFrame:
-    """Losses of the configurations that were run with all seeds, a column a seed."""
+    """Return losses of configurations that were run with all seeds, one column per seed."""
     rows = table[table["fraction"] == fraction]
     return rows.assign(key=_keys(rows)).pivot(index="key", columns="seed", values="loss").dropna()
 
@@ -303,12 +303,12 @@ def _base_loss(table: pandas.DataFrame) -> float:
 
 
 def live(losses: pandas.Series, base: float) -> pandas.Series:
-    """Which runs keep more than `LIVE` of the largest gain over the base model."""
+    """Mark the runs that keep more than `LIVE` of the largest gain over the base model."""
     return base - losses > LIVE * (base - losses.min())
 
 
 def _own_noise(by_seed: pandas.DataFrame) -> float:
-    """Standard deviation of what neither the configuration nor the seed explains (two-way)."""
+    """Standard deviation of the part that neither configuration nor seed explains (two-way)."""
     rest = by_seed.sub(by_seed.mean(axis=1), axis=0)
     rest = rest - rest.mean(axis=0)
     n, k = by_seed.shape

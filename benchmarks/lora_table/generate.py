@@ -2,10 +2,10 @@
 
     python -m benchmarks.lora_table.generate --tier cpu --minutes 90 --workers 2
 
-What is in the table is not run again, so that the same command goes on after an interruption or
-when the minutes are over. Each result is kept in a journal beside the table as soon as it is
-there. Several machines share the work with `--part 1/3`, `--part 2/3`, ...; their tables are
-joined, and runs they have in common compared, with
+Runs in the table are not repeated, so the same command continues after an interruption or when the
+minutes are over. Each result is written to a journal beside the table at once. Several machines
+share the work with `--part 1/3`, `--part 2/3`, ...; their tables are joined, and their common runs
+compared, with
 
     python -m benchmarks.lora_table.generate --merge a.parquet b.parquet --table whole.parquet
 """
@@ -43,26 +43,26 @@ from optuna_llmbo.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """How a table is made; nothing here changes a result."""
+    """Settings that do not change a result."""
 
     tier: Tier
     path: Path
-    """Of the table; its journal lies beside it."""
+    """Path of the table; its journal lies beside it."""
     device: str
     data: Path | None
     workers: int
     minutes: float
     part: tuple[int, int]
-    """(i, n): make every n-th run of the first stage, beginning with the i-th from 1."""
+    """(i, n): make every n-th run of the first stage, starting with the i-th, counted from 1."""
 
     @property
     def journal(self) -> Path:
-        """Results that are not yet in the table, one JSON object a line."""
+        """File of results that are not yet in the table, one JSON object per line."""
         return self.path.with_suffix(".journal.jsonl")
 
 
 def generate(settings: Settings) -> pandas.DataFrame:
-    """Run what is missing until the time is over; return the table, which is also written."""
+    """Run what is missing until the time is over; write and return the table."""
     deadline = time.monotonic() + 60 * settings.minutes
     version = commit()
     table = load(settings)
@@ -77,7 +77,7 @@ def generate(settings: Settings) -> pandas.DataFrame:
 
 
 def load(settings: Settings) -> pandas.DataFrame:
-    """The table as far as it is made, with the journal of an interrupted run taken in."""
+    """Load the table as far as it is made, including the journal of an interrupted run."""
     parts = [tables.read(settings.path)] if settings.path.exists() else []
     if settings.journal.exists():
         lines = settings.journal.read_text().splitlines()
@@ -90,7 +90,7 @@ def load(settings: Settings) -> pandas.DataFrame:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of the journal; None for the half of one that an interruption leaves."""
+    """Parse a line of the journal; None if an interruption cut it off."""
     try:
         row: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
@@ -104,7 +104,7 @@ def _missing(settings: Settings, planned: list[Planned], table: pandas.DataFrame
         where = (settings.tier.name, one.fraction, one.seed, settings.device, settings.data)
         run = tables.run_id(one.params, runs.context(*where))
         if run not in done:
-            done.add(run)  # one configuration may stand in two designs
+            done.add(run)  # a configuration may be in two designs
             missing.append(one)
     return missing
 
@@ -112,7 +112,7 @@ def _missing(settings: Settings, planned: list[Planned], table: pandas.DataFrame
 def _run_all(
     settings: Settings, planned: list[Planned], deadline: float, version: str
 ) -> pandas.DataFrame:
-    """Run in worker processes, one thread each, until all is done or the time is over."""
+    """Run in worker processes of one thread each, until all is done or the time is over."""
     started = time.monotonic()
     settings.journal.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -139,7 +139,7 @@ def _run_all(
 
 
 def _as_completed(upcoming: Iterator[Future[Any]], at_once: int) -> Iterator[Any]:
-    """Results as they come, with at most `at_once` futures made ahead of them."""
+    """Yield results as they come, with at most `at_once` futures pending."""
     waiting = set(itertools.islice(upcoming, at_once))
     while waiting:
         done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--tier", choices=TIERS, default="cpu")
     parser.add_argument("--table", type=Path, help="default: tables/TIER.parquet beside this file")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    parser.add_argument("--minutes", type=float, default=60.0, help="start no run after them")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no run after this time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, help="folder with the task's data")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N")

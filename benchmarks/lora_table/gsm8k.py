@@ -29,7 +29,7 @@ _ANSWER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
 
 @functools.cache
 def split(path: Path) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Training and validation problems, always the same, both from the training file."""
+    """Split the training file into training and validation problems, always the same."""
     pairs = data.load_pairs(path)
     keys = [pair.key for pair in pairs]
     parts = data.split(pairs, keys, N_VALIDATION, _SPLIT_SEED)
@@ -39,7 +39,7 @@ def split(path: Path) -> tuple[datasets.Dataset, datasets.Dataset]:
 
 
 def final_answer(text: str) -> str | None:
-    """The number behind the first "####", without thousands separators; None if there is none."""
+    """Find the number after the first "####", without thousands separators; None without one."""
     match = _ANSWER.search(text)
     return match.group(1).replace(",", "") if match else None
 
@@ -47,7 +47,7 @@ def final_answer(text: str) -> str | None:
 def exact_match(
     model: Any, tokenizer: Any, examples: Sequence[Example], batch_size: int = 64
 ) -> float:
-    """Share of problems whose final number is right, decoding greedily, in [0, 1]."""
+    """Compute the share of problems with the right final number, decoding greedily, in [0, 1]."""
     right = 0
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""The table as an Optuna objective: exact at its own configurations, or a surrogate everywhere.
+"""Use the table as an Optuna objective: exact at its configurations, or a surrogate everywhere.
 
 table = tables.read("benchmarks/lora_table/tables/cpu.parquet")
 study.optimize(TableObjective(table), n_trials=12)            # a complete grid of real runs
@@ -27,17 +27,17 @@ Params = Mapping[str, Any]
 
 
 class TableObjective:
-    """The validation loss of a run that was made, looked up.
+    """Look up the validation loss of a real run.
 
     Every value is that of one real run: nothing is interpolated, and a configuration that was not
     run is an error. By default the study searches the table's complete grid, with categorical
     parameters whose choices are the grid's levels. Reports the loss at 25, 50, 75 and 100% of the
-    training, so that pruners work; a run that gave no loss is pruned, as `LoRAObjective` does.
+    training, so that pruners work; a run without a loss is pruned, as `LoRAObjective` does.
 
     Args:
-        table: of `tables.read`.
-        fraction: of the training data.
-        seed: of the runs.
+        table: as returned by `tables.read`.
+        fraction: fraction of the training data.
+        seed: seed of the runs.
 
     Raises:
         InputError: if the table has no complete grid at this fraction and seed.
@@ -62,10 +62,10 @@ class TableObjective:
         """Lowest loss in the search space, nats per response token."""
 
     def run(self, params: Params) -> dict[str, Any]:
-        """The table's row of a configuration.
+        """Look up the table's row of a configuration.
 
         Raises:
-            InputError: if it was not run.
+            InputError: if the configuration was not run.
         """
         row = self._rows.get(tables.key(params))
         if row is None:
@@ -97,14 +97,14 @@ class TableObjective:
 
 
 class SurrogateObjective:
-    """The validation loss that a model fitted to the table predicts for any configuration.
+    """Predict the validation loss of any configuration, with a model fitted to the table.
 
-    Deterministic: the mean over seeds. How far it is from real runs is in the data card.
+    Deterministic: the mean over seeds. The data card gives the difference to real runs.
 
     Args:
-        table: of `tables.read`.
-        tier: whose space is searched.
-        fraction: of the training data.
+        table: as returned by `tables.read`.
+        tier: name of the tier whose space is searched.
+        fraction: fraction of the training data.
     """
 
     def __init__(self, table: pandas.DataFrame, tier: str, *, fraction: float = PROXY) -> None:
@@ -113,7 +113,7 @@ class SurrogateObjective:
         """The search space."""
 
     def loss(self, params: Params) -> float:
-        """Predicted validation loss, nats per response token.
+        """Predict the validation loss, nats per response token.
 
         Raises:
             InputError: if the configuration lies outside the space, where nothing was run.

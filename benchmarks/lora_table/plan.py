@@ -1,4 +1,4 @@
-"""Which runs a tier's table consists of."""
+"""Plan the runs of a tier's table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.lora_table.tiers import Tier
 from optuna_llmbo.space.search_space import SearchSpace
 
 
-_DIGITS = 4  # significant ones, so that a configuration can be written down
+_DIGITS = 4  # significant digits, so that a configuration can be written down
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Planned:
     """One run to make."""
 
     design: str
-    """Why: default, grid, random or promoted."""
+    """Why it is made: default, grid, random or promoted."""
     params: dict[str, Any]
     fraction: float
     seed: int
 
 
 def first_stage(tier: Tier) -> list[Planned]:
-    """All runs that do not depend on results, the most useful first."""
+    """Plan all runs that do not depend on results, the most useful first."""
     random = random_configurations(tier)
     defaults = list(DEFAULTS.values())
     fidelity = random[: tier.n_fidelity]
@@ -47,10 +47,10 @@ def first_stage(tier: Tier) -> list[Planned]:
 
 
 def second_stage(tier: Tier, table: pandas.DataFrame) -> list[Planned]:
-    """The promoted runs and the other seeds, which depend on a complete first stage.
+    """Plan the promoted runs and the other seeds, which depend on a complete first stage.
 
-    Half of the configurations with all seeds are promoted ones, where the best are told apart;
-    the others are the first of the Sobol sequence, which stand for the whole space.
+    Half of the configurations with all seeds are promoted ones, to tell the best apart; the
+    others are the first of the Sobol sequence, which represent the whole space.
     """
     promoted = best_configurations(tier, table)
     random = [c for c in random_configurations(tier) if c not in promoted]
@@ -63,14 +63,14 @@ def second_stage(tier: Tier, table: pandas.DataFrame) -> list[Planned]:
 
 
 def best_configurations(tier: Tier, table: pandas.DataFrame) -> list[dict[str, Any]]:
-    """The best configurations at `PROXY` with the first seed, best first."""
+    """Return the best configurations at `PROXY` with the first seed, best first."""
     proxy = table[(table.fraction == PROXY) & (table.seed == tier.seeds[0])]
     best = proxy[proxy.design != "default"].nsmallest(tier.n_promoted, "loss")
     return configurations(best)
 
 
 def random_configurations(tier: Tier) -> list[dict[str, Any]]:
-    """The first `n_random` of a scrambled Sobol sequence over the tier's space."""
+    """Return the first `n_random` of a scrambled Sobol sequence over the tier's space."""
     sequence = qmc.Sobol(len(PARAMS), scramble=True, seed=0)
     cube = sequence.random_base2((tier.n_random - 1).bit_length())[: tier.n_random]
     space = SearchSpace({name: tier.space[name] for name in PARAMS})
@@ -81,7 +81,7 @@ def random_configurations(tier: Tier) -> list[dict[str, Any]]:
 
 
 def grid_configurations(tier: Tier) -> Iterator[dict[str, Any]]:
-    """Every combination of the grid's levels; none where a tier has no grid."""
+    """Yield every combination of the grid's levels; none if the tier has no grid."""
     if tier.grid:
         for values in itertools.product(*(tier.grid[name] for name in PARAMS)):
             yield dict(zip(PARAMS, values, strict=True))

@@ -1,9 +1,9 @@
-"""Run some rows of a table again and compare.
+"""Run some rows of a table again and compare the results.
 
     python -m benchmarks.lora_table.recheck --rows 10
 
-Whoever wants to extend the table, or to merge a part made elsewhere, can see here whether this
-machine gives the same results.
+Before extending the table, or merging a part made elsewhere, use this to check that this machine
+gives the same results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def recheck(
     """Run `n_rows` random rows again.
 
     Raises:
-        InputError: if model, data or settings are not those of the table.
+        InputError: if model, data or settings differ from those of the table.
     """
     version, results = commit(), []
     for row in table.sample(n_rows, random_state=seed).to_dict("records"):
@@ -44,7 +44,7 @@ def recheck(
         context = runs.context(tier, planned.fraction, planned.seed, device, data)
         if differ := differences(json.loads(row["context"]), context, label="here"):
             raise InputError(
-                f"run {row['run_id']} of the table was made with other model, data or settings: "
+                f"run {row['run_id']} of the table differs in its model, data or settings: "
                 f"{differ}."
             )
         again = runs.run(tier, planned, device, data, version)
@@ -69,7 +69,7 @@ def recheck(
 
 
 def report(results: list[dict[str, Any]]) -> str:
-    """One line a row."""
+    """Format one line per row."""
     lines = ["| run | fraction | seed | loss | again | difference | seed noise |"]
     lines.append("|---|---|---|---|---|---|---|")
     for result in results:
@@ -82,12 +82,12 @@ def report(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run rows again, keep the result and print it."""
+    """Run rows again, save the result and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=TIERS, default="cpu")
     parser.add_argument("--table", type=Path, help="default: tables/TIER.parquet beside this file")
     parser.add_argument("--rows", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of rows")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of rows")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, help="folder with the task's data")
     parser.add_argument("--report", action="store_true", help="print the last result and stop")

@@ -1,4 +1,4 @@
-"""One run of the table: a configuration through the project's own objective."""
+"""Make one run of the table: train a configuration with the project's own objective."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from optuna_llmbo.lora import LoRAObjective
 VERSIONS = ("optuna-llmbo", "torch", "transformers", "peft")
 
 PROCEDURE = 1
-"""To be raised when a change of the training code changes what a run gives."""
+"""Increase it when a change of the training code changes the results of runs."""
 
 
 @functools.cache
 def objective(
     tier_name: str, fraction: float, seed: int, device: str, data: Path | None
 ) -> LoRAObjective:
-    """A process's objective for a fraction and a seed; model and data are read once."""
+    """Return the process's objective for a fraction and seed; model and data are read once."""
     return tier(tier_name).objective(fraction, seed, device=device, data=data)
 
 
@@ -41,7 +41,7 @@ def objective(
 def context(
     tier_name: str, fraction: float, seed: int, device: str, data: Path | None
 ) -> Mapping[str, Any]:
-    """All that determines a run besides its hyperparameters: model, data, settings, procedure."""
+    """Return what determines a run besides its hyperparameters: model, data, settings, code."""
     made = objective(tier_name, fraction, seed, device, data)
     return {
         **made.fingerprint,

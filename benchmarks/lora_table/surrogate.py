@@ -1,13 +1,13 @@
-"""A model of the loss over a tier's whole space, fitted to the table's runs.
+"""Model the loss over a tier's whole space, fitted to the table's runs.
 
-    python -m benchmarks.lora_table.surrogate --fit     # fit and keep the kernels' parameters
+    python -m benchmarks.lora_table.surrogate --fit     # fit and save the kernels' parameters
     python -m benchmarks.lora_table.surrogate           # measure the errors by cross-validation
     python -m benchmarks.lora_table.surrogate --report  # print them
 
-A Gaussian process over the five hyperparameters, each on its own scale, whose kernel learns in
-which directions of the space the loss changes, products of hyperparameters among them: it is told
-of none. It is fitted to log(loss - floor), so that what differs among good configurations is not
-lost beside collapsed runs, and learns from all seeds.
+A Gaussian process over the five hyperparameters, each on its own scale. Its kernel learns in which
+directions of the space the loss changes, products of hyperparameters among them; none are given to
+it. It is fitted to log(loss - floor), so that collapsed runs do not drown out the differences
+among good configurations, and learns from all seeds.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from optuna_llmbo.space.search_space import SearchSpace
 
 
 FRACTIONS = (PROXY, 1.0)
-"""Where there are enough runs for a model."""
+"""Fractions with enough runs for a model."""
 
 N_FOLDS = 5
-FLOOR = 0.2  # of the largest gain, below the lowest loss
+FLOOR = 0.2  # share of the largest gain that the floor lies below the lowest loss
 
 Space = Mapping[str, BaseDistribution]
 MakeKernel = Callable[[int], Kernel]
@@ -71,7 +71,7 @@ class Surrogate:
     floor: float
 
     def predict(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Predicted validation losses, nats per response token, (m,).
+        """Predict the validation losses, nats per response token, (m,).
 
         Raises:
             InputError: if a configuration lies outside the space.
@@ -84,15 +84,15 @@ class Surrogate:
                         f"{name}={value!r} lies outside {bounds}, where no runs were made: ask "
                         "for a configuration of the space."
                     )
-        points = _cube(self.space, configurations)
+        points = _points(self.space, configurations)
         return self.floor + np.exp(_mean(self.model, points))
 
 
 def load(table: pandas.DataFrame, tier_name: str, fraction: float) -> Surrogate:
-    """The surrogate of a fraction, with the kept parameters of its kernel.
+    """Load the surrogate of a fraction, with the saved parameters of its kernel.
 
     Raises:
-        InputError: if none were kept for this table and fraction.
+        InputError: if none were saved for this table and fraction.
     """
     path = _path(tier_name)
     kept = json.loads(path.read_text()) if path.exists() else {}
@@ -106,7 +106,7 @@ def load(table: pandas.DataFrame, tier_name: str, fraction: float) -> Surrogate:
         )
     space = tier(tier_name).space
     floor = _floor(rows)
-    model = _gp(_cube(space, tables.configurations(rows)), _target(rows, floor), MixingKernel)
+    model = _gp(_points(space, tables.configurations(rows)), _target(rows, floor), MixingKernel)
     state = {name: torch.tensor(value).double() for name, value in one["state"].items()}
     model.load_state_dict(state)
     model.eval()
@@ -114,11 +114,11 @@ def load(table: pandas.DataFrame, tier_name: str, fraction: float) -> Surrogate:
 
 
 def fit(table: pandas.DataFrame, tier_name: str) -> None:
-    """Fit the surrogates of all fractions and keep the parameters of their kernels."""
+    """Fit the surrogates of all fractions and save the parameters of their kernels."""
     kept = {}
     for fraction in FRACTIONS:
         rows = _rows(table, fraction)
-        inputs = _cube(tier(tier_name).space, tables.configurations(rows))
+        inputs = _points(tier(tier_name).space, tables.configurations(rows))
         model = _fitted_gp(inputs, _target(rows, _floor(rows)), MixingKernel)
         state = {name: value.tolist() for name, value in model.state_dict().items()}
         kept[f"{fraction:g}"] = {"runs": _digest(rows), "state": state}
@@ -126,10 +126,10 @@ def fit(table: pandas.DataFrame, tier_name: str) -> None:
 
 
 def errors(table: pandas.DataFrame, tier_name: str) -> list[dict[str, Any]]:
-    """Cross-validated errors of the surrogate and of what else could have been taken.
+    """Cross-validate the errors of the surrogate and of its alternatives.
 
-    All seeds of a configuration are left out together. Tested on configurations that
-    are not of the grid, whose regularity would flatter, against single runs.
+    All seeds of a configuration are left out together. Predictions are compared with single runs
+    of configurations outside the grid, whose regularity would flatter the result.
     """
     results = []
     for fraction, (name, regressor) in itertools.product(FRACTIONS, MODELS.items()):
@@ -156,7 +156,7 @@ def errors(table: pandas.DataFrame, tier_name: str) -> list[dict[str, Any]]:
 
 
 def report(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line a fraction and model."""
+    """Format one line per fraction and model."""
     lines = [
         "| fraction | model | runs | tested (live) | median error, live | "
         "root mean square, live | Spearman, live | Spearman, all |",
@@ -172,7 +172,7 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cross_validated(regressor: Regressor, rows: pandas.DataFrame, space: Space) -> np.ndarray:
-    inputs = _cube(space, tables.configurations(rows))
+    inputs = _points(space, tables.configurations(rows))
     groups = rows.groupby(list(PARAMS)).ngroup().to_numpy()
     folds = GroupKFold(N_FOLDS, shuffle=True, random_state=0)
     predicted = np.full(len(rows), np.nan)
@@ -183,8 +183,8 @@ def _cross_validated(regressor: Regressor, rows: pandas.DataFrame, space: Space)
     return predicted
 
 
-def _cube(space: Space, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Each hyperparameter on its own scale in [0, 1]: (m, 5)."""
+def _points(space: Space, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Map each hyperparameter to [0, 1] on its own scale, (m, 5)."""
     searched = SearchSpace(space)
     return searched.features(searched.to_unit(configurations))
 
@@ -204,12 +204,12 @@ def _trees_predict(estimator: Any) -> Regressor:
 class MixingKernel(Kernel):
     """Matern-5/2 of |W (x - x')| with a learned square matrix W.
 
-    A lengthscale for every direction, not only for every axis (Vivarelli and Williams 1999,
+    Every direction, not only every axis, has a lengthscale (Vivarelli and Williams 1999,
     Discovering Hidden Features with Gaussian Processes Regression). On log scales, the product of
     two hyperparameters is a direction.
 
     Args:
-        n_dims: of the inputs.
+        n_dims: dimensions of the inputs.
     """
 
     def __init__(self, n_dims: int) -> None:
@@ -220,7 +220,7 @@ class MixingKernel(Kernel):
         self.register_parameter("mixing", torch.nn.Parameter(2 * torch.eye(n_dims).double()))
 
     def forward(self, x1: torch.Tensor, x2: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Covariances of (..., n, n_dims) and (..., m, n_dims): (..., n, m)."""
+        """Compute the covariances of (..., n, n_dims) and (..., m, n_dims), (..., n, m)."""
         return self._radial.forward(x1 @ self.mixing.T, x2 @ self.mixing.T, **options)
 
 
@@ -266,12 +266,12 @@ def _floor(rows: pandas.DataFrame) -> float:
 
 
 def _rows(table: pandas.DataFrame, fraction: float) -> pandas.DataFrame:
-    """The runs of a fraction that gave a loss."""
+    """Return the runs of a fraction that have a loss."""
     return table[(table["fraction"] == fraction) & table["loss"].notna()]
 
 
 def _digest(rows: pandas.DataFrame) -> str:
-    """What the surrogate was fitted to: the runs, and their order."""
+    """Hash the runs that the surrogate was fitted to, and their order."""
     return hashlib.sha256("".join(rows["run_id"]).encode()).hexdigest()[:16]
 
 
@@ -280,7 +280,7 @@ def _path(tier_name: str) -> Path:
 
 
 def main() -> None:
-    """Fit and keep, measure the errors and keep them, or print them."""
+    """Fit and save, measure the errors and save them, or print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=TIERS, default="cpu")
     parser.add_argument("--fit", action="store_true", help="fit anew and stop")

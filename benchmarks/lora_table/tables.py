@@ -1,4 +1,4 @@
-"""The table: one row a run, as a data frame and as a Parquet file."""
+"""The table of runs: one row per run, as a data frame and as a Parquet file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RESULTS = Path(__file__).parent.parent / "results" / "lora_table"
 PARAMS = ("rank", "alpha_ratio", "lora_dropout", "batch_size", "learning_rate")
 
 COLUMNS = {
-    "run_id": "str",  # of all that determines the result, see `run_id`
+    "run_id": "str",  # hash of all that determines the result, see `run_id`
     "design": "str",  # why it was run: default, grid, random or promoted
     "rank": "int64",
     "alpha_ratio": "float64",  # alpha / rank
     "lora_dropout": "float64",
     "batch_size": "int64",
     "learning_rate": "float64",
-    "fraction": "float64",  # of the training examples
+    "fraction": "float64",  # share of the training examples
     "seed": "int64",
     "status": "str",  # complete, diverged or out of memory
     "loss": "float64",  # validation loss after training, nats per response token; NaN: no result
@@ -38,7 +38,7 @@ COLUMNS = {
     "exact_match": "float64",  # in [0, 1]; NaN where the task has none
     "base_loss": "float64",  # validation loss before training
     "seconds": "float64",
-    "steps": "int64",  # of the optimizer
+    "steps": "int64",  # optimizer steps
     "tokens": "int64",  # read in training
     "examples": "int64",  # trained on
     "device": "str",
@@ -54,34 +54,34 @@ TOLERANCE = 1e-6  # nats: largest difference of one run on one kind of machine
 
 
 def run_id(params: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """Hash of a run's hyperparameters and of its context; machines do not enter it."""
+    """Hash a run's hyperparameters and context, independent of the machine."""
     determined_by = {"params": {name: params[name] for name in PARAMS}, "context": context}
     text = json.dumps(determined_by, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def configurations(rows: pandas.DataFrame) -> list[dict[str, Any]]:
-    """The hyperparameters of each row, in order."""
+    """Return the hyperparameters of each row, in order."""
     return rows[list(PARAMS)].to_dict("records")
 
 
 def key(params: Mapping[str, Any]) -> tuple[float, ...]:
-    """What two equal configurations share."""
+    """Return a key that is the same for equal configurations."""
     return tuple(float(params[name]) for name in PARAMS)
 
 
 def grid_levels(rows: pandas.DataFrame) -> dict[str, list[Any]] | None:
-    """The levels of each hyperparameter if the rows are a complete grid; else None.
+    """Find the levels of each hyperparameter if the rows are a complete grid; else None.
 
     Args:
-        rows: no configuration twice.
+        rows: rows with distinct configurations.
     """
     levels = {name: sorted(rows[name].unique().tolist()) for name in PARAMS}
     return levels if len(rows) == math.prod(map(len, levels.values())) > 0 else None
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """Rows as a data frame with the columns of `COLUMNS`.
+    """Make a data frame of the rows, with the columns of `COLUMNS`.
 
     Raises:
         InputError: if a row has other columns.
@@ -100,14 +100,14 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
     """Read a table.
 
     Raises:
-        InputError: if there is no such file, or it holds something else.
+        InputError: if there is no such file, or it is not such a table.
     """
     table = parquet.read(path, COLUMNS, of="runs", made_by="benchmarks.lora_table.generate")
     return table.astype(COLUMNS)
 
 
 def write(table: pandas.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table, replacing the file when it is complete."""
+    """Write a table; the file is replaced only once it is complete."""
     scratch = Path(f"{os.fspath(path)}.writing")
     scratch.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(scratch, index=False, compression="zstd")
@@ -118,8 +118,8 @@ def merge(tables: Sequence[pandas.DataFrame], *, tolerance: float) -> pandas.Dat
     """Join parts made at different times or on different machines; each run is kept once.
 
     Args:
-        tables: of equal runs, the one in the first table is kept.
-        tolerance: largest difference of one run's losses, nats per response token.
+        tables: the parts; of a run in several parts, the first is kept.
+        tolerance: largest difference between a run's losses, nats per response token.
 
     Raises:
         InputError: if a run that is in two parts has two results.

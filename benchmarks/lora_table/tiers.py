@@ -20,7 +20,7 @@ from optuna_llmbo.lora import LoRAObjective
 
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.3, 1.0)
-"""Of the training examples; every one contains the smaller ones."""
+"""Fractions of the training examples; each subset contains the smaller ones."""
 PROXY = 0.1
 """The fraction at which most configurations are run."""
 
@@ -29,20 +29,20 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Tier:
-    """One model and task."""
+    """A model and a task, with the runs to make."""
 
     name: str
     space: Mapping[str, BaseDistribution]
     grid: Mapping[str, tuple[int | float, ...]]
-    """Levels of a complete grid, all of it run at `PROXY` with seed 0."""
+    """Levels of a complete grid, run at `PROXY` with seed 0."""
     n_random: int
     """Configurations of a Sobol sequence over the space, run at `PROXY` with seed 0."""
     n_fidelity: int
-    """The first so many of them are run at every fraction."""
+    """Number of them, from the first, that are run at every fraction."""
     n_promoted: int
-    """The best so many at `PROXY` are run on all data."""
+    """Number of configurations, the best at `PROXY`, that are run on all data."""
     n_seeded: int
-    """So many, half of them promoted ones, are run at `PROXY` and on all data with all seeds."""
+    """Number, half of them promoted, that are run at `PROXY` and on all data with all seeds."""
     seeds: tuple[int, ...]
     settings: Callable[[Path | None], dict[str, Any]]
     """Arguments of `LoRAObjective`, from the folder with the data."""
@@ -50,14 +50,14 @@ class Tier:
     def objective(
         self, fraction: float, seed: int, *, device: str, data: Path | None = None
     ) -> LoRAObjective:
-        """The project's own objective, on this fraction of the data.
+        """Make the project's own objective, on a fraction of the data.
 
         Args:
-            fraction: of the training examples.
-            seed: of the subset, the adapter's initial weights, the order and the dropout; the
+            fraction: fraction of the training examples.
+            seed: seed of the subset, the adapter's initial weights, the order and the dropout; the
                 validation examples are always the same.
             device: "cpu" or "cuda".
-            data: folder with the task's data, where the tier does not bring its own.
+            data: folder with the task's data, if the tier does not include its own.
         """
         return LoRAObjective(
             space=dict(self.space),
@@ -70,10 +70,10 @@ class Tier:
 
 
 def tier(name: str) -> Tier:
-    """The tier of a name.
+    """Look up a tier by name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such tier.
     """
     if name not in TIERS:
         raise InputError(f"tier={name!r}: expected one of {', '.join(TIERS)}.")

@@ -1,1 +1,1 @@
-"""Studies that several processes work on: speed, and what it costs in quality."""
+"""Benchmark of studies with several workers: speed, and its cost in quality."""

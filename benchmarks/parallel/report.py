@@ -1,4 +1,4 @@
-"""Print what the parallel studies say, as Markdown.
+"""Print the results of the parallel studies, as Markdown.
 
     python -m benchmarks.parallel.report
     python -m benchmarks.parallel.report --at 30,60,200 --training 2
@@ -29,12 +29,12 @@ from optuna_llmbo.errors import InputError
 
 
 def report(table: pandas.DataFrame, at: Sequence[int], scales: Mapping[str, Scale]) -> str:
-    """All sections.
+    """Format all sections.
 
     Args:
-        table: studies of one length of training.
+        table: studies with one length of training.
         at: numbers of trials after which regret is shown.
-        scales: by task.
+        scales: scale of each task.
     """
     known = table[table["error"].isna()]
     regrets = regret(known, at, scales)
@@ -48,7 +48,7 @@ def report(table: pandas.DataFrame, at: Sequence[int], scales: Mapping[str, Scal
 
 
 def studies(table: pandas.DataFrame) -> str:
-    """How many there are, and how many failed."""
+    """Report how many studies there are, and how many failed."""
     failed = table[table["error"].notna()]
     lines = [
         f"- {row.task} {row.method}, {row.workers} workers, seed {row.seed}: "
@@ -60,7 +60,7 @@ def studies(table: pandas.DataFrame) -> str:
 
 
 def speed(table: pandas.DataFrame) -> str:
-    """Trials a minute, and what a worker waits for the sampler and the database."""
+    """Report trials a minute, and how long a worker waits for the sampler and the database."""
     rows = []
     minutes = table["ends"].map(lambda ends: ends[-1] / 60)
     known = table.assign(
@@ -92,9 +92,9 @@ def speed(table: pandas.DataFrame) -> str:
 def regret(
     table: pandas.DataFrame, at: Sequence[int], scales: Mapping[str, Scale]
 ) -> pandas.DataFrame:
-    """A row a study and number of trials: task, method, workers, seed, trials, regret.
+    """Make a row per study and number of trials: task, method, workers, seed, trials, regret.
 
-    Trials count in the order in which they ended; studies that are shorter are left out.
+    Trials count in the order in which they ended; shorter studies are left out.
     """
     rows = [
         {
@@ -112,7 +112,7 @@ def regret(
 
 
 def by_workers(regrets: pandas.DataFrame) -> str:
-    """Median regret over the seeds, a column a number of workers."""
+    """Report the median regret over the seeds, one column per number of workers."""
     counts = sorted(regrets["workers"].unique())
     rows = []
     for (task, method, n), some in regrets.groupby(["task", "method", "trials"], sort=False):
@@ -130,7 +130,7 @@ def by_workers(regrets: pandas.DataFrame) -> str:
 
 
 def against_one(regrets: pandas.DataFrame) -> str:
-    """What is lost by choosing before the other workers' results are known."""
+    """Report what is lost by choosing before the other workers' results are known."""
     counts = [count for count in sorted(regrets["workers"].unique()) if count != 1]
     rows = []
     for (method, n), some in regrets.groupby(["method", "trials"], sort=False):
@@ -158,7 +158,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--at", type=console.names, default=["30", "60", "200"], help="trials")
-    parser.add_argument("--training", type=float, default=0.0, help="seconds of sleep in a trial")
+    parser.add_argument("--training", type=float, default=0.0, help="seconds of sleep per trial")
     parser.add_argument("--table", type=Path, default=results.TABLE)
     arguments = parser.parse_args()
     try:

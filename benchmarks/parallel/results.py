@@ -1,4 +1,4 @@
-"""The table of results: a row a study."""
+"""The table of results: one row per study."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SCHEMA = pyarrow.schema(
         "workers": pyarrow.int32(),
         "seed": pyarrow.int32(),
         "budget": pyarrow.int32(),  # trials of all workers together
-        "training": pyarrow.float64(),  # seconds of sleep in each trial
+        "training": pyarrow.float64(),  # seconds of sleep per trial
         "values": pyarrow.list_(pyarrow.float64()),  # in the order in which the trials ended
-        "ends": pyarrow.list_(pyarrow.float64()),  # of the trials, seconds after the first began
-        "suggestion_seconds": pyarrow.list_(pyarrow.float32()),  # of a trial, without its value
+        "ends": pyarrow.list_(pyarrow.float64()),  # of trials, in seconds after the first began
+        "suggestion_seconds": pyarrow.list_(pyarrow.float32()),  # per trial, besides its value
         "duplicates": pyarrow.int32(),  # trials with the parameters of an earlier one
         "error": pyarrow.string(),  # traceback; null if there was none
         "commit": pyarrow.string(),
@@ -39,14 +39,14 @@ SCHEMA = pyarrow.schema(
 )
 
 KEY = ("task", "method", "workers", "seed", "training")
-"""What two runs of one study share."""
+"""Columns that identify a study."""
 
 
 def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
-    """The table.
+    """Read the table.
 
     Raises:
-        InputError: if there is no such file, or it holds something else.
+        InputError: if there is no such file, or it is not such a table.
     """
     return parquet.read(
         path, SCHEMA.names, of="parallel studies", made_by="benchmarks.parallel.run"
@@ -54,11 +54,11 @@ def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
 
 
 def add(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a study to a table, in place of an earlier run of it."""
+    """Add a study to a table, replacing an earlier run of it."""
     rows = [other for other in parquet.rows_of(path) if key_of(other) != key_of(row)]
     parquet.write([*rows, row], path, SCHEMA)
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """As `study.Plan.key`."""
+    """Return the key of a row, as `study.Plan.key` does."""
     return tuple(row[name] for name in KEY)

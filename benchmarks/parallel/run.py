@@ -1,13 +1,13 @@
-"""Run studies with 1, 2, 4 and 8 worker processes on a PostgreSQL of their own.
+"""Run studies with 1, 2, 4 and 8 worker processes, on a temporary PostgreSQL server.
 
     python -m benchmarks.parallel.run
     python -m benchmarks.parallel.run --methods ours-numeric --workers 1,8 --seeds 2 --budget 60
     python -m benchmarks.parallel.run --training 2 --seeds 3
 
-One study runs at a time, and nothing else should: the workers share the cores. With --training
-each trial also sleeps, as if it trained on a device of its own. A study that is done is stored at
-once, and not run again without --again; one that failed is kept with its error, and tried again
-by the next call.
+One study runs at a time, and nothing else should, as the workers share the cores. With --training,
+each trial also sleeps, as if it trained on a device of its own. A finished study is stored at once
+and not run again without --again; one that failed is stored with its error and retried by the next
+call.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def plan(
     budget: int,
     training: float,
 ) -> list[Plan]:
-    """All studies, in the order in which they are run: all of a seed before the next.
+    """Plan all studies in the order in which they run: all of a seed before the next.
 
     Raises:
         InputError: if there is no such method.
@@ -64,13 +64,13 @@ def plan(
 
 
 def missing(plans: Sequence[Plan], rows: Iterable[Mapping[str, Any]]) -> list[Plan]:
-    """The plans without a study of that budget that did not fail."""
+    """Return the plans without a successful study of that budget."""
     done = {results.key_of(row): row["budget"] for row in rows if row["error"] is None}
     return [one for one in plans if done.get(one.key) != one.budget]
 
 
 def run(plans: Sequence[Plan], table: Path) -> int:
-    """Run studies and store them; how many failed."""
+    """Run studies and store them; return how many failed."""
     about = provenance() | {"cores": len(os.sched_getaffinity(0)), "postgresql": _version()}
     about["versions"] = json.dumps(about["versions"])
     n_failed = 0
@@ -106,9 +106,9 @@ def main() -> None:
     parser.add_argument("--workers", type=console.names, default=["1", "2", "4", "8"])
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=200, help="trials of a study")
-    parser.add_argument("--training", type=float, default=0.0, help="seconds of sleep in a trial")
-    parser.add_argument("--again", action="store_true", help="also what is there already")
+    parser.add_argument("--budget", type=int, default=200, help="trials per study")
+    parser.add_argument("--training", type=float, default=0.0, help="seconds of sleep per trial")
+    parser.add_argument("--again", action="store_true", help="also run finished studies again")
     parser.add_argument("--table", type=Path, default=results.TABLE)
     arguments = parser.parse_args()
     try:

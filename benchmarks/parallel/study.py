@@ -1,4 +1,4 @@
-"""One study that several processes work on, sharing nothing but a database."""
+"""Run one study in several processes that share nothing but a database."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from benchmarks.race.study import one_thread
 
 
 LOADED = ("torch", "scipy.optimize", "scipy.stats", "optuna_llmbo.sampler")
-"""Before the workers begin, once for all of them; the samplers would load them when needed."""
+"""Modules loaded once, before the workers start; the samplers would load them when needed."""
 
 BEGIN_WITHIN = 600.0
-"""Seconds in which all workers have to be ready."""
+"""Seconds within which all workers must be ready."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study to be run."""
+    """A study to run."""
 
     task: str
     method: str
@@ -43,26 +43,26 @@ class Plan:
     budget: int
     """Trials of all workers together."""
     training: float
-    """Seconds that a worker sleeps in each trial, as if it trained elsewhere."""
+    """Seconds that a worker sleeps per trial, as if it trained elsewhere."""
 
     @property
     def key(self) -> tuple[str, str, int, int, float]:
-        """What two runs of one study share."""
+        """Identity of the study: two runs of it have the same key."""
         return (self.task, self.method, self.workers, self.seed, self.training)
 
 
 def run(plan: Plan, url: str) -> dict[str, Any]:
-    """Run a study; the clock begins when all workers are ready.
+    """Run a study; the clock starts when all workers are ready.
 
     Args:
-        plan: what is to be run.
-        url: of the database.
+        plan: the study to run.
+        url: URL of the database.
 
     Returns:
         The plan's fields; `values` in the order in which the trials ended; `ends`, when they
-        did, and `suggestion_seconds`, what each took besides its value, in the same order;
-        `duplicates`, the number of trials with the parameters of an earlier one; `error`, the
-        traceback if a worker failed, without these fields' contents.
+        ended, and `suggestion_seconds`, what each took besides computing its value, in the same
+        order; `duplicates`, the number of trials with the parameters of an earlier one; `error`,
+        the traceback if a worker failed, in which case the other fields are empty.
     """
     record: dict[str, Any] = {**vars(plan), "values": [], "ends": [], "suggestion_seconds": []}
     record |= {"duplicates": None, "error": None}
@@ -71,18 +71,18 @@ def run(plan: Plan, url: str) -> dict[str, Any]:
         study = optuna.create_study(storage=RDBStorage(url), study_name=name)
         spent = _work_together(plan, url, name)
         return record | _outcome(study.get_trials(deepcopy=False), spent)
-    except Exception:  # whatever a sampler does wrong is a result
+    except Exception:  # any failure of a sampler is a result
         return record | {"error": traceback.format_exc()}
 
 
 def make_sampler(plan: Plan, worker: int) -> BaseSampler:
-    """A worker's sampler: ours with one seed for all, as it asks for; Optuna's with its own."""
+    """Make a worker's sampler: ours with one seed for all workers, Optuna's with its own."""
     seed = plan.seed if plan.method in methods.OURS else 1000 * plan.seed + worker
     return methods.make_sampler(plan.method, tasks.load(plan.task), seed)
 
 
 def _work_together(plan: Plan, url: str, name: str) -> dict[int, float]:
-    """By trial number, the seconds that a trial took besides its value."""
+    """Work on a study; return, by trial number, the seconds besides computing the value."""
     os.environ.update(dict.fromkeys(workers.THREADS, "1"))  # read when libraries are loaded
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *LOADED])
@@ -108,13 +108,13 @@ def _start(begin: Barrier, taken: Synchronized[int]) -> None:
 
 
 def _work(plan: Plan, url: str, name: str, worker: int) -> list[tuple[int, float]]:
-    """Run trials until all workers together have begun enough."""
+    """Run trials until the workers together have started enough."""
     task = tasks.load(plan.task)
     study = optuna.load_study(
         storage=RDBStorage(url), study_name=name, sampler=make_sampler(plan, worker)
     )
     spent = []
-    _begin.wait(BEGIN_WITHIN)  # holds the process, so that each has one worker
+    _begin.wait(BEGIN_WITHIN)  # blocks until all are there, so each process has one worker
     while _take(plan.budget):
         begun = time.perf_counter()
         trial = study.ask(dict(task.distributions) if task.distributions is not None else None)

@@ -1,1 +1,1 @@
-"""Which choices of the surrogate predict best from few observations."""
+"""Benchmark of the surrogate's choices: which predict best from few observations."""

@@ -1,8 +1,8 @@
-"""Gather the journals in a compact table, which is what the repository keeps.
+"""Merge the journals into a compact table, which the repository keeps.
 
     python -m benchmarks.prediction.collect
 
-What the table holds already stays; of two results of one fit the later one is kept.
+Rows already in the table stay; of two results of one fit, the later one is kept.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ COLUMNS = [
 
 
 def read(path: Path) -> pandas.DataFrame:
-    """The table.
+    """Read the table.
 
     Raises:
-        InputError: if there is no such file, or it holds something else.
+        InputError: if there is no such file, or it is not such a table.
     """
     return parquet.read(path, COLUMNS, of="predictions", made_by="benchmarks.prediction.collect")
 
 
 def known(folder: Path) -> Iterator[dict[str, Any]]:
-    """All results in a folder's table and journals, those that are later last."""
+    """Yield all results in a folder's table and journals, later ones last."""
     path = folder / TABLE_NAME
     if path.exists():
         yield from read(path).astype(object).where(lambda t: t.notna(), None).to_dict("records")
@@ -60,7 +60,7 @@ def known(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def table_of(records: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
-    """A row a fit, the last result of each, sorted."""
+    """Make a table with one row per fit, the last result of each, sorted."""
     rows = {tuple(record[name] for name in KEY): record for record in records}
     table = pandas.DataFrame([rows[key] for key in sorted(rows)], columns=COLUMNS)
     numbers = dict.fromkeys([*MEASURES, "total_seconds"], "float64")

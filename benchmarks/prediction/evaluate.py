@@ -1,4 +1,4 @@
-"""One fit: a variant, a task, how many are observed, a split; its measures as a record."""
+"""Make one fit of a variant, on one split of a task, and record its measures."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ MEASURES = ("spearman", "nlpd", "percentile", "training_nlpd", "left_out_nlpd")
 
 @dataclass(frozen=True)
 class Plan:
-    """A fit to be made."""
+    """A fit to make."""
 
     method: str
-    """The variant's name; journals have a file for each."""
+    """The variant's name; each has a journal of its own."""
     task: str
     n_observed: int
     split: int
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """What two results of one fit share."""
+        """Identity of the fit: two results of it have the same key."""
         return (self.method, self.task, self.n_observed, self.split)
 
 
 def run(plan: Plan, embedding: np.ndarray | None) -> dict[str, Any]:
-    """Make a fit and judge it.
+    """Make a fit and measure it.
 
     Args:
-        plan: which.
-        embedding: of the task's configurations, as `fit` wants it.
+        plan: the fit to make.
+        embedding: embeddings of the task's configurations, as for `fit`.
 
     Returns:
         The plan's fields; `MEASURES`, None where the fit failed; `moved`, whether training has
@@ -53,7 +53,7 @@ def run(plan: Plan, embedding: np.ndarray | None) -> dict[str, Any]:
     record["error"] = None
     try:
         record |= _measured(plan, embedding)
-    except Exception:  # whatever fails is a result too
+    except Exception:  # a failure is a result too
         record["error"] = traceback.format_exc()
     return record | {"total_seconds": round(time.perf_counter() - begun, 3)}
 
@@ -63,7 +63,7 @@ def _measured(plan: Plan, embedding: np.ndarray | None) -> dict[str, Any]:
     observed, others = problems.split(plan.n_observed, plan.split)
     values = problem.values[observed]
     scores = Scale.of(values, variant.transform)
-    # Targets below the fence are at the lowest knot.
+    # Targets below the fence lie at the lowest knot.
     fitted = fit(variant, problem, observed, others, scores.scores(values), embedding)
     mean, deviation = fitted.predict()
     judged = measures.held_out(mean, deviation, problem.values[others], values, variant.transform)

@@ -1,6 +1,6 @@
-"""A variant fitted to the observed configurations of a problem.
+"""Fit a variant to the observed configurations of a problem.
 
-Shapes: n observed configurations, m others, p numeric features, k text features.
+Shapes: n observed configurations, m candidates, p numeric features, k text features.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from optuna_llmbo.surrogate.process import Views
 
 
 FREE_STEPS = 100
-"""Of a training that nothing holds; as many as `benchmarks.race.paper` makes."""
+"""Steps of unregularized training, as many as `benchmarks.race.paper` makes."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted process, and what it is asked about."""
+    """A fitted process, and the configurations to predict."""
 
     model: SingleTaskGP
     others: Tensor
-    """(m, p + k + 2) features of the configurations to be predicted."""
+    """(m, p + k + 2) features of the configurations to predict."""
     moved: bool
     """Whether training has changed the text view."""
 
     def predict(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation, noise included, of the others' scores, (m,) each."""
+        """Predict mean and standard deviation, noise included, of the scores, (m,) each."""
         with torch.no_grad():
             posterior = self.model.posterior(self.others, observation_noise=True)
         return posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
@@ -70,13 +70,13 @@ def fit(
     """Fit a variant.
 
     Args:
-        variant: what is fitted.
-        problem: whose configurations.
-        observed: (n,) indices.
-        others: (m,) indices of those to be predicted; their texts help to place the axes.
+        variant: the variant to fit.
+        problem: the problem whose configurations are observed.
+        observed: (n,) indices of the observed configurations.
+        others: (m,) indices of the configurations to predict; their texts help to place the axes.
         scores: (n,) targets of the observed, standardized, larger is better.
-        embedding: of `texts.embed`; None for a variant that reads nothing, or is trained and so
-            reads for itself.
+        embedding: as returned by `texts.embed`; None for a variant without text, or one that is
+            trained and so reads the texts itself.
     """
     targets = torch.from_numpy(scores)
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ def _fit_trained(
 
 
 def kernel_of(variant: Variant, layout: Layout) -> Kernel:
-    """The covariance function of a variant."""
+    """Build the covariance function of a variant."""
     if variant.kernel == "numeric" or variant.second == "matern":
         return covariance(variant.kernel, layout)
     weight = 1.0 if variant.kernel == "text" else covariances._TEXT_WEIGHT_MEDIAN
@@ -154,16 +154,16 @@ def _linear(columns: range, weight_median: float) -> Kernel:
 
 @contextmanager
 def lengthscale_prior(median: float, deviation: float) -> Iterator[None]:
-    """Another prior of all Matern kernels that are made inside."""
+    """Use another lengthscale prior in all Matern kernels that are made inside."""
     with replaced(covariances, _LENGTHSCALE_MEDIAN=median, _LENGTHSCALE_DEVIATION=deviation):
         yield
 
 
 @contextmanager
 def free_training() -> Iterator[None]:
-    """Text views that are trained inside have no priors, no stop, and more steps.
+    """Train text views inside without priors or early stopping, and for more steps.
 
-    To the same code each step is the best so far, so that it makes all of them and keeps the last.
+    The training code sees each step as the best so far, so it makes all steps and keeps the last.
     """
     rising = itertools.count()
     with replaced(
@@ -178,7 +178,7 @@ def free_training() -> Iterator[None]:
 
 @contextmanager
 def replaced(module: ModuleType, **values: Any) -> Iterator[None]:
-    """Give names of a module other values inside; afterwards they are as they were."""
+    """Replace attributes of a module inside, and restore them after."""
     before = {name: getattr(module, name) for name in values}
     vars(module).update(values)
     try:

@@ -1,8 +1,8 @@
-"""How well the configurations that were not observed are predicted, and how well the observed fit.
+"""Measure how well unobserved configurations are predicted, and how well the observed are fitted.
 
-Values are larger for better configurations throughout. Densities are negative logarithms, the
-mean of a configuration, so that lower is better, in units of the observed targets' deviation: of
-another transform than winsorizing they are brought back to the winsorized scale.
+Larger values are better throughout. Densities are negative logarithms per configuration, so lower
+is better, in units of the observed targets' standard deviation; those of a transform other than
+winsorizing are converted to the winsorized scale.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from optuna_llmbo.surrogate.targets import TransformName
 N_BEST = 10
 
 _HALF_WIDTH = 0.1
-"""In deviations: a transform has a corner at each observed target, so its slope is taken over an
-interval."""
+"""In standard deviations: a transform has a kink at each observed target, so its slope is taken
+over an interval."""
 
 
 def held_out(
@@ -31,19 +31,19 @@ def held_out(
     observed: np.ndarray,
     transform: TransformName,
 ) -> dict[str, float]:
-    """Measures of the predictions of m configurations.
+    """Measure the predictions of m configurations.
 
     Args:
-        mean: (m,) of the predicted scores.
-        deviation: (m,), noise included.
-        values: (m,) the truth.
+        mean: (m,) means of the predicted scores.
+        deviation: (m,) standard deviations, noise included.
+        values: (m,) true values.
         observed: (n,) values that the surrogate was fitted to.
-        transform: of the targets.
+        transform: transform of the targets.
 
     Returns:
-        "spearman", the rank correlation of prediction and truth, 0 where all predictions are the
-        same; "nlpd", the density of the truth; "percentile", the mean share of configurations
-        that are truly better than each of the 10 that are predicted best, 0 for the best.
+        "spearman", the rank correlation of prediction and truth, 0 if all predictions are the
+        same; "nlpd", the negative log density of the truth; "percentile", for the 10 predicted
+        best, the mean share of configurations that are truly better, 0 for the best.
     """
     same = np.ptp(mean) == 0 or np.ptp(values) == 0
     best = np.argsort(-mean, kind="stable")[:N_BEST]
@@ -61,9 +61,9 @@ def negative_log_density(
     observed: np.ndarray,
     transform: TransformName,
 ) -> np.ndarray:
-    """Of each value on the winsorized scale, (m,); arguments as of `held_out`.
+    """Compute each value's negative log density on the winsorized scale, (m,); see `held_out`.
 
-    A value below the fence of the observed counts as the fence, as it would if it were observed.
+    A value below the fence of the observed counts as the fence, as it would if observed.
     """
     scale, plain = Scale.of(observed, transform), Scale.of(observed, "winsorize")
     values = np.maximum(values, fence(observed))
@@ -75,30 +75,30 @@ def negative_log_density(
 
 
 def fence(observed: np.ndarray) -> float:
-    """Tukey's: what lies below it counts as it (see `optuna_llmbo.surrogate.targets`)."""
+    """Compute Tukey's fence: lower values count as the fence (see `surrogate.targets`)."""
     low, middle = np.quantile(observed, [0.25, 0.75])
     lowest = Scale.of(observed, "winsorize").targets[0]  # the fence, if one of them is below it
     return float(min(lowest, low - 1.5 * (middle - low)))
 
 
 def scores_at(scale: Scale, targets: np.ndarray) -> np.ndarray:
-    """Scores of any targets; straight on beyond the observed ones, at the scale's mean slope.
+    """Compute scores of any targets, extrapolated at the scale's mean slope.
 
-    The slope between the two best, which `Scale.inverse` goes on with, may be anything.
+    `Scale.inverse` extrapolates at the slope between the two best, which may be anything.
     """
     beyond = targets - np.clip(targets, scale.targets[0], scale.targets[-1])
     return np.interp(targets, scale.targets, scale.knots) + mean_slope(scale) * beyond
 
 
 def mean_slope(scale: Scale) -> float:
-    """Score a unit of the target; 1 if all targets are the same."""
+    """Compute the mean score per unit of the target; 1 if all targets are the same."""
     if len(scale.knots) == 1:
         return 1.0
     return float(np.ptp(scale.knots) / np.ptp(scale.targets))
 
 
 def training(model: SingleTaskGP) -> dict[str, float]:
-    """Densities of the observed targets under a process that was fitted to them.
+    """Compute densities of the observed targets under a process fitted to them.
 
     Returns:
         "training_nlpd", of all of them together: the marginal likelihood without priors

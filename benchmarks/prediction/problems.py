@@ -1,4 +1,4 @@
-"""Tasks of the race as problems of prediction: configurations whose values are all known."""
+"""Tasks of the race as prediction problems: configurations whose values are all known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from optuna_llmbo.space.search_space import SearchSpace
 N_CONFIGURATIONS = 256
 
 _DIGITS = 12
-"""Of a value: means of the same numbers in another order are the same value."""
+"""Significant digits of a value: means of the same numbers in another order are equal."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Problem:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """The configurations' places, (256, d): a scrambled Sobol sequence."""
+        """The configurations as points, (256, d): a scrambled Sobol sequence."""
         points = qmc.Sobol(len(self.space.names), scramble=True, rng=1).random(N_CONFIGURATIONS)
         return self.space.snap(points)
 
@@ -51,11 +51,11 @@ class Problem:
 
     @cached_property
     def prompt(self) -> Prompt:
-        """Writes the configurations out; what the task is about is not said."""
+        """Prompt that writes the configurations, without a description of the task."""
         return Prompt(self.space, self._knowledge)
 
     def numeric(self, derived: bool) -> np.ndarray:
-        """The numeric view, (256, p)."""
+        """Compute the numeric view, (256, p)."""
         return NumericView(self.space, self._knowledge if derived else Knowledge())(self.points)
 
     @cached_property
@@ -65,7 +65,7 @@ class Problem:
 
 @functools.cache
 def load(task_name: str) -> Problem:
-    """The problem that a task makes.
+    """Load a task as a problem.
 
     Raises:
         InputError: if the task's search space is not fixed.
@@ -77,9 +77,9 @@ def load(task_name: str) -> Problem:
 
 
 def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of n configurations that are observed, and of the others.
+    """Split into indices of n observed configurations and of the others.
 
-    Fewer observed of the same seed are some of them.
+    With the same seed, fewer observed configurations are a subset of more.
     """
     order = np.random.default_rng(seed).permutation(N_CONFIGURATIONS)
     return order[:n], np.sort(order[n:])

@@ -1,10 +1,10 @@
-"""Print what the predictions say, as Markdown: a table a question.
+"""Print the results of the predictions as Markdown, one table per question.
 
     python -m benchmarks.prediction.report
     python -m benchmarks.prediction.report --questions layer,wording
 
-Means over splits, then tasks. The first row of each part is what is shipped, training apart; the
-others' differences to it are paired by task and split, with 95% bootstrap intervals over both.
+Means over splits, then tasks. The first row of each part is the surrogate as shipped, except for
+training; differences to it are paired by task and split, with 95% bootstrap intervals over both.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ share of the fits in which training has changed the text view."""
 
 @dataclass(frozen=True)
 class Pair:
-    """Results of two variants on the same tasks and splits."""
+    """Compared results of two variants on the same tasks and splits."""
 
     estimates: dict[str, tuple[Estimate, Estimate]]
-    """Of each measure the second one's mean, and its difference to the first one's."""
+    """For each measure, the second variant's mean, and its difference to the first's."""
     n: int
-    """Tasks and splits that both have."""
+    """Number of tasks and splits that both have."""
     moved: float
-    """Share of the second one's fits in which training has changed the text view."""
+    """Share of the second variant's fits in which training changed the text view."""
 
 
 def report(table: pandas.DataFrame, questions: Sequence[Question]) -> str:
-    """All tables that there are results for."""
+    """Format all tables with results."""
     sections = [_NOTE]
     for question in questions:
         said = answer(table, question)
@@ -71,7 +71,7 @@ def report(table: pandas.DataFrame, questions: Sequence[Question]) -> str:
 
 
 def answer(table: pandas.DataFrame, question: Question) -> str:
-    """One question's table; empty without results of a base and a variant."""
+    """Format a question's table; empty without results of a base and a variant."""
     trains = question.name == "training"
     measures = MEASURES | (TRAINING if trains else {})
     known = table[table["error"].isna() & table["task"].isin(question.tasks)]
@@ -97,7 +97,7 @@ def answer(table: pandas.DataFrame, question: Question) -> str:
 def _part(
     table: pandas.DataFrame, names: Mapping[str, str], base: str, n: str, measures: Sequence[str]
 ) -> list[list[str]]:
-    """The rows of one base and number of observed configurations, the base first."""
+    """Make the rows of one base and number of observed configurations, the base first."""
     rows = []
     for label, name in names.items():
         pair = compare(table, base, name, measures)
@@ -113,13 +113,13 @@ def _part(
 def compare(
     table: pandas.DataFrame, first: str, second: str, measures: Sequence[str]
 ) -> Pair | None:
-    """Two variants; None if there is no task and split that both have.
+    """Compare two variants; None if they have no task and split in common.
 
     Args:
         table: results of one number of observed configurations, none of which failed.
-        first: name of the one that is compared with.
-        second: name of the other one.
-        measures: columns.
+        first: name of the reference variant.
+        second: name of the other variant.
+        measures: columns to compare.
     """
     wide = table[table["method"].isin([first, second])].pivot(
         index=["task", "split"], columns="method", values=[*measures, "moved"]

@@ -4,11 +4,11 @@
     python -m benchmarks.prediction.run --questions lengthscale,derived --splits 20
     python -m benchmarks.prediction.run --dry-run
 
-First the language models read what is needed, each way of reading once for each search space;
-embeddings are kept in the user's cache folder. A fit that is done is appended to a journal at once
-and not made again, nor are those of the table beside it (see `collect`): what was interrupted goes
-on where it was; after a change to the surrogate, --again. All variants and tasks of a split come
-before the next split. A fit that failed is kept with its error, and tried again by the next call.
+First the language models read what is needed, once for each way of reading and search space;
+embeddings are cached in the user's cache folder. A finished fit is appended to a journal at once
+and, like those in the table beside it (see `collect`), not repeated, so an interrupted run
+continues where it stopped; after a change to the surrogate, use --again. All variants and tasks of
+a split come before the next split. A failed fit is stored with its error and retried next time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ PACKAGES = (
 _SHOWN_EVERY = 20
 
 Embeddings = dict[tuple[Text, str], np.ndarray]
-"""By way of reading and passage, which stands for the search space."""
+"""Embeddings by way of reading and passage; the passage identifies the search space."""
 
 
 def plan(
@@ -75,13 +75,13 @@ def plan(
     splits: Sequence[int],
     observed: Sequence[int],
 ) -> list[Plan]:
-    """All fits, in the order in which they are made.
+    """Plan all fits, in the order in which they are made.
 
     Args:
-        questions: whose variants.
-        task_names: which tasks of those that the questions ask for; None for all.
-        splits: seeds.
-        observed: how many configurations.
+        questions: questions whose variants are fitted.
+        task_names: tasks to keep of those that the questions ask for; None for all.
+        splits: seeds of the splits.
+        observed: numbers of observed configurations.
 
     Raises:
         InputError: if there is no such question or task, or a number is out of range.
@@ -104,7 +104,7 @@ def plan(
 
 
 def missing(plans: Sequence[Plan], records: Iterable[Mapping[str, Any]]) -> list[Plan]:
-    """The plans without a result that did not fail."""
+    """Return the plans without a successful result."""
     done = {tuple(r[name] for name in collect.KEY) for r in records if r["error"] is None}
     return [one for one in plans if one.key not in done]
 
@@ -115,11 +115,11 @@ def evaluate_all(
     """Make fits, each in one of `jobs` processes, and journal them.
 
     Args:
-        plans: in the order in which they are begun.
-        folder: of the journals.
-        jobs: processes, of one thread each.
-        minutes: no fit is begun after them.
-        progress: is told what is done.
+        plans: fits to make, in this order.
+        folder: folder of the journals.
+        jobs: number of processes, of one thread each.
+        minutes: time after which no fit is started.
+        progress: receives each result.
 
     Raises:
         InputError: if a language model or a task's package is not installed.
@@ -131,7 +131,7 @@ def evaluate_all(
     def begin(one: Plan) -> Future[dict[str, Any]]:
         return pool.submit(evaluate.run, one, _embedding_of(one, embeddings))
 
-    # Twice as many as are run, so that no process waits for the next one.
+    # Twice as many as run at once, so that no process waits for the next fit.
     for result in workers.results(
         pool, plans, begin, at_once=2 * jobs, minutes=minutes, what="fits"
     ):
@@ -141,7 +141,7 @@ def evaluate_all(
 
 
 def embed_all(plans: Sequence[Plan], jobs: int) -> Embeddings:
-    """What the plans need of the language models, each loaded by processes that end with it."""
+    """Compute the embeddings that the plans need, each model in processes of its own."""
     tasks = {_key(one): one.task for one in plans if VARIANTS[one.method].reads}
     if not tasks:
         return {}
@@ -164,17 +164,17 @@ def _key(one: Plan) -> tuple[Text, str]:
 
 
 def _embedding_of(one: Plan, embeddings: Embeddings) -> np.ndarray | None:
-    """What a variant is shown; one that is trained reads for itself."""
+    """Return the embeddings for a variant; None for a trained one, which reads by itself."""
     variant: Variant = VARIANTS[one.method]
     return embeddings[_key(one)] if variant.reads and not variant.is_trained else None
 
 
 class Progress:
-    """Says what is done and estimates how long the rest takes, from the mean of each variant.
+    """Print results and estimate the remaining time, from the mean time of each variant.
 
     Args:
-        plans: what is to be done.
-        jobs: processes at once.
+        plans: fits to make.
+        jobs: number of processes.
         records: earlier results, for the first estimate.
     """
 
@@ -189,7 +189,7 @@ class Progress:
             self._note(record)
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """Count a fit that is done; a line for some, and for each that failed."""
+        """Count a finished fit; print a line for some, and for each that failed."""
         self._note(record)
         self._left[record["method"], record["n_observed"]] -= 1
         self.n_failed += record["error"] is not None
@@ -207,7 +207,7 @@ class Progress:
         )
 
     def left(self) -> str:
-        """How long the rest takes; of a variant without a result, as long as the mean of all."""
+        """Estimate the remaining time; a variant without a result counts with the overall mean."""
         seconds = workers.seconds_left(self._left, self._spent, self._jobs)
         return "not known yet" if seconds is None else workers.duration(seconds)
 
@@ -217,7 +217,7 @@ class Progress:
 
 
 def main() -> None:
-    """Make the fits that are missing."""
+    """Make the missing fits."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -225,14 +225,14 @@ def main() -> None:
     parser.add_argument(
         "--questions", type=console.names, default=names, help=f"of {', '.join(names)}"
     )
-    parser.add_argument("--tasks", type=console.names, help="names; default: what is asked for")
+    parser.add_argument("--tasks", type=console.names, help="names; default: all of the questions")
     parser.add_argument("--observed", type=_numbers, default=[12, 25], help="how many")
     parser.add_argument("--splits", type=int, default=8, help="how many")
     parser.add_argument("--first-split", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--minutes", type=float, help="begin no fit after so many")
-    parser.add_argument("--again", action="store_true", help="also what is there already")
-    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    parser.add_argument("--minutes", type=float, help="start no fit after this time")
+    parser.add_argument("--again", action="store_true", help="also make finished fits again")
+    parser.add_argument("--dry-run", action="store_true", help="only report what is missing")
     parser.add_argument("--results", type=Path, default=collect.RESULTS)
     arguments = parser.parse_args()
     splits = range(arguments.first_split, arguments.first_split + arguments.splits)

@@ -1,4 +1,4 @@
-"""The text view of a problem's configurations: wordings, embeddings, principal axes."""
+"""Build the text view of a problem's configurations: wordings, embeddings, principal axes."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ _GRADES = (
 )
 
 _UNIT_DEVIATION = math.sqrt(1 / 12)
-"""Of a uniform variable, as the numeric features."""
+"""Standard deviation of a uniform variable, like that of the numeric features."""
 
 
 def bare(prompt: Prompt, configuration: Configuration) -> Assignment:
-    """Names and values alone."""
+    """Write names and values only."""
     return tuple(f"\n{name}={format_value(configuration[name])}" for name in prompt.order)
 
 
 def sentence(prompt: Prompt, configuration: Configuration) -> Assignment:
-    """One sentence, with nine grades for numbers."""
+    """Write one sentence, with nine grades for numbers."""
     last = len(prompt.order) - 1
     starts = {0: " A run with", last: " and"}
     return tuple(
@@ -87,14 +87,14 @@ WORDINGS: dict[str, Callable[[Prompt, Configuration], Assignment]] = {
 
 
 def read(text: Text, problem: Problem, some: Sequence[int] | np.ndarray) -> Reading:
-    """Some of a problem's configurations, ready to be embedded."""
+    """Tokenize some of a problem's configurations, ready to be embedded."""
     word = WORDINGS[text.wording]
     assignments = [word(problem.prompt, problem.configurations[i]) for i in some]
     return _encoder(text, problem.prompt.passage).read(assignments)
 
 
 def embed(text: Text, problem: Problem) -> np.ndarray:
-    """The embeddings of all configurations, the learnable token neutral, (256, width) float32."""
+    """Embed all configurations with the neutral token, (256, width) float32."""
     reading = read(text, problem, range(len(problem.configurations)))
     with torch.no_grad():
         return reading.embed(reading.neutral_token()).numpy()
@@ -110,13 +110,13 @@ def _encoder(text: Text, passage: str) -> Encoder:
 
 
 def features(embedding: np.ndarray, axes: int, scaling: ScalingName) -> np.ndarray:
-    """Principal axes of embeddings, scaled; "whitened" is what `TextView.neutral` does.
+    """Compute the scaled principal axes; "whitened" is what `TextView.neutral` does.
 
-    Whatever the scaling, the first axis has the deviation of a uniform variable.
+    With every scaling, the first axis has the standard deviation of a uniform variable.
 
     Args:
-        embedding: (m, width).
-        axes: most that are taken; there are fewer where the embeddings have fewer.
+        embedding: (m, width) embeddings.
+        axes: largest number of axes; there are fewer if the embeddings have fewer.
         scaling: see `Variant`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What is compared: variants of the surrogate, and the questions that they answer.
+"""Variants of the surrogate, and the questions that comparing them answers.
 
-A variant differs in one thing from the one that it is compared with: the surrogate as it is
-shipped, its text view left as it is before training. What training adds is a question of its own.
+A variant differs in one thing from its base, the surrogate as shipped with an untrained text view.
+What training adds is a question of its own.
 """
 
 from __future__ import annotations
@@ -31,48 +31,48 @@ ScalingName = Literal["whitened", "half", "natural", "normalized"]
 SecondName = Literal["matern", "ard", "linear", "numbers"]
 
 TEXT_TASKS = ("hpobench-car", "hpobench-phoneme", "hpobench-vehicle", "lora-10")
-"""Tuning tasks whose hyperparameters have a meaning to be read, and quantities to be derived."""
+"""Tuning tasks with meaningful hyperparameters, from which quantities can be derived."""
 TASKS = (*TEXT_TASKS, "bbob-sharp-ridge-5d", "bbob-rastrigin-5d")
 
 
 @dataclass(frozen=True)
 class Text:
-    """How configurations are read."""
+    """Way of reading configurations."""
 
     llm: LLMName = "smollm2"
     wording: WordingName = "graded"
     layer: LayerName = "quarter"
-    """Up to which the model is read; one of the BERT family is read whole."""
+    """Layer up to which the model is read; one of the BERT family is read whole."""
     pooling: Pooling | None = None
     """None: the learnable token's state, or the mean for the BERT family."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A surrogate and what it is shown."""
+    """A surrogate and its inputs."""
 
     kernel: KernelName = "sum"
     second: SecondName = "matern"
-    """The text's kernel: Matern with one lengthscale, with one an axis ("ard"), or linear; or
-    "numbers": in its place another Matern on the numbers, with one lengthscale."""
+    """Second kernel: Matern on the text with one lengthscale, or with one per axis ("ard"), or
+    linear; or "numbers", another Matern on the numbers, with one lengthscale."""
     derived: bool = True
     lengthscale: tuple[float, float] | None = None
-    """Prior median in one dimension and deviation of the logarithm; None: the package's."""
+    """Prior median in one dimension and standard deviation of the log; None: the package's."""
     transform: TransformName = Ablation().transform
     text: Text = Text()
     axes: int = MAX_WIDTH
-    """Most principal axes of the embedding that are taken."""
+    """Largest number of principal axes of the embedding."""
     scaling: ScalingName = "whitened"
-    """Of the axes: to one deviation, divided by the root of it ("half"), or as they are; or as
-    they are for embeddings of length 1 ("normalized")."""
+    """Scaling of the axes: to one standard deviation, divided by its root ("half"), none, or none
+    on embeddings of length 1 ("normalized")."""
     train_token: bool = False
     train_projection: bool = False
     free: bool = False
-    """Whether nothing holds the training: no priors, no stop, more steps."""
+    """Whether training is unregularized: no priors, no early stopping, more steps."""
 
     @property
     def reads(self) -> bool:
-        """Whether it needs a language model."""
+        """Whether the variant needs a language model."""
         return self.kernel != "numeric" and self.second != "numbers"
 
     @property
@@ -87,26 +87,26 @@ BASES = {
     "text": Variant(kernel="text"),
     "sum-underived": Variant(derived=False),
 }
-"""What the others are compared with."""
+"""Variants that the others are compared with."""
 
 Change = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Variants that are compared in one table."""
+    """Variants compared in one table."""
 
     name: str
     title: str
     bases: tuple[str, ...]
     default: str
-    """What the bases have, in a word."""
+    """Label of what the bases have."""
     changes: Mapping[str, Change]
-    """Of the variants in comparison with the bases, by what they have instead."""
+    """Changes of the variants with respect to the bases, by label."""
     tasks: tuple[str, ...] = TEXT_TASKS
 
     def rows(self, base: str) -> dict[str, str]:
-        """What a variant has -> its name, the base first."""
+        """Map each variant's label to its name, the base first."""
         variants = {
             label: replace(BASES[base], **change) for label, change in self.changes.items()
         }
@@ -219,11 +219,11 @@ QUESTIONS = (
         },
     ),
 )
-"""In the order of the report."""
+"""Questions in the order of the report."""
 
 
 def _named() -> dict[str, Variant]:
-    """All variants; one that several questions ask for has the name that comes first."""
+    """Name all variants; one in several questions is named after the first."""
     variants = dict(BASES)
     for question in QUESTIONS:
         for base in question.bases:
@@ -243,10 +243,10 @@ NAMES = {variant: name for name, variant in VARIANTS.items()}
 
 
 def tasks_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """The tasks of each variant: those of the questions that ask for it.
+    """Collect the tasks of each variant: those of the questions that include it.
 
     Args:
-        names: questions.
+        names: names of questions.
 
     Raises:
         InputError: if there is no such question.

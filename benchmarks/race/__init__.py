@@ -1,1 +1,1 @@
-"""A race of samplers: the same tasks, budgets and seeds for each."""
+"""Benchmark of samplers: the same tasks, budgets and seeds for each."""

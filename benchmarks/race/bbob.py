@@ -1,4 +1,4 @@
-"""Functions of the noiseless BBOB suite, as the package ioh computes them.
+"""Functions of the noiseless BBOB suite, computed by the package ioh.
 
 Hansen, Finck, Ros and Auger 2009, Real-Parameter Black-Box Optimization Benchmarking: Noiseless
 Functions Definitions (INRIA report RR-6829). The instance fixes where the optimum lies, the
@@ -30,14 +30,14 @@ FUNCTIONS = {
     "rastrigin": 15,  # rotated
     "schaffers": 17,  # F7, condition 10
 }
-"""Names, and numbers in the suite."""
+"""Function names -> numbers in the suite."""
 
 DIMENSIONS = (2, 5, 10)
 INSTANCE = 1
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
-    """A factory for each function and dimension."""
+    """Return a factory for each function and dimension."""
     return {
         task_name(function, dimension): _factory(function, dimension)
         for function in FUNCTIONS
@@ -46,7 +46,7 @@ def tasks() -> dict[str, Callable[[], Task]]:
 
 
 def task_name(function: str, dimension: int) -> str:
-    """Such as bbob-rosenbrock-5d."""
+    """Return a task's name, such as bbob-rosenbrock-5d."""
     return f"bbob-{function}-{dimension}d"
 
 
@@ -55,7 +55,7 @@ def _factory(function: str, dimension: int) -> Callable[[], Task]:
 
 
 def make(function: str, dimension: int) -> Task:
-    """One function in one dimension; the default configuration is the origin.
+    """Make the task of one function in one dimension; the default is the origin.
 
     Raises:
         InputError: if the package ioh is not installed.

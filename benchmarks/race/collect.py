@@ -1,10 +1,10 @@
-"""Gather the journals in a compact table, which is what the repository keeps.
+"""Merge the journals into a compact table, which the repository keeps.
 
     python -m benchmarks.race.collect
     python -m benchmarks.race.collect --journals FOLDER OTHER --table race.parquet
 
-What the table holds already stays; of two results of one study (task, method, start and seed) the
-later one is kept, the journals' lines being later than the table.
+Rows already in the table stay; of two results of one study (task, method, start and seed) the
+later one is kept, and the journals are later than the table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEMA = pyarrow.schema(
         "seed": pyarrow.int32(),
         "budget": pyarrow.int32(),  # trials asked for
         "values": pyarrow.list_(pyarrow.float64()),  # in the order of the trials
-        "seconds": pyarrow.list_(pyarrow.float32()),  # of a trial, without computing its value
+        "seconds": pyarrow.list_(pyarrow.float32()),  # per trial, besides computing its value
         "best_params": pyarrow.string(),  # JSON
         "error": pyarrow.string(),  # traceback; null if there was none
         "warnings": pyarrow.string(),  # JSON: the first ones of Optuna and of the sampler
@@ -52,21 +52,21 @@ _AS_JSON = ("best_params", "warnings", "versions")
 
 
 def merge(*parts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of all parts, sorted by study; of each study the last one."""
+    """Merge rows, sorted by study; the last row of each study is kept."""
     rows = {journal.key_of(row): dict(row) for part in parts for row in part}
     return [rows[key] for key in sorted(rows)]
 
 
 def from_journal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A journal's record as a row of the table."""
+    """Convert a journal's record to a row of the table."""
     return {**record, **{name: json.dumps(record[name]) for name in _AS_JSON}}
 
 
 def read(path: str | os.PathLike[str]) -> pandas.DataFrame:
-    """The table.
+    """Read the table.
 
     Raises:
-        InputError: if there is no such file, or it holds something else.
+        InputError: if there is no such file, or it is not such a table.
     """
     return parquet.read(path, SCHEMA.names, of="a race", made_by="benchmarks.race.collect")
 

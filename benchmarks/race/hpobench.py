@@ -5,8 +5,8 @@ data sets, every configuration of a grid of 30,000 trained with five seeds. The 
 configuration is 1 - validation accuracy, the mean over the seeds: the task has no noise.
 
 The grid's levels are geometric. `hpobench-car` has numeric parameters over the same ranges, and a
-configuration is worth what the nearest level is; `hpobench-car-grid` has categorical ones.
-Best and middle value are those of the whole table for both.
+configuration has the value of the nearest level; `hpobench-car-grid` has categorical ones. For
+both, best and middle value are the lowest and the median of the whole table.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LEVELS: dict[str, list[Any]] = {
     ],
     "width": [16, 25, 40, 64, 101, 161, 256, 406, 645, 1024],
 }
-"""The grid, in the order of the digits of the table's keys."""
+"""Levels of the grid, in the order of the digits in the table's keys."""
 
 NUMERIC: dict[str, BaseDistribution] = {
     "alpha": FloatDistribution(1e-8, 1.0, log=True),
@@ -80,7 +80,7 @@ DEFAULT = {
     "learning_rate_init": 1e-3,
     "width": 100,
 }
-"""scikit-learn's: MLPClassifier(hidden_layer_sizes=(100,)) with its other defaults."""
+"""scikit-learn's defaults: MLPClassifier(hidden_layer_sizes=(100,))."""
 
 DATASETS = {
     "car": "car evaluation, 4 classes",
@@ -95,7 +95,7 @@ DATASETS = {
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
-    """A factory for each data set and encoding."""
+    """Return a factory for each data set and encoding."""
     factories = {}
     for dataset in DATASETS:
         factories[f"hpobench-{dataset}"] = _factory(dataset, grid=False)
@@ -108,7 +108,7 @@ def _factory(dataset: str, *, grid: bool) -> Callable[[], Task]:
 
 
 def make(dataset: str, *, grid: bool) -> Task:
-    """One data set's task.
+    """Make the task of one data set.
 
     Args:
         dataset: one of `DATASETS`.
@@ -133,18 +133,18 @@ def make(dataset: str, *, grid: bool) -> Task:
 
 
 def cell(configuration: Configuration) -> tuple[int, ...]:
-    """The grid's cell that is nearest to a configuration on log scales, as indices of levels."""
+    """Find the grid's cell nearest to a configuration on log scales, as indices of levels."""
     return tuple(nearest_in_log(levels, configuration[name]) for name, levels in LEVELS.items())
 
 
 def snapped(configuration: Configuration) -> dict[str, Any]:
-    """The configuration of the grid that is nearest."""
+    """Return the nearest configuration of the grid."""
     indices = zip(LEVELS.items(), cell(configuration), strict=True)
     return {name: levels[i] for (name, levels), i in indices}
 
 
 def read(dataset: str) -> np.ndarray:
-    """Validation errors of all configurations, the mean over seeds: (10, 10, 3, 10, 10).
+    """Read the validation errors of all configurations, mean over seeds, (10, 10, 3, 10, 10).
 
     Raises:
         InputError: if the package is not installed.

@@ -1,4 +1,4 @@
-"""Journals: one line a study in JSON, one file a method, only ever appended to."""
+"""Journals: one JSON line per study, one file per method, append-only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIX = ".journal.jsonl"
 
 
 def append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add a study to its method's journal, in one write."""
+    """Append a study to its method's journal, in one write."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['method']}{SUFFIX}"
     line = json.dumps(record) + "\n"
@@ -31,9 +31,9 @@ def append(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """All studies in the journals of a folder, in the order in which each file has them.
+    """Yield all studies in the journals of a folder, in the order of each file.
 
-    A line that a killed process left half written is skipped, and said.
+    A line that a killed process left half written is skipped, with a message.
     """
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -47,11 +47,11 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def missing(plans: Sequence[Plan], records: Iterable[Mapping[str, Any]]) -> list[Plan]:
-    """The plans without a study of at least that budget that did not fail.
+    """Return the plans without a successful study of at least that budget.
 
     Args:
-        plans: what is wanted.
-        records: what there is, of journals or of the table; of one study the last counts.
+        plans: the planned studies.
+        records: records of journals or of the table; the last one of each study counts.
     """
     done = {key_of(record): record["budget"] for record in records if record["error"] is None}
     return [plan for plan in plans if done.get(plan.key, 0) < plan.budget]
@@ -63,7 +63,7 @@ def key_of(record: Mapping[str, Any]) -> tuple[str, str, str, int]:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the file does not end with a line's end."""
+    """Check whether the file ends in an incomplete line."""
     if not path.exists() or not path.stat().st_size:
         return False
     with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""LoRA fine-tuning: the project's table of real runs, and surrogates fitted to it.
+"""LoRA fine-tuning tasks: the project's table of real runs, and surrogates fitted to it.
 
-`lora-exact` is the complete grid of real runs at 10% of the data; `lora-10` and `lora-100` are
-surrogates of 10% and of all of the data over the whole continuous space: see
+`lora-exact` is the complete grid of real runs on 10% of the data; `lora-10` and `lora-100` are
+surrogates for 10% and for all of the data over the whole continuous space: see
 benchmarks/lora_table/README.md.
 """
 
@@ -34,7 +34,7 @@ SENTENCE = (
 )
 
 FRACTIONS = {"lora-10": 0.1, "lora-100": 1.0}
-"""Of the training data, by surrogate task."""
+"""Fraction of the training data, by surrogate task."""
 
 DEFAULT = {
     "rank": 16,
@@ -46,13 +46,13 @@ DEFAULT = {
 """Common practice: `LoRAObjective.default_params`."""
 
 GRID_DEFAULT = DEFAULT | {"lora_dropout": 0.1, "learning_rate": 3e-4}
-"""The nearest levels of the grid; 0.05 lies in the middle of two."""
+"""The nearest levels of the grid; a dropout of 0.05 lies halfway between two."""
 
 N_DRAWS, N_CLIMBERS, N_ROUNDS, N_STEPS = 2**16, 16, 40, 64
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
-    """A factory for each task."""
+    """Return a factory for each task."""
     return {"lora-exact": exact} | {name: _factory(name) for name in FRACTIONS}
 
 
@@ -61,7 +61,7 @@ def _factory(name: str) -> Callable[[], Task]:
 
 
 def exact() -> Task:
-    """The table's complete grid, looked up."""
+    """Make the task of the table's complete grid, looked up."""
     from benchmarks.lora_table.objective import TableObjective
 
     objective = TableObjective(_table())
@@ -80,7 +80,7 @@ def exact() -> Task:
 
 
 def surrogate(name: str) -> Task:
-    """A model of the loss anywhere in the space."""
+    """Make the task of a surrogate, which predicts the loss anywhere in the space."""
     model = _surrogate(name)
     known = kept.read(name)
     return Task(
@@ -97,7 +97,7 @@ def surrogate(name: str) -> Task:
 
 
 def search(name: str) -> kept.Known:
-    """Best and middle value of a surrogate task: random configurations, then climbers."""
+    """Find best and middle value of a surrogate task: random draws, then local searches."""
     model = _surrogate(name)
     configurations = draw(model.space, N_DRAWS, seed=0)
     values = _predict(model, configurations)
@@ -107,7 +107,7 @@ def search(name: str) -> kept.Known:
 
 
 def _climb(model: Surrogate, start: Configuration, seed: int) -> float:
-    """Lowest value on a walk to the best of random steps, which become shorter."""
+    """Search locally: move to the best of random steps, which shrink; return the lowest value."""
     here, lowest = dict(start), _predict(model, [start])[0]
     for i in range(N_ROUNDS):
         steps = _near(model.space, here, scale=0.2 * 0.85**i, seed=seed * N_ROUNDS + i)
@@ -118,7 +118,7 @@ def _climb(model: Surrogate, start: Configuration, seed: int) -> float:
 
 
 def _near(space: Mapping[str, Any], here: Configuration, scale: float, seed: int) -> list[Any]:
-    """Random configurations within `scale` of the width of each range, on its own scale."""
+    """Draw configurations nearby, within `scale` of each range's width on its own scale."""
     rng = np.random.default_rng(seed)
     columns = {}
     for name, bounds in space.items():
@@ -131,7 +131,7 @@ def _near(space: Mapping[str, Any], here: Configuration, scale: float, seed: int
 
 
 def _predict(model: Surrogate, configurations: Sequence[Configuration]) -> np.ndarray:
-    chunks = range(0, len(configurations), 4096)  # memory
+    chunks = range(0, len(configurations), 4096)  # to bound memory
     return np.concatenate([model.predict(configurations[i : i + 4096]) for i in chunks])
 
 

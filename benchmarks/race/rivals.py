@@ -1,8 +1,8 @@
 """HEBO and SMAC3 as Optuna samplers, for tasks with a fixed search space.
 
-They need an environment of their own, made as `rivals.txt` says. Both are asked for one
-configuration a trial and told all finished trials, enqueued ones among them. Categorical
-parameters stand for them as the indices of their choices, without order.
+They need an environment of their own, described in `rivals.txt`. Both are asked for one
+configuration per trial and told of all finished trials, including enqueued ones. Categorical
+parameters are passed as unordered indices of their choices.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from optuna_llmbo.errors import InputError
 
 
 SMAC_TRIALS = 60
-"""SMAC is told how many trials there will be; a quarter of them are its initial design."""
+"""Number of trials announced to SMAC; a quarter of them are its initial design."""
 
 
 class Optimizer(Protocol):
-    """What asks and tells."""
+    """An optimizer with an ask-and-tell interface."""
 
     def ask(self) -> Configuration:
-        """A configuration to try."""
+        """Return a configuration to try."""
 
     def tell(self, configuration: Configuration, value: float) -> None:
-        """What a configuration is worth."""
+        """Report the value of a configuration."""
 
 
 def make_sampler(method: str, task: Task, seed: int) -> RivalSampler:
-    """A new sampler for one study.
+    """Make a new sampler for one study.
 
     Raises:
         InputError: if the task's search space is not fixed, or the package is not installed.
@@ -66,12 +66,12 @@ def make_sampler(method: str, task: Task, seed: int) -> RivalSampler:
 
 
 class RivalSampler(BaseSampler):
-    """Another project's optimizer behind Optuna's interface.
+    """Wrap another project's optimizer as an Optuna sampler.
 
     Args:
         distributions: the whole search space.
-        optimizer: new, of one study.
-        seed: of NumPy's and torch's global generators, which HEBO draws from.
+        optimizer: a new optimizer, for one study.
+        seed: seed of NumPy's and torch's global generators, which HEBO draws from.
     """
 
     def __init__(self, distributions: Distributions, optimizer: Optimizer, seed: int) -> None:
@@ -84,13 +84,13 @@ class RivalSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The whole space, from the first trial on."""
+        """Return the whole space, from the first trial on."""
         return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Tell what is new, and ask; an enqueued trial is only told, when it is finished."""
+        """Tell the new results, then ask; enqueued trials are only told, once finished."""
         for finished in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if finished.number not in self._told:
                 assert finished.value is not None
@@ -104,7 +104,7 @@ class RivalSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """Random; only an enqueued trial that lacks a parameter gets here."""
+        """Draw at random; needed only for an enqueued trial that lacks a parameter."""
         return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
 
@@ -113,13 +113,13 @@ class Hebo:
 
     Args:
         distributions: the search space.
-        seed: of its Sobol start.
+        seed: seed of its initial Sobol sequence.
     """
 
     def __init__(self, distributions: Distributions, seed: int) -> None:
         from pymoo.config import Config
 
-        Config.warnings["not_compiled"] = False  # printed on import
+        Config.warnings["not_compiled"] = False  # would be printed on import
 
         from hebo.design_space.design_space import DesignSpace
         from hebo.optimizers.hebo import HEBO
@@ -129,12 +129,12 @@ class Hebo:
         self._optimizer = HEBO(DesignSpace().parse(space), scramble_seed=seed)
 
     def ask(self) -> Configuration:
-        """One suggestion."""
+        """Return one suggestion."""
         row = self._optimizer.suggest(n_suggestions=1).iloc[0]
         return {name: _from_rival(d, row[name]) for name, d in self._distributions.items()}
 
     def tell(self, configuration: Configuration, value: float) -> None:
-        """One observation."""
+        """Report the value of a configuration."""
         import pandas
 
         row = {name: _to_rival(d, configuration[name]) for name, d in self._distributions.items()}
@@ -146,7 +146,7 @@ class Smac:
 
     Args:
         distributions: the search space.
-        seed: of all its randomness.
+        seed: seed of all its randomness.
     """
 
     def __init__(self, distributions: Distributions, seed: int) -> None:
@@ -171,13 +171,13 @@ class Smac:
         self._asked: Any = None
 
     def ask(self) -> Configuration:
-        """One suggestion."""
+        """Return one suggestion."""
         self._asked = self._facade.ask()
         values = dict(self._asked.config)
         return {name: _from_rival(d, values[name]) for name, d in self._distributions.items()}
 
     def tell(self, configuration: Configuration, value: float) -> None:
-        """One observation: of the configuration asked for, or of one that it does not know."""
+        """Report the value of the configuration asked for, or of one that SMAC does not know."""
         from ConfigSpace import Configuration as Known
         from smac.runhistory.dataclasses import TrialInfo
         from smac.runhistory.dataclasses import TrialValue
@@ -232,11 +232,11 @@ def _from_rival(distribution: Any, value: Any) -> Any:
         return distribution.choices[int(value)]
     if isinstance(distribution, IntDistribution):
         return min(max(round(float(value)), distribution.low), distribution.high)
-    return min(max(float(value), distribution.low), distribution.high)  # rounding of logarithms
+    return min(max(float(value), distribution.low), distribution.high)  # logarithms round
 
 
 def _not_called(config: Any, seed: int) -> float:
-    """Stands for the target function, which is asked for and told of instead."""
+    """Stand in for the target function, which ask and tell replace."""
     return math.nan
 
 

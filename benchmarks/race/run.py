@@ -4,11 +4,11 @@
     python -m benchmarks.race.run --methods ours --tasks tuning --start plain,default --minutes 60
     python -m benchmarks.race.run --methods smac --tasks all --dry-run
 
-A study that is done is appended to a journal at once, and not run again, nor are those of the
-table beside it (see `collect`): an interrupted race goes on where it was. After a change to our
-sampler its methods need --again. All methods and tasks of a seed come before the next seed, so
-that it is balanced wherever it stops. A study that failed is kept with its error, and tried again
-by the next call.
+A finished study is appended to a journal at once and, like those in the table beside it (see
+`collect`), not run again, so an interrupted race continues where it stopped. After a change to our
+sampler, its methods need --again. All methods and tasks of a seed come before the next seed, so
+the race is balanced wherever it stops. A failed study is stored with its error and retried next
+time.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def plan(
     seeds: Sequence[int],
     budget: int,
 ) -> list[Plan]:
-    """All studies, in the order in which they are run; what a method cannot search is left out.
+    """Plan all studies in the order in which they run, without tasks a method cannot search.
 
     Raises:
         InputError: if there is no such method or start.
@@ -86,13 +86,13 @@ def race(plans: Sequence[Plan], folder: Path, *, jobs: int, minutes: float | Non
     """Run studies, each in one of `jobs` processes, and journal them.
 
     Args:
-        plans: in the order in which they are begun.
-        folder: of the journals.
-        jobs: processes, of one thread each.
-        minutes: no study is begun after them.
+        plans: studies to run, in this order.
+        folder: folder of the journals.
+        jobs: number of processes, of one thread each.
+        minutes: time after which no study is started.
 
     Returns:
-        How many failed.
+        The number of studies that failed.
     """
     about = provenance()
     progress = _Progress(plans, jobs)
@@ -112,7 +112,7 @@ def race(plans: Sequence[Plan], folder: Path, *, jobs: int, minutes: float | Non
 
 
 def provenance() -> dict[str, Any]:
-    """What every record says of how it came about."""
+    """Return the provenance that every record contains."""
     return {
         "commit": commit(),
         "versions": _versions(),
@@ -123,7 +123,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that are installed: the rivals' environment lacks some."""
+    """Return versions of installed packages; the rivals' environment lacks some."""
     installed = {d.name.lower() for d in importlib.metadata.distributions()}
     return {p: importlib.metadata.version(p) for p in PACKAGES if p.lower() in installed}
 
@@ -136,7 +136,7 @@ def _cpu_model() -> str:
 
 
 class _Progress:
-    """Says what is done and estimates how long the rest takes, from the mean of each method."""
+    """Print results and estimate the remaining time, from the mean time of each method."""
 
     def __init__(self, plans: Sequence[Plan], jobs: int) -> None:
         self._left = Counter(plan.method for plan in plans)
@@ -145,7 +145,7 @@ class _Progress:
         self.n_failed = 0
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """A line for a study that is done."""
+        """Print a line for a finished study."""
         method = record["method"]
         self._left[method] -= 1
         self._spent.setdefault(method, []).append(record["total_seconds"])
@@ -176,11 +176,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=60, help="trials of a study")
+    parser.add_argument("--budget", type=int, default=60, help="trials per study")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--minutes", type=float, help="begin no study after so many")
-    parser.add_argument("--again", action="store_true", help="also what is there already")
-    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    parser.add_argument("--minutes", type=float, help="start no study after this time")
+    parser.add_argument("--again", action="store_true", help="also run finished studies again")
+    parser.add_argument("--dry-run", action="store_true", help="only report what is missing")
     parser.add_argument("--out", type=Path, default=journal.RESULTS)
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)

@@ -1,4 +1,4 @@
-"""What the report computes: intervals, ranks, paired tests. Lower values are better throughout."""
+"""Statistics for the report: intervals, ranks, paired tests. Lower values are better."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """On how many tasks one method is better than another, by a corrected test on each."""
+    """Number of tasks on which one method is better than another, by corrected tests."""
 
     wins: int
     losses: int
     ties: int
-    """No significant difference."""
+    """Tasks without a significant difference."""
 
 
 def best_so_far(values: Sequence[float], budget: int) -> np.ndarray:
-    """Lowest value until each trial, (budget,); the last one holds on where trials are missing.
+    """Compute the lowest value up to each trial, (budget,); missing trials repeat the last.
 
     Args:
         values: (k,), k >= 1, in the order of the trials.
-        budget: how many trials were asked for.
+        budget: number of trials asked for.
     """
     lowest = np.minimum.accumulate(np.asarray(values, dtype=float)[:budget])
     return np.pad(lowest, (0, budget - len(lowest)), mode="edge")
 
 
 def trials_to_reach(curve: np.ndarray, target: float) -> float:
-    """Number of the first trial, counted from 1, that is at least as good; inf if none is.
+    """Find the first trial, counted from 1, that reaches a value; inf if none does.
 
     Args:
-        curve: (budget,) of `best_so_far`.
+        curve: (budget,), as returned by `best_so_far`.
         target: the value to reach.
     """
     reached = np.flatnonzero(curve <= target)
@@ -59,12 +59,12 @@ def trials_to_reach(curve: np.ndarray, target: float) -> float:
 def bootstrap(
     values: np.ndarray, statistic: Callable[..., np.ndarray] = np.median, seed: int = 0
 ) -> Estimate:
-    """A statistic with its percentile interval (Efron 1979).
+    """Estimate a statistic with its percentile interval (Efron 1979).
 
     Args:
         values: (n,); may contain inf.
         statistic: like `numpy.median`, with `axis`.
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     values = np.asarray(values, dtype=float)
     rows = np.random.default_rng(seed).integers(len(values), size=(N_RESAMPLES, len(values)))
@@ -73,11 +73,11 @@ def bootstrap(
 
 
 def band(curves: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median curve with its pointwise interval, each (t,).
+    """Compute the median curve with its pointwise interval, each (t,).
 
     Args:
         curves: (n, t).
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     rows = np.random.default_rng(seed).integers(len(curves), size=(N_RESAMPLES // 4, len(curves)))
     low, high = _interval(np.median(curves[rows], axis=1))
@@ -85,16 +85,16 @@ def band(curves: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def mean_over_tasks(groups: Sequence[np.ndarray], seed: int = 0) -> list[Estimate]:
-    """Mean over each task's seeds, then over tasks, tasks and seeds being resampled.
+    """Average over each task's seeds, then over tasks, resampling both.
 
     A task that is drawn k times has its seeds drawn anew each time.
 
     Args:
-        groups: of each task (seeds, m), one column a method.
-        seed: of the resampling.
+        groups: for each task (seeds, methods), one column per method.
+        seed: seed of the resampling.
 
     Returns:
-        One estimate a column.
+        One estimate per column.
     """
     rng = np.random.default_rng(seed)
     n_tasks = len(groups)
@@ -110,14 +110,14 @@ def mean_over_tasks(groups: Sequence[np.ndarray], seed: int = 0) -> list[Estimat
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, 1 for the lowest, the mean of their ranks for equal values."""
+    """Rank along the last axis, 1 for the lowest; ties get their mean rank."""
     return stats.rankdata(values, axis=-1)
 
 
 def signed_rank_test(differences: np.ndarray) -> float:
-    """Two-sided p value of Wilcoxon's signed-rank test that the median difference is 0.
+    """Compute the two-sided p value of Wilcoxon's signed-rank test of a zero median.
 
-    Differences of 0 are left out, as Wilcoxon (1945) did; 1 if there is no other.
+    Differences of 0 are left out, as in Wilcoxon (1945); p is 1 if there are no others.
 
     Args:
         differences: (n,).
@@ -128,7 +128,7 @@ def signed_rank_test(differences: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p values corrected for their number (Holm 1979, A Simple Sequentially Rejective Test)."""
+    """Correct p values for their number (Holm 1979, A Simple Sequentially Rejective Test)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -141,7 +141,7 @@ def verdict(differences: Sequence[np.ndarray]) -> Verdict:
     """Count the tasks with a significant difference, after Holm's correction over the tasks.
 
     Args:
-        differences: of each task (seeds,), ours minus theirs.
+        differences: for each task (seeds,), ours minus theirs.
     """
     significant = holm([signed_rank_test(d) for d in differences]) < SIGNIFICANT
     signs = np.array([_signed_rank_sum(d) for d in differences])
@@ -154,7 +154,7 @@ def _signed_rank_sum(differences: np.ndarray) -> float:
 
 
 def _interval(resampled: np.ndarray) -> np.ndarray:
-    """Lower and upper quantile along the first axis: elements, as they may be infinite."""
+    """Pick the lower and upper quantile on the first axis; uninterpolated, as inf may occur."""
     last = len(resampled) - 1
     tail = round(last * (1 - LEVEL) / 2)
     return np.sort(resampled, axis=0)[[tail, last - tail]]

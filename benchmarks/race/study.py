@@ -1,4 +1,4 @@
-"""One study of the race: a task, a method, a start and a seed; its trials as a record."""
+"""Run one study of the race (task, method, start, seed) and record its trials."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from benchmarks.race.task import Task
 
 
 STARTS = ("plain", "default")
-"""Without a first trial of one's own, or with the task's default as trial 0."""
+"""Starts: the sampler's own first trial, or the task's default as trial 0."""
 
 MAX_WARNINGS = 5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study to be run."""
+    """A study to run."""
 
     task: str
     method: str
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What two runs of one study share; a longer one holds what a shorter one does."""
+        """Identity of the study, without the budget, as longer runs include shorter ones."""
         return (self.task, self.method, self.start, self.seed)
 
 
@@ -48,7 +48,7 @@ def run(plan: Plan) -> dict[str, Any]:
     """Run a study in memory, without pruning.
 
     Returns:
-        The plan's fields; `values` in the order of the trials; `seconds` that each took besides
+        The plan's fields; `values` in the order of the trials; `seconds` that each took, besides
         computing its value; `best_params`; `warnings` of Optuna and of the sampler;
         `total_seconds`; `error`, the traceback if the study failed, with the trials until then.
     """
@@ -66,7 +66,7 @@ def run(plan: Plan) -> dict[str, Any]:
                 value, spent = _one_trial(study, task)
                 values.append(value)
                 seconds.append(round(spent, 5))
-        except Exception:  # whatever a sampler does wrong is a result of the race
+        except Exception:  # any failure of a sampler is a result of the race
             record["error"] = traceback.format_exc()
     if values:
         record["best_params"] = study.best_params
@@ -75,7 +75,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def one_thread() -> None:
-    """Keep torch to one thread, if it is loaded."""
+    """Limit torch to one thread, if it is loaded."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -90,7 +90,7 @@ def _create(plan: Plan, task: Task) -> optuna.Study:
 
 
 def _one_trial(study: optuna.Study, task: Task) -> tuple[float, float]:
-    """Its value, and the seconds that it took besides computing that."""
+    """Run a trial; return its value and the seconds it took besides computing the value."""
     begun = time.perf_counter()
     trial = study.ask(dict(task.distributions) if task.distributions is not None else None)
     configuration = task.suggest(trial)
@@ -105,7 +105,7 @@ def _one_trial(study: optuna.Study, task: Task) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """Gives a list that holds, at the end, the first different warnings of Optuna's loggers."""
+    """Collect the first distinct warnings of Optuna's loggers in a list, filled at the end."""
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = logging.handlers.QueueHandler(records)
     handler.setLevel(logging.WARNING)

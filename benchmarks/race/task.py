@@ -1,4 +1,4 @@
-"""A task of the race: what is searched, what a configuration is worth, and how to judge it."""
+"""A task of the race: its search space, the value of a configuration, and its scale."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ Distributions = Mapping[str, BaseDistribution]
 FAMILIES = ("hpobench", "lora", "bbob", "conditional")
 
 N_DRAWS = 4096
-"""Random configurations whose median is a task's middle, where the space is not finite."""
+"""Random configurations whose median is a task's middle, if the space is not finite."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One problem, always minimized and without noise."""
+    """A problem without noise, to be minimized."""
 
     name: str
     family: str
     sentence: str
-    """What is being optimized, as a prompt may say it."""
+    """Description of what is being optimized, for a prompt."""
     distributions: Distributions | None
-    """The search space; None if which parameters there are depends on the values of others."""
+    """The search space; None if it is conditional."""
     suggest: Callable[[optuna.Trial], Configuration]
-    """Asks a trial for a configuration."""
+    """Suggests a configuration for a trial."""
     value: Callable[[Configuration], float]
-    """What a configuration is worth, lower being better."""
+    """Computes the value of a configuration; lower is better."""
     best: float
-    """The lowest value there is, or that was ever found where this is not known."""
+    """The lowest value, or the lowest found if that is unknown."""
     middle: float
     """Median value of random configurations."""
     default: Configuration
-    """The configuration that one would try without a search."""
+    """The configuration to try without a search."""
 
     def objective(self, trial: optuna.Trial) -> float:
-        """The task as Optuna wants it."""
+        """Objective for Optuna."""
         return self.value(self.suggest(trial))
 
     def regret(self, value: float) -> float:
-        """0 for the best value, 1 for the median random configuration."""
+        """Compute the regret: 0 for the best value, 1 for the median random configuration."""
         return (value - self.best) / (self.middle - self.best)
 
 
 def suggest_all(distributions: Distributions) -> Callable[[optuna.Trial], Configuration]:
-    """Ask for every parameter, whatever the values of the others."""
+    """Return a function that suggests every parameter, independently of the others."""
     return lambda trial: suggest(trial, distributions)
 
 
 def draw(distributions: Distributions, n: int, seed: int) -> list[dict[str, Any]]:
-    """Random configurations, uniform on each parameter's own scale.
+    """Draw random configurations, uniform on each parameter's own scale.
 
-    Integers are drawn from the interval that is rounded to them, so that the first and the last
-    have their share.
+    Integers are drawn by rounding a range extended by one half at both ends, so that the first
+    and the last get their full share.
     """
     rng = np.random.default_rng(seed)
     columns = {name: _draw_one(d, rng.random(n)) for name, d in distributions.items()}
@@ -95,5 +95,5 @@ def _draw_one(distribution: BaseDistribution, uniform: np.ndarray) -> list[Any]:
 
 
 def nearest_in_log(levels: list[float], value: float) -> int:
-    """Index of the level whose ratio to the value is closest to 1."""
+    """Find the level whose ratio to the value is closest to 1; return its index."""
     return min(range(len(levels)), key=lambda i: abs(math.log(levels[i] / value)))

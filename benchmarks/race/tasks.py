@@ -1,4 +1,4 @@
-"""All tasks by name, and which of them are for tuning and which are reported."""
+"""All tasks by name, split into those for tuning and those that are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **bbob.tasks(),
     **conditional.tasks(),
 }
-"""Factories; a task is loaded by `load`, once a process."""
+"""Factories; `load` makes a task once per process."""
 
 
 def _bbob(*functions: str) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ TUNING = (
     *_bbob("sphere", "rastrigin", "sharp-ridge"),
     "lora-10",
 )
-"""What the sampler's constants may be chosen on."""
+"""Tasks on which the sampler's constants may be chosen."""
 
 REPORTED = (
     "hpobench-australian",
@@ -47,27 +47,27 @@ REPORTED = (
     "lora-100",
     "conditional",
 )
-"""What results are reported on, and nothing was chosen on."""
+"""Tasks on which results are reported, and nothing was chosen."""
 
 GROUPS = {"tuning": TUNING, "reported": REPORTED, "all": (*TUNING, *REPORTED)}
 
 
 @functools.cache
 def load(name: str) -> Task:
-    """The task of a name."""
+    """Load a task by name."""
     return TASKS[name]()
 
 
 def family_of(name: str) -> str:
-    """The family that a task's name begins with, without loading the task."""
+    """Return the family that a task's name starts with, without loading the task."""
     return name.split("-")[0]
 
 
 def choose(text: str) -> list[str]:
-    """Task names from a comma-separated list of names, families and groups.
+    """Parse a comma-separated list of task names, families and groups.
 
-    A family stands for its tasks in both splits, so not for the categorical HPOBench grids, which
-    are asked for by name, or all together as "grids".
+    A family means its tasks in both splits, and so excludes the categorical HPOBench grids, which
+    are selected by name, or all together as "grids".
 
     Raises:
         InputError: if a part is none of these.

@@ -1,4 +1,4 @@
-"""What may help our sampler or mislead it on a task: priors, quantities, earlier studies."""
+"""Information that may help or mislead our sampler: priors, quantities, earlier studies."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from optuna_llmbo.space.axis import Axis
 
 
 N_SOURCE = 40
-"""Trials of an earlier study, uniformly random."""
+"""Number of trials in an earlier study, uniformly random."""
 
 N_QUANTITIES = 3
 
 EARLIER = {"lora-10": "lora-100", "lora-100": "lora-10"}
-"""The earlier study's task; of HPOBench's data sets it is always `car`, which nothing is reported
-on."""
+"""Task of the earlier study; for HPOBench it is always `car`, on which nothing is reported."""
 
 
 def wrong_prior(task: Task) -> dict[str, tuple[float, float]]:
-    """The quarter of each range that is farthest from the default."""
+    """Return the quarter of each range that is farthest from the default."""
     ranges = {}
     for name, distribution in _space(task).items():
         axis = Axis(distribution)
@@ -38,7 +37,7 @@ def wrong_prior(task: Task) -> dict[str, tuple[float, float]]:
 
 
 def wrong_quantities(task: Task) -> dict[str, Any]:
-    """A pack of quantities that mean nothing: products of random powers, or random sums."""
+    """Make a pack of meaningless quantities: products of random powers, or random sums."""
     space = _space(task)
     positive = [name for name, d in space.items() if Axis(d).numbers(np.zeros(1))[0] > 0]
     rng = np.random.default_rng(0)
@@ -57,17 +56,17 @@ def wrong_quantities(task: Task) -> dict[str, Any]:
 
 
 def earlier_study(task: Task) -> list[optuna.Study]:
-    """Random trials of a like task."""
+    """Make a study of random trials on a similar task."""
     return [_study(task, sign=1.0)]
 
 
 def reversed_study(task: Task) -> list[optuna.Study]:
-    """The same trials with the opposite values: what was good there is bad here."""
+    """Make the same study with opposite values, so that good trials look bad."""
     return [_study(task, sign=-1.0)]
 
 
 def has_like_task(name: str) -> bool:
-    """Whether there is an earlier study for a task."""
+    """Check whether there is an earlier study for a task."""
     return name.startswith("hpobench-") or name in EARLIER
 
 
@@ -81,7 +80,7 @@ def _study(task: Task, sign: float) -> optuna.Study:
         source = tasks.load(EARLIER[task.name])
     else:
         raise InputError(
-            f"{task.name} has no like task: choose one of HPOBench's, lora-10 or lora-100."
+            f"{task.name} has no similar task: choose one of HPOBench's, lora-10 or lora-100."
         )
     space = _space(task)
     study = optuna.create_study(study_name=source.name)

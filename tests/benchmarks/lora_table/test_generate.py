@@ -179,6 +179,6 @@ def test_recheck(settings: Settings, in_process: list[Planned]) -> None:
             json.dumps({**json.loads(c), "procedure": 0, "weights": "x"}) for c in table["context"]
         ]
     )
-    message = r"made with other model, data or settings: procedure \(0, here 1\), weights \('x'"
+    message = r"differs in its model, data or settings: procedure \(0, here 1\), weights \('x'"
     with pytest.raises(InputError, match=message):
         recheck.recheck(strange, "cpu", 3, **where)

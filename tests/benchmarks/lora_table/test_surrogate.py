@@ -59,10 +59,10 @@ def test_a_kept_surrogate_predicts_as_the_fitted_one(
     unseen = random_configurations(tier("cpu"))[150:]
     predicted = loaded.predict(unseen)
     rows = surrogate._rows(table, 0.1)
-    inputs = surrogate._cube(loaded.space, tables.configurations(rows))
+    inputs = surrogate._points(loaded.space, tables.configurations(rows))
     floor = surrogate._floor(rows)
     fitted = surrogate._fitted_gp(inputs, surrogate._target(rows, floor), surrogate.MixingKernel)
-    points = surrogate._cube(loaded.space, unseen)
+    points = surrogate._points(loaded.space, unseen)
     np.testing.assert_allclose(predicted, floor + np.exp(surrogate._mean(fitted, points)), 1e-6)
     np.testing.assert_allclose(predicted, [ridge(c) for c in unseen], atol=0.3)
 

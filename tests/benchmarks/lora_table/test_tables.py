@@ -52,7 +52,7 @@ def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no table .* make it with"):
         tables.read(tmp_path / "no.parquet")
     pandas.DataFrame({"loss": [1.0]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=r"is no table of runs: it lacks run_id, design"):
+    with pytest.raises(InputError, match=r"is not a table of runs: it lacks run_id, design"):
         tables.read(tmp_path / "other.parquet")
 
 

@@ -148,5 +148,5 @@ class TestCollect:
     def test_no_table(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"benchmarks\.prediction\.collect"):
             collect.read(tmp_path / "prediction.parquet")
-        with pytest.raises(InputError, match="is no table of predictions: it lacks method, "):
+        with pytest.raises(InputError, match="is not a table of predictions: it lacks method, "):
             collect.read(Path("benchmarks/lora_table/tables/cpu.parquet"))

@@ -200,7 +200,7 @@ def test_one_observation_is_enough(encoder: Encoder) -> None:
 def test_a_parameter_of_no_space_is_refused(tiny_llm: Path) -> None:
     study = optuna.create_study(sampler=PaperSampler(GRID, llm=tiny_llm))
     trial = study.ask()
-    with pytest.raises(InputError, match="'depth' is not of the space"):
+    with pytest.raises(InputError, match="'depth' is not in the space"):
         trial.suggest_int("depth", 1, 3)
 
 

@@ -138,5 +138,5 @@ class TestCollect:
         (tmp_path / "race.parquet").write_bytes(
             (Path("benchmarks/lora_table/tables/cpu.parquet")).read_bytes()
         )
-        with pytest.raises(InputError, match="is no table of a race: it lacks task, method"):
+        with pytest.raises(InputError, match="is not a table of a race: it lacks task, method"):
             collect.read(tmp_path / "race.parquet")

@@ -50,5 +50,5 @@ def test_the_reversed_study_is_the_earlier_one_upside_down() -> None:
 def test_without_a_like_task_there_is_no_transfer() -> None:
     assert methods.can_search("numeric-transfer", "lora-10")
     assert not methods.can_search("numeric-transfer", "bbob-sphere-2d")
-    with pytest.raises(InputError, match="has no like task"):
+    with pytest.raises(InputError, match="has no similar task"):
         variants.earlier_study(tasks.load("bbob-sphere-2d"))
