@@ -1,13 +1,13 @@
 """Ask and tell: a loop of your own that evaluates several configurations at once.
 
 Where trials run elsewhere (a cluster, a laboratory, a robot), the program asks for a batch, has it
-evaluated, and tells the results. Nothing is known of a batch's first member when the second is
-asked for; the sampler counts it as running and looks elsewhere. Here a batch is four random
-forests on scikit-learn's wine data, fitted side by side. One search one at a time gets the same
-number of trials and seed.
+evaluated, and tells the results. When it asks for the second member of a batch, the result of the
+first is not yet known; the sampler counts it as running and looks elsewhere. Here a batch is four
+random forests on scikit-learn's wine data, fitted side by side. A search that evaluates one
+configuration at a time gets the same number of trials and the same seed.
 
-Expect one line a batch: how near its two closest members are (0 the same, 1 the far corner of the
-space) and its lowest loss; then what both searches found.
+Expect one line per batch: the distance between its two closest members (0 for the same point, 1
+for opposite corners of the space) and its lowest loss; then the results of both searches.
 
     pip install scikit-learn
     python examples/ask_and_tell.py --batches 5
@@ -39,20 +39,20 @@ SPACE = {
 
 
 def loss(params: dict[str, Any]) -> float:
-    """Log loss over three folds, in nats."""
+    """Compute the log loss over three folds, in nats."""
     forest = RandomForestClassifier(n_estimators=40, random_state=0, **params)
     X, y = load_wine(return_X_y=True)
     return float(-cross_val_score(forest, X, y, cv=3, scoring="neg_log_loss").mean())
 
 
 def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Between two configurations, as a share of the space's diagonal."""
+    """Compute the distance between two configurations, as a share of the space's diagonal."""
     gaps = [(one[name] - other[name]) / (d.high - d.low) for name, d in SPACE.items()]
     return math.hypot(*gaps) / math.sqrt(len(SPACE))
 
 
 def search(batches: int, size: int, seed: int) -> optuna.Study:
-    """Ask for a batch, evaluate it, tell its results, and again."""
+    """Repeatedly ask for a batch, evaluate it and tell its results."""
     study = optuna.create_study(direction="minimize", sampler=LLMBOSampler(seed=seed))
     for batch in range(batches):
         trials = [study.ask(SPACE) for _ in range(size)]

@@ -1,11 +1,11 @@
-"""A conditional space: which of three models reads handwritten digits best, and how is it set?
+"""A conditional space: which of three models reads handwritten digits best, with which settings?
 
-The first hyperparameter says which model it is; each model has hyperparameters of its own. The
-sampler sees from the trials what belongs to what, and chooses a model and its hyperparameters in
-one fit. TPE chooses them one by one; it gets the same number of trials and the same seed.
+The first hyperparameter selects the model; each model has hyperparameters of its own. The sampler
+learns the structure from the trials, and chooses a model and its hyperparameters with one fit. TPE
+chooses them one by one; it gets the same number of trials and the same seed.
 
-Expect a table: how many trials each model got, its lowest error in brackets, and which model won.
-Trials on models that lose are what the choice has cost.
+Expect a table: the number of trials of each model, its lowest error in brackets, and the winner.
+The trials of the other models are what the choice has cost.
 
     pip install scikit-learn
     python examples/conditional.py --trials 20
@@ -34,7 +34,7 @@ MODELS = ("svm", "forest", "network")
 
 
 def suggest_model(trial: optuna.Trial) -> ClassifierMixin:
-    """One of three models, with the hyperparameters that it has."""
+    """Suggest one of three models, with its own hyperparameters."""
     name = trial.suggest_categorical("model", MODELS)
     if name == "svm":
         return SVC(
@@ -58,7 +58,7 @@ def suggest_model(trial: optuna.Trial) -> ClassifierMixin:
 
 
 def objective(trial: optuna.Trial) -> float:
-    """Share of held-out digits that are misread."""
+    """Compute the share of held-out digits that are misread."""
     X, y = load_digits(return_X_y=True)
     X_train, X_valid, y_train, y_valid = train_test_split(
         X / 16, y, test_size=0.5, stratify=y, random_state=0
@@ -68,7 +68,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def show(title: str, sampler: BaseSampler, trials: int) -> None:
-    """Search, and print which model got how many trials."""
+    """Search, and print how many trials each model got."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=trials)
     print(f"{title:14}", end="")
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", ConvergenceWarning)  # 15 epochs are all a network gets
+    warnings.simplefilter("ignore", ConvergenceWarning)  # networks train for 15 epochs only
 
     print("trials of each model (its lowest error)")
     print(f"{'':14}" + "".join(f"{name:>14}" for name in MODELS))

@@ -1,9 +1,9 @@
 """Knowledge of your own: a pack for support vector machines, in `svm.toml` beside this file.
 
-The package has no such pack. The file says where good values of `C` and `gamma` lie, which product
-of them matters and what to try first; `knowledge="svm.toml"` is all that the sampler has to be
-told. The machine reads scikit-learn's handwritten digits. The same search without the pack has the
-same number of trials and the same seeds.
+The package has no such pack. The file states where good values of `C` and `gamma` lie, which
+product of them matters and what to try first; `knowledge="svm.toml"` is all that the sampler
+needs. The task is to read scikit-learn's handwritten digits. The same search without the pack gets
+the same number of trials and the same seeds.
 
 Expect a table: the mean over the seeds of the share of digits misread by the best trial so far.
 Without the pack the first trial is the middle of the ranges, which are those of LIBSVM's guide.
@@ -32,7 +32,7 @@ PACK = Path(__file__).with_name("svm.toml")
 
 
 def objective(trial: optuna.Trial) -> float:
-    """Share of digits misread, over three folds."""
+    """Compute the share of digits misread, over three folds."""
     X, y = load_digits(return_X_y=True)
     cost = trial.suggest_float("C", 2**-5, 2**15, log=True)
     gamma = trial.suggest_float("gamma", 2**-15, 2**3, log=True)
@@ -41,14 +41,14 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def best_so_far(sampler: LLMBOSampler, trials: int) -> np.ndarray:
-    """(trials,) the lowest error up to each trial of a new study."""
+    """Run a new study; return the lowest error up to each trial, (trials,)."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=trials)
     return np.minimum.accumulate([trial.value for trial in study.trials])
 
 
 def main() -> None:
-    """Search with the pack and without, and print the table."""
+    """Search with and without the pack, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=2, help="searches of each kind")

@@ -2,13 +2,12 @@
 
 Six hyperparameters of scikit-learn's `HistGradientBoostingRegressor` on its diabetes data. The
 pack is chosen by the names of the hyperparameters: it tries the libraries' defaults first, knows
-where good values lie, and gives the model learning rate times number of trees as a column. Three
+where good values lie, and gives the model a column for learning rate times number of trees. Three
 searches get the same number of trials and the same seeds: with the pack, without any knowledge,
 and Optuna's TPE.
 
-Expect a table: the mean over the seeds of the best error after some trials. Few seeds on one small
-table show how the pack is used, not which sampler is better; that is what docs/benchmarks is
-for.
+Expect a table: the mean over the seeds of the best error after some trials. A few seeds on one
+small table show how the pack is used, not which sampler is better; for that, see docs/benchmarks.
 
     pip install scikit-learn
     python examples/gbdt.py --trials 15 --seeds 2
@@ -34,7 +33,7 @@ TASK = "Gradient boosting on 442 patients with 10 features; minimize the root me
 
 
 def objective(trial: optuna.Trial) -> float:
-    """Root mean squared error over three folds."""
+    """Compute the root mean squared error over three folds."""
     model = HistGradientBoostingRegressor(
         learning_rate=trial.suggest_float("learning_rate", 0.005, 0.5, log=True),
         max_iter=trial.suggest_int("max_iter", 10, 200, log=True),
@@ -50,14 +49,14 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def best_so_far(sampler: BaseSampler, trials: int) -> np.ndarray:
-    """(trials,) the lowest error up to each trial of a new study."""
+    """Run a new study; return the lowest error up to each trial, (trials,)."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=trials)
     return np.minimum.accumulate([trial.value for trial in study.trials])
 
 
 def show(title: str, curves: Sequence[np.ndarray], at: Sequence[int]) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     means = np.mean(curves, axis=0)
     print(f"{title:20}" + "".join(f"{means[n - 1]:10.3f}" for n in at))
 

@@ -1,13 +1,13 @@
 """The sampler under Hugging Face's `Trainer.hyperparameter_search`, with LoRA.
 
-A Llama of 0.9 million parameters learns to write the docstrings of Python functions, seconds a
-trial; model and data lie in `benchmarks/lora_table/cpu`. `--model` and `--train` take others.
+A Llama of 0.9 million parameters learns to write the docstrings of Python functions, in seconds
+per trial; model and data lie in `benchmarks/lora_table/cpu`. `--model` and `--train` replace them.
 
     pip install optuna-dashboard        # the rest comes with optuna-llmbo
     python examples/hf_trainer.py --trials 10
     optuna-dashboard sqlite:///hf_trainer.db
 
-Three things to know of `hyperparameter_search`: it sets only what `TrainingArguments` has, so that
+Three things to know about `hyperparameter_search`: it sets only fields of `TrainingArguments`, so
 rank and alpha are suggested in `model_init(trial)`; it returns no study, so name a storage to see
 one; and it reports to the pruner at each evaluation.
 """
@@ -41,7 +41,7 @@ STUDY = "hf_trainer"
 
 
 def training_space(trial: optuna.Trial) -> dict[str, Any]:
-    """Fields of `TrainingArguments`, for the Trainer to set."""
+    """Suggest fields of `TrainingArguments`, for the Trainer to set."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 3e-2, log=True),
         "warmup_steps": trial.suggest_int("warmup_steps", 0, 10),
@@ -49,7 +49,7 @@ def training_space(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def with_adapter(model: str) -> Callable[[optuna.Trial | None], PeftModel]:
-    """What the Trainer calls for a new model: once without a trial, then once a trial."""
+    """Make the function that the Trainer calls for a model: first without, then for each trial."""
 
     def model_init(trial: optuna.Trial | None) -> PeftModel:
         rank, alpha = 8, 16.0

@@ -36,7 +36,7 @@ FEWEST_NODES, MOST_NODES = 3, 4000
 
 
 def objective(trial: optuna.Trial) -> tuple[float, float]:
-    """Log loss on held-out tumours in nats, and the decimal logarithm of the number of nodes."""
+    """Compute the log loss on held-out tumours in nats, and log10 of the number of nodes."""
     forest = RandomForestClassifier(
         n_estimators=trial.suggest_int("n_estimators", 1, 100, log=True),
         max_depth=trial.suggest_int("max_depth", 1, 10),
@@ -54,14 +54,14 @@ def objective(trial: optuna.Trial) -> tuple[float, float]:
 
 
 def search(sampler: BaseSampler, trials: int) -> optuna.Study:
-    """A study of both objectives."""
+    """Run a study of both objectives."""
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     study.optimize(objective, n_trials=trials)
     return study
 
 
 def hypervolume(study: optuna.Study) -> float:
-    """The share of the rectangle between ideal and reference point that the front dominates."""
+    """Compute the share of the rectangle from ideal to reference point that is dominated."""
     worst = np.array([WORST_LOSS, np.log10(MOST_NODES)])
     ideal = np.array([0.0, np.log10(FEWEST_NODES)])
     gains = np.array([(worst - trial.values) / (worst - ideal) for trial in study.best_trials])
@@ -80,7 +80,7 @@ def main() -> None:
     random = search(RandomSampler(seed=arguments.seed), arguments.trials)
 
     print("  nodes  log loss  trees  depth")
-    front = {tuple(trial.values): trial for trial in ours.best_trials}  # equal ones once
+    front = {tuple(trial.values): trial for trial in ours.best_trials}  # equal trials once
     for (loss, log_nodes), trial in sorted(front.items(), key=lambda item: item[0][1]):
         trees, depth = trial.params["n_estimators"], trial.params["max_depth"]
         print(f"{10**log_nodes:7.0f}  {loss:8.4f}  {trees:5}  {depth:5}")

@@ -2,11 +2,11 @@
 
 A linear classifier reads scikit-learn's handwritten digits by stochastic gradient descent, pass by
 pass, and reports its log loss after each. `HyperbandPruner` splits the trials into brackets and
-stops the worse ones of each early. A stopped trial still tells the sampler something: the less,
-the earlier it was stopped. The same search without a pruner has the same number of trials and the
-same seed.
+stops the worse ones of each early. A stopped trial still informs the sampler: the earlier it was
+stopped, the less. The same search without a pruner gets the same number of trials and the same
+seed.
 
-Expect, for each search, the passes over the data that it took and its lowest loss: how much was
+Expect, for each search, the passes over the data that it took and its lowest loss: what pruning
 saved, and what it cost.
 
     pip install scikit-learn
@@ -34,7 +34,7 @@ PASSES = 27
 
 
 def objective(trial: optuna.Trial) -> float:
-    """Log loss on held-out digits in nats, reported after each pass over the data."""
+    """Compute the log loss on held-out digits in nats, reported after each pass."""
     X, y = load_digits(return_X_y=True)
     X_train, X_valid, y_train, y_valid = train_test_split(
         X / 16, y, test_size=0.5, stratify=y, random_state=0
@@ -57,9 +57,9 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def search(pruner: BasePruner, trials: int, seed: int) -> optuna.Study:
-    """One search, the same but for the pruner."""
+    """Run one search; only the pruner differs."""
     study = optuna.create_study(
-        study_name="digits",  # Hyperband deals the trials to its brackets by the study's name
+        study_name="digits",  # Hyperband assigns trials to brackets by the study's name
         direction="minimize",
         sampler=LLMBOSampler(seed=seed),
         pruner=pruner,

@@ -1,9 +1,9 @@
-"""The smallest search: three hyperparameters of a support vector machine, seconds.
+"""The smallest search: three hyperparameters of a support vector machine, in seconds.
 
 Any objective that Optuna takes will do; `LLMBOSampler` is one argument of `create_study`. The data
-are scikit-learn's 442 diabetes patients; no knowledge pack knows these names, so that the numbers
-are all that the model has. Expect a line for scikit-learn's defaults, one for the best trial, and
-one for the trial that the model recommends, with what it predicts of it.
+are scikit-learn's 442 diabetes patients; no knowledge pack knows these names, so the model has
+only the numbers. Expect a line for scikit-learn's defaults, one for the best trial, and one for
+the trial that the model recommends, with its prediction.
 
     pip install scikit-learn
     python examples/quickstart.py
@@ -22,14 +22,14 @@ from optuna_llmbo import LLMBOSampler
 
 
 def error(model: SVR) -> float:
-    """Root mean squared error over five folds, in units of disease progression."""
+    """Compute the root mean squared error over five folds, in units of disease progression."""
     X, y = load_diabetes(return_X_y=True)
     scores = cross_val_score(model, X, y, cv=5, scoring="neg_root_mean_squared_error")
     return float(-scores.mean())
 
 
 def objective(trial: optuna.Trial) -> float:
-    """The error of one configuration."""
+    """Compute the error of one configuration."""
     return error(
         SVR(
             C=trial.suggest_float("C", 0.1, 1000.0, log=True),

@@ -1,9 +1,9 @@
 """The sampler under Ray Tune: two trials at a time, ASHA stops bad ones, Ctrl-C does no harm.
 
 A small network learns scikit-learn's handwritten digits and reports its validation loss after each
-epoch. The folder of the results keeps Tune's state, sampler included, and the study: interrupt the
-script with Ctrl-C and run the same command again, and it goes on with the trials that are left.
-Trials that were running start anew, as this objective saves no checkpoints.
+epoch. The results folder holds Tune's state, including the sampler, and the study: interrupt the
+script with Ctrl-C and run the same command again, and it continues with the remaining trials.
+Trials that were running start again, as this objective saves no checkpoints.
 
     pip install "ray[tune]>=2.50" scikit-learn
     python examples/ray_tune.py --trials 12
@@ -45,7 +45,7 @@ SPACE = {
 
 
 def train(config: dict[str, Any]) -> None:
-    """One trial, in a process of Ray's: the loss in nats after each epoch."""
+    """Run one trial in a Ray process, reporting the loss in nats after each epoch."""
     X, y = load_digits(return_X_y=True)
     X_train, X_valid, y_train, y_valid = train_test_split(X / 16, y, random_state=0)
     network = MLPClassifier(**config, random_state=0)
@@ -55,7 +55,7 @@ def train(config: dict[str, Any]) -> None:
 
 
 def new_tuner(folder: Path, storage: str, trials: int, llm: str | None) -> tune.Tuner:
-    """A search that starts from nothing and keeps its state in `folder`."""
+    """Make a new search that keeps its state in `folder`."""
     sampler = LLMBOSampler(
         llm=llm, task="A small network reads 8 x 8 digits; minimize the log loss.", seed=0
     )
@@ -83,7 +83,7 @@ def new_tuner(folder: Path, storage: str, trials: int, llm: str | None) -> tune.
 
 
 def main() -> None:
-    """Start the search, or go on with it, and print what it found."""
+    """Start or continue the search, and print what it found."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")

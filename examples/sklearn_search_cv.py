@@ -1,4 +1,4 @@
-"""The sampler under a scikit-learn search: a pipeline tuned by cross-validation, a minute.
+"""The sampler under a scikit-learn search: a pipeline tuned by cross-validation, in a minute.
 
 `OptunaSearchCV` is a scikit-learn estimator that takes any study. The sampler knows the
 hyperparameters by scikit-learn's nested names, `mlpclassifier__alpha` among them.
@@ -55,8 +55,8 @@ def main() -> None:
         n_trials=arguments.trials,
         cv=3,
     )
-    warnings.simplefilter("ignore", ConvergenceWarning)  # 40 epochs are all a trial gets
-    # optuna-integration 5.0 calls a part of Optuna that is deprecated.
+    warnings.simplefilter("ignore", ConvergenceWarning)  # trials train for 40 epochs only
+    # optuna-integration 5.0 uses a deprecated part of Optuna.
     warnings.filterwarnings("ignore", message=".*optuna.terminator", category=FutureWarning)
     X, y = load_wine(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(

@@ -1,12 +1,12 @@
 """Transfer: what an earlier study learned helps a later one on other data.
 
-A small network is first tuned to tell the digits 0 to 4 apart, then anew for the digits 5 to 9,
+A small network is first tuned to tell the digits 0 to 4 apart, then again for the digits 5 to 9,
 once with `source_studies=[earlier]` and once without. The earlier trials inform the later model as
-far as they turn out to agree with its own; its best configurations are tried first.
+far as they agree with its own; the best earlier configurations are tried first.
 
-Expect two lines a seed: which trial of the later search was the first good one, with the earlier
-study and without; and the losses of the first and the best trial. Good is a loss at most a tenth
-above the best that either search found.
+Expect two lines per seed: the first good trial of the later search, with and without the earlier
+study; and the losses of the first and the best trial. A good loss is at most a tenth above the
+best of both searches.
 
     pip install scikit-learn
     python examples/transfer.py --trials 15 --seeds 2
@@ -35,7 +35,7 @@ GOOD = 1.1  # times the best loss of both searches
 
 
 def objective_on(digits: range) -> Objective:
-    """Tells these digits apart: log loss on held-out ones after 10 epochs, in nats."""
+    """Make the objective: log loss on held-out images of these digits after 10 epochs, in nats."""
     X, y = load_digits(return_X_y=True)
     chosen = np.isin(y, digits)
     X_train, X_valid, y_train, y_valid = train_test_split(
@@ -60,26 +60,26 @@ def objective_on(digits: range) -> Objective:
 def losses(
     objective: Callable[[optuna.Trial], float], sampler: LLMBOSampler, n: int
 ) -> list[float]:
-    """The loss of each trial of a new study."""
+    """Run a new study; return the loss of each trial."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=n)
     return [trial.value for trial in study.trials]
 
 
 def first_good(losses: list[float], good: float) -> str:
-    """The number, from 1, of the first trial at or below a loss."""
+    """Name the first trial, counted from 1, at or below a loss."""
     numbers = [i for i, loss in enumerate(losses, start=1) if loss <= good]
     return f"trial {numbers[0]}" if numbers else f"none of {len(losses)}"
 
 
 def main() -> None:
-    """Run the earlier study, then the later one with and without it."""
+    """Run the earlier study, then the later one with and without the earlier."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=15, help="of each study")
     parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", ConvergenceWarning)  # 10 epochs are all a network gets
+    warnings.simplefilter("ignore", ConvergenceWarning)  # networks train for 10 epochs only
 
     earlier = optuna.create_study(direction="minimize", sampler=LLMBOSampler(seed=100))
     earlier.optimize(objective_on(range(5)), n_trials=arguments.trials)

@@ -1,4 +1,4 @@
-"""Ten trials of a stand-in for a training run."""
+"""Run ten trials of a stand-in for a training run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ package = optunahub.load_local_module(
 
 
 def objective(trial: optuna.Trial) -> float:
-    """A loss that is least at a learning rate of 1e-3 and a batch of 32."""
+    """Compute a loss with its minimum at a learning rate of 1e-3 and a batch size of 32."""
     learning_rate = trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
     batch_size = trial.suggest_int("batch_size", 4, 256, log=True)
     return math.log10(learning_rate / 1e-3) ** 2 + math.log2(batch_size / 32) ** 2 / 10
