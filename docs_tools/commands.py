@@ -1,6 +1,6 @@
-"""The command line's reference: a hook of MkDocs that writes it from the commands themselves.
+"""MkDocs hook that writes the reference of the command line from the commands themselves.
 
-Where a page says `<!-- commands -->`, each command follows with its help and its options.
+It replaces `<!-- commands -->` in a page with each command's help and options.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _TAKES = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the commands where the page wants them."""
+    """Insert the reference at the page's mark."""
     return markdown.replace(MARK, reference()) if MARK in markdown else markdown
 
 
 def commands() -> dict[str, Any]:
-    """The commands by name, as Typer makes them."""
+    """Return the commands by name, as made by Typer."""
     group: Any = typer.main.get_command(cli.app)
     return dict(group.commands)
 
 
 def reference() -> str:
-    """All commands as Markdown."""
+    """Format all commands as Markdown."""
     return "\n\n".join(_command(name, command) for name, command in commands().items())
 
 
@@ -66,14 +66,14 @@ def _is_flag(option: Any) -> bool:
 
 
 def _kind(annotation: Any) -> Any:
-    """An option's type, without None; of a list, which is given several times, its items'."""
+    """Return an option's type without None; for an option given several times, its items'."""
     several = isinstance(annotation, UnionType) or get_origin(annotation) is list
     kinds = get_args(annotation) if several else (annotation,)
     return next(one for one in kinds if one is not NoneType)
 
 
 def _takes(option: Any, kind: Any) -> str:
-    """What stands behind an option."""
+    """Describe the value that an option takes."""
     if _is_flag(option) or option.metavar:
         return option.metavar or ""
     if isinstance(kind, EnumType):

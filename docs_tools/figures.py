@@ -1,4 +1,4 @@
-"""The figures of docs/method.md, drawn from the package's own code.
+"""Draw the figures of docs/method.md with the package's own code.
 
 python -m docs_tools.figures    # writes docs/figures/*.svg; half a minute on one core
 """
@@ -41,9 +41,9 @@ BLUE, ORANGE, GREY = "tab:blue", "tab:orange", "0.55"
 
 
 def study_of_rates(n_trials: int = 9) -> tuple[optuna.Study, LLMBOSampler]:
-    """A study of the learning rate alone, the other hyperparameters being the default's.
+    """Run a study of the learning rate alone, with default values for the others.
 
-    Its objective is the surrogate of the LoRA table at 10% of the data.
+    Its objective is the surrogate of the LoRA table on 10% of the data.
     """
     value, default = lora.surrogate("lora-10").value, lora.DEFAULT
     sampler = LLMBOSampler(seed=0, prior={"learning_rate": (1e-4, 1e-3)})
@@ -55,7 +55,7 @@ def study_of_rates(n_trials: int = 9) -> tuple[optuna.Study, LLMBOSampler]:
 
 
 def suggest_rate(trial: optuna.Trial) -> float:
-    """The learning rate of a trial."""
+    """Suggest a trial's learning rate."""
     return trial.suggest_float("learning_rate", RATE.low, RATE.high, log=True)
 
 
@@ -65,7 +65,7 @@ def model_of(study: optuna.Study, sampler: LLMBOSampler) -> FittedModel:
 
 
 def posterior() -> Any:
-    """What the surrogate believes, what it makes of it, and what is tried next."""
+    """Draw what the surrogate believes, its acquisition, and what is tried next."""
     study, sampler = study_of_rates()
     model = model_of(study, sampler)
     points = np.linspace(0, 1, 401)[:, None]
@@ -93,7 +93,7 @@ def posterior() -> Any:
 
 
 def prior() -> Any:
-    """The density of a typical range, and how its say fades with the trials."""
+    """Draw the density of a typical range, and how its influence fades with the trials."""
     space = SearchSpace({"learning_rate": RATE})
     knowledge = load_knowledge("auto").relevant(["learning_rate", "rank", "lora_alpha"])
     typical = knowledge.typical_range("learning_rate")
@@ -112,7 +112,7 @@ def prior() -> Any:
 
 
 def pruned() -> Any:
-    """What a pruned trial counts as."""
+    """Draw the value that a pruned trial counts as."""
     objective = TableObjective(tables.read(TABLE))
     study = optuna.create_study(
         sampler=LLMBOSampler(seed=0), pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
@@ -147,18 +147,18 @@ def _curve(trial: optuna.trial.FrozenTrial) -> tuple[list[int], list[float]]:
 
 
 def configurations() -> list[dict[str, Any]]:
-    """Those whose texts the trie figure shows."""
+    """Return the configurations whose texts the trie figure shows."""
     rows = [(8, 0.0, 2e-4), (8, 0.0, 1e-3), (8, 0.1, 1e-3), (64, 0.1, 2e-4)]
     return [dict(zip(("rank", "lora_dropout", "learning_rate"), row, strict=True)) for row in rows]
 
 
 def words(text: str) -> list[str]:
-    """A text in pieces, as a tokenizer would cut it: here words."""
+    """Cut a text into words, in place of a tokenizer's tokens."""
     return re.findall(r"\S+", text)
 
 
 def trie() -> Any:
-    """The lines of some configurations, each shared beginning once."""
+    """Draw the lines of some configurations, each shared prefix once."""
     space = SearchSpace(
         {
             "rank": IntDistribution(1, 256, log=True),
@@ -195,7 +195,7 @@ def trie() -> Any:
 
 
 def _rows(parents: list[int], ends: list[int]) -> list[float]:
-    """Heights of a trie's nodes: leaves below each other, a parent in the middle of its own."""
+    """Compute heights of a trie's nodes: leaves in a column, parents centred on their leaves."""
     leaves: dict[int, list[int]] = {node: [] for node in range(len(parents))}
     for row, end in enumerate(reversed(ends)):
         node = end
@@ -230,13 +230,13 @@ def draw(folder: Path) -> list[Path]:
     """Draw all figures.
 
     Returns:
-        Their files.
+        The files drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     paths = []
     for name, make in FIGURES.items():
-        matplotlib.rcParams["svg.hashsalt"] = name  # the same file each time
+        matplotlib.rcParams["svg.hashsalt"] = name  # reproducible files
         figure = make()
         paths.append(folder / f"{name}.svg")
         figure.savefig(paths[-1], metadata={"Date": None}, facecolor="white")

@@ -1,6 +1,6 @@
-"""Runs docs/notebook.ipynb and keeps its outputs; the figures as SVG, which needs no network.
+"""Run docs/notebook.ipynb and store its outputs, with figures as SVG, which needs no network.
 
-Plotly's own output is drawn by JavaScript that a page would have to load. Chromium, which must be
+Plotly's own output needs JavaScript that a page would have to load. Chromium, which must be
 installed, draws it here instead.
 
     python -m docs_tools.notebook    # writes docs/notebook.ipynb; a minute on one core
@@ -39,7 +39,7 @@ Plotly.toImage({{data: figure.data, layout: {{...figure.layout, paper_bgcolor: "
 
 
 def execute(notebook: NotebookNode) -> NotebookNode:
-    """A copy that has been run from the first cell to the last, in a fresh process.
+    """Copy the notebook and run it from the first cell to the last, in a fresh process.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises.
@@ -49,20 +49,20 @@ def execute(notebook: NotebookNode) -> NotebookNode:
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PLOTLY_RENDERER": "plotly_mimetype",
-        "PYTHONWARNINGS": "ignore:IProgress",  # tqdm misses its widget in a notebook
+        "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's widget is missing in a notebook
     }
     NotebookClient(copy, timeout=600, record_timing=False).execute(env=environment)
     return copy
 
 
 def outputs(notebook: NotebookNode) -> Iterator[NotebookNode]:
-    """Those of all cells, in order."""
+    """Yield the outputs of all cells, in order."""
     for cell in notebook.cells:
         yield from cell.get("outputs", ())
 
 
 def draw(figure: dict[str, Any]) -> str:
-    """A plotly figure as SVG.
+    """Draw a plotly figure as SVG.
 
     Raises:
         RuntimeError: if there is no Chromium, or it has drawn nothing.

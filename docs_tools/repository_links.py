@@ -1,10 +1,10 @@
-"""Links of pages to files outside docs/: a hook of MkDocs.
+"""MkDocs hook for links from pages to files outside docs/.
 
-A page says `[the script](../benchmarks/race/report.py)`, which works where the repository is read.
-For the site, what is linked becomes a page under repository/: Markdown as it is, source text in a
-block, a folder as its README or the list of its files. Pictures and data are copied. The links
-of notebooks, which MkDocs leaves alone, are led to where they should. The navigation may name a
-page under repository/ too, as it does CONTRIBUTING.md.
+A page links to `[the script](../benchmarks/race/report.py)`, which works in the repository. On the
+site, a linked file becomes a page under repository/: Markdown as it is, source text in a block, a
+folder as its README or a list of its files. Pictures and data are copied. The links of notebooks,
+which MkDocs does not touch, are adapted too. The navigation may also name a page under repository/,
+as it does CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mkdocs.structure.pages import Page
 
 
 PLACE = PurePosixPath("repository")
-"""Where on the site the files outside docs/ are."""
+"""Place on the site of files outside docs/."""
 
 _DOCS = PurePosixPath("docs")
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)")
@@ -35,7 +35,7 @@ _LANGUAGES = {".py": "python", ".toml": "toml", ".txt": "text", ".json": "json",
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what the navigation names and pages link to, and what these link to."""
+    """Add the files that the navigation names and pages link to, and the files they link to."""
     root = _root(config)
     waiting = [path for file in files.documentation_pages() for path in _linked(root, file)]
     waiting += _in_navigation(config.nav)
@@ -51,20 +51,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Have a page's links lead to where on the site the files are."""
+    """Adapt a page's links to the files' places on the site."""
     root, here = _root(config), PurePosixPath(page.file.src_uri)
 
     def replace(match: re.Match[str]) -> str:
         target = _target(root, here, match[1])
         if target is None:
-            return match[1]  # MkDocs warns of it
+            return match[1]  # MkDocs warns about it
         return os.path.relpath(_uri(root, target), here.parent)
 
     return _outside_code(markdown, lambda text: _LINK.sub(replace, text))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Have a notebook's links lead to where on the site the files are."""
+    """Adapt a notebook's links to the files' places on the site."""
     root, here = _root(config), PurePosixPath(page.file.src_uri)
 
     def replace(match: re.Match[str]) -> str:
@@ -80,7 +80,7 @@ def _root(config: MkDocsConfig) -> Path:
 
 
 def _in_navigation(entry: Any) -> list[PurePosixPath]:
-    """Files of the repository that a part of the navigation names, by their place on the site."""
+    """List the files of the repository that a part of the navigation names."""
     if isinstance(entry, str):
         path = PurePosixPath(entry)
         return [path.relative_to(PLACE)] if path.is_relative_to(PLACE) else []
@@ -89,7 +89,7 @@ def _in_navigation(entry: Any) -> list[PurePosixPath]:
 
 
 def _linked(root: Path, file: File) -> list[PurePosixPath]:
-    """The files of the repository that a page links to."""
+    """List the files of the repository that a page links to."""
     found: list[PurePosixPath] = []
 
     def collect(text: str) -> str:
@@ -104,7 +104,7 @@ def _linked(root: Path, file: File) -> list[PurePosixPath]:
 
 
 def _text(file: File) -> str:
-    """The Markdown of a page or a notebook."""
+    """Return the Markdown of a page or a notebook."""
     match PurePosixPath(file.src_uri).suffix:
         case ".md":
             return file.content_string
@@ -115,12 +115,12 @@ def _text(file: File) -> str:
 
 
 def _target(root: Path, uri: PurePosixPath, link: str) -> PurePosixPath | None:
-    """The path in the repository that a page's link means; None if nothing is there.
+    """Resolve a page's link to a path in the repository; None if nothing is there.
 
     Args:
-        root: of the repository.
-        uri: of the page on the site.
-        link: as it stands in the page.
+        root: root of the repository.
+        uri: URI of the page on the site.
+        link: the link as written in the page.
     """
     origin = uri.relative_to(PLACE) if uri.is_relative_to(PLACE) else _DOCS / uri
     path = PurePosixPath(os.path.normpath(origin.parent / link))
@@ -131,7 +131,7 @@ def _target(root: Path, uri: PurePosixPath, link: str) -> PurePosixPath | None:
 
 
 def _uri(root: Path, path: PurePosixPath) -> PurePosixPath:
-    """Where on the site a file or a folder of the repository is."""
+    """Return the place on the site of a file or folder of the repository."""
     if path.is_relative_to(_DOCS):
         return path.relative_to(_DOCS)
     if (root / path).is_dir():
@@ -150,7 +150,7 @@ def _file(root: Path, path: PurePosixPath, config: MkDocsConfig) -> File:
 
 
 def _listing(folder: Path, path: PurePosixPath) -> str:
-    """A folder's files, of modules with the first line of their docstring."""
+    """List a folder's files; for modules, with the first line of their docstring."""
     lines = [f"# {path}", ""]
     for file in sorted(folder.iterdir()):
         if not file.name.startswith(("__", ".")):
@@ -166,7 +166,7 @@ def _first_line(file: Path) -> str:
 
 
 def _outside_code(markdown: str, change: Callable[[str], str]) -> str:
-    """Change what is not in fenced blocks, which are every second part."""
+    """Change the text outside fenced blocks; every second part is a block."""
     parts = _FENCED.split(markdown)
     parts[::2] = map(change, parts[::2])
     return "".join(parts)
