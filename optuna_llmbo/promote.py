@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FixedTrial
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import InputError
@@ -33,12 +34,15 @@ from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.sampler import LLMBOSampler
+from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import goals_of
 
 
 Rank = Callable[[optuna.Study], Sequence[int]]
-"""Numbers of a study's complete trials, the most promising first."""
+"""Numbers of a study's trials, the most promising first; only those that are complete and break no
+constraint are promoted."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Contender:
     """A configuration, trained on all data with each seed."""
 
     trial: int | None
-    """Its number in the study; None for the default configuration if no trial ran it."""
+    """Its number in the study; None for the default configuration if no trial completed it."""
     params: Mapping[str, Any]
     recipe: LoRARecipe
     fits: tuple[Fit, ...]
@@ -65,7 +69,8 @@ class Promotion:
     contenders: tuple[Contender, ...]
     """The default configuration, if there is one, first; then the others as they were ranked."""
     winner: Contender
-    """Of the best mean on the validation examples; the default itself if nothing is better."""
+    """The best mean on the validation examples; the default itself if nothing is better and its
+    trial broke no constraint."""
     default: Contender | None
     adapter: Path
     """Of the winner, with the seed that is the best on the validation examples."""
@@ -102,26 +107,38 @@ def promote(
         tell: called before each training with what is trained.
 
     Raises:
-        InputError: if the study has no complete trial, or is of another objective or on several
-            metrics, or all diverges.
+        InputError: if the study has no complete trial that breaks no constraint, belongs to
+            another objective or is on several metrics, or if every training diverges.
     """
     check_at_least("top", top, 1)
     check_at_least("n_seeds", n_seeds, 1)
     prepared = objective.prepare()
     objective.check_study(study)
     _check_metric(prepared)
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        raise InputError(f"the study {study.study_name!r} has no complete trial to promote.")
-    chosen = list((rank or by_posterior_mean)(study))[:top]
+    trials = study.get_trials(deepcopy=False)
+    feasible = {trial.number for trial in complete(trials)}
+    if not feasible:
+        raise InputError(
+            f"the study {study.study_name!r} has no complete trial to promote that breaks no "
+            "constraint."
+        )
+    ranked = (rank or by_posterior_mean)(study)
+    chosen = [number for number in ranked if number in feasible][:top]
+    entries = _entries(trials, prepared, chosen)
+    if not any(_may_win(trial, feasible) for _, trial, *_ in entries):
+        raise InputError("the default configuration breaks a constraint, and no other is ranked.")
     place = Path(folder).expanduser()
     fits = Fits(prepared, place / "fits", tell)
     contenders = [
         _train(fits, prepared, name, trial, params, recipe, n_seeds)
-        for name, trial, params, recipe in _entries(study, prepared, chosen)
+        for name, trial, params, recipe in entries
     ]
     (goal,) = goals_of(prepared.targets)
     sign = _sign(goal)
-    winner = max(contenders, key=lambda one: sign * statistics.fmean(one.validation))
+    winner = max(
+        (one for one in contenders if _may_win(one.trial, feasible)),
+        key=lambda one: sign * statistics.fmean(one.validation),
+    )
     if all(map(math.isinf, winner.validation)):
         raise InputError("every configuration diverges on all data: search at a larger proxy.")
     default = next((c for c in contenders if c.recipe == prepared.space.default_recipe), None)
@@ -150,6 +167,11 @@ def _check_metric(prepared: Prepared) -> None:
         check_all(prepared.targets, prepared.model, prepared.tokenizer, prepared.test)
 
 
+def _may_win(trial: int | None, feasible: Collection[int]) -> bool:
+    """Whether a configuration's own trial, if it has one, broke no constraint."""
+    return trial is None or trial in feasible
+
+
 def _sign(goal: Goal) -> float:
     """Times which a larger value is the better one."""
     return 1.0 if goal.direction == "maximize" else -1.0
@@ -161,18 +183,18 @@ def by_posterior_mean(study: optuna.Study) -> list[int]:
 
 
 def _entries(
-    study: optuna.Study, prepared: Prepared, chosen: Sequence[int]
+    trials: Sequence[FrozenTrial], prepared: Prepared, chosen: Sequence[int]
 ) -> list[tuple[str, int | None, dict[str, Any], LoRARecipe]]:
     """Name, trial, parameters and recipe of what is trained; the default first, none twice."""
     entries: list[tuple[str, int | None, dict[str, Any], LoRARecipe]] = []
     default = prepared.space.default_recipe
     if default is not None:
         params = dict(prepared.space.default_params or {})
-        done = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("is_default")]
-        entries.append(("default", done[0].number if done else None, params, default))
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        done = default_trial(trials)
+        entries.append(("default", None if done is None else done.number, params, default))
+    params_of = {trial.number: trial.params for trial in trials}
     for number in chosen:
-        params = dict(trials[number].params)
+        params = dict(params_of[number])
         recipe = prepared.space.suggest(FixedTrial(params))  # type: ignore[arg-type]
         if all(recipe != other for *_, other in entries):
             entries.append((f"trial {number}", number, params, recipe))

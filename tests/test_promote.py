@@ -9,6 +9,7 @@ from pathlib import Path
 import statistics
 from typing import Any
 
+import datasets
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
@@ -25,6 +26,9 @@ from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import metrics
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.promote import promote
+from tests.lora.conftest import N_ROWS
+from tests.lora.conftest import objective_maker
+from tests.lora.conftest import rows
 
 
 Make = Callable[..., LoRAObjective]
@@ -33,6 +37,16 @@ SPACE: dict[str, Any] = {
     "batch_size": IntDistribution(3, 6),
     "learning_rate": FloatDistribution(1e-4, 2e-2, log=True),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def always_one_thread(one_thread: None) -> None:
+    """In all tests of this file."""
+
+
+@pytest.fixture
+def make_objective(tiny_llm: Path) -> Make:
+    return objective_maker(tiny_llm, datasets.Dataset.from_list(rows(N_ROWS)))
 
 
 @pytest.fixture
@@ -141,6 +155,57 @@ def test_without_a_test_set(make_objective: Make, tmp_path: Path) -> None:
     assert [one.trial for one in result.contenders] == [None, 1, 0]
     assert not any(one.test for one in result.contenders)
     assert "| test |" not in (result.adapter / "README.md").read_text()
+
+
+def constrained(study: optuna.Study, *broken: int) -> optuna.Study:
+    """The same trials in a new study, some of which break a constraint."""
+    copy = optuna.create_study()
+    for trial in study.trials:
+        value = 1.0 if trial.number in broken else 0.0
+        copy.add_trial(
+            optuna.trial.create_trial(
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=trial.user_attrs,
+                system_attrs={"constraints": [value]},
+            )
+        )
+    return copy
+
+
+def test_what_breaks_a_constraint_is_not_promoted(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path
+) -> None:
+    """Whoever ranks it; the default is trained as the control, and does not win."""
+
+    def by_value(study: optuna.Study) -> list[int]:
+        return [t.number for t in sorted(study.trials, key=lambda trial: trial.value)]
+
+    best, second, *_, worst = by_value(study)
+    broken = constrained(study, best)
+    result = promote(broken, objective, folder=tmp_path, top=1, n_seeds=1, rank=by_value)
+    assert result.contenders[-1].trial == second
+    broken = constrained(study, 0)
+    result = promote(broken, objective, folder=tmp_path, n_seeds=1, rank=lambda _: [worst])
+    default, other = result.contenders
+    assert default.validation < other.validation and result.winner.trial == worst
+    with pytest.raises(InputError, match="breaks a constraint, and no other is ranked"):
+        promote(broken, objective, folder=tmp_path, rank=lambda _: [0])
+    with pytest.raises(InputError, match="no complete trial to promote that breaks no constraint"):
+        promote(constrained(study, *range(6)), objective, folder=tmp_path)
+
+
+def test_the_default_is_the_trial_that_completed(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path
+) -> None:
+    copy = optuna.create_study()
+    failed = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.FAIL, user_attrs={"is_default": True}
+    )
+    copy.add_trials([failed, study.trials[0]])
+    result = promote(copy, objective, folder=tmp_path, n_seeds=1, rank=lambda _: [1])
+    assert [one.trial for one in result.contenders] == [1]
 
 
 def test_what_diverges_does_not_win(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import FrozenTrial
 
-from optuna_llmbo.lora.run import default_trial
-from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.trial_attributes import PRUNED_REASON
+from optuna_llmbo.study.trial_facts import trial_facts
 
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def trial(
     return {
         **_facts(trial, goals),
         "reports": trial.intermediate_values,
-        "reason": trial.user_attrs.get("pruned_reason"),
+        "reason": trial.user_attrs.get(PRUNED_REASON),
         "finished": now.n_finished,
         "trials": n_trials,
         "best": [one.number for one in now.best],
@@ -53,7 +54,7 @@ def summary(
     study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, interrupted: bool
 ) -> dict[str, Any]:
     """A search is over."""
-    now, default = progress_of(study), default_trial(study)
+    now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
     return {
         "study": study.study_name,
         "interrupted": interrupted,
@@ -65,14 +66,14 @@ def summary(
 
 
 def _facts(trial: FrozenTrial, goals: Sequence[Goal]) -> dict[str, Any]:
-    outcome = outcome_of(trial)
-    values = dict(zip([goal.name for goal in goals], trial.values or (), strict=False))
+    facts = trial_facts(trial)
+    values = dict(zip([goal.name for goal in goals], facts.values, strict=False))
     return {
-        "number": trial.number,
-        "outcome": outcome,
-        "values": values if outcome == "complete" else None,
-        "params": trial.params,
-        "is_default": bool(trial.user_attrs.get("is_default")),
+        "number": facts.number,
+        "outcome": facts.outcome,
+        "values": values if facts.outcome == "complete" else None,
+        "params": facts.params,
+        "is_default": facts.is_default,
         "seconds": seconds_of(trial),
     }
 

@@ -24,11 +24,11 @@ from rich.text import Text
 from optuna_llmbo.cli.sparkline import sparkline
 from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.space.prompt import format_value
-from optuna_llmbo.study.outcome import outcome_of
 from optuna_llmbo.study.progress import format_metric
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.trial_facts import trial_facts
 
 
 _ENOUGH = 0.5
@@ -148,16 +148,15 @@ class LiveView:
         return Text.assemble("  ".join([*parts, ""]), (values, "dim"))
 
     def _outcome(self, trial: FrozenTrial) -> str:
-        outcome = outcome_of(trial)
-        if outcome == "complete":
-            pairs = zip(self._goals, trial.values, strict=True)
+        facts = trial_facts(trial)
+        if facts.outcome == "complete":
+            pairs = zip(self._goals, facts.values, strict=True)
             return ", ".join(f"{goal.name} {format_metric(value):>8}" for goal, value in pairs)
-        if outcome == "pruned" and trial.last_step is not None:
-            value = trial.intermediate_values[trial.last_step]
-            return f"pruned {format_metric(value)} at {trial.last_step}%"
-        if outcome == "infeasible":
-            return f"infeasible ({trial.user_attrs.get('pruned_reason')})"
-        return outcome
+        if facts.outcome == "pruned" and facts.value is not None:
+            return f"pruned {format_metric(facts.value)} at {trial.last_step}%"
+        if facts.outcome == "infeasible":
+            return f"infeasible ({facts.reason})"
+        return facts.outcome
 
     def _best(self) -> str:
         best = self._standing.best

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna_llmbo.lora.metrics import Measure
 
 
-OPTIONS = ("metric", "choices", "tests_column")
+OPTION_NAMES = ("metric", "choices", "tests_column")
 """Those of the options that say what is measured."""
 
 _CHOICE, _CODE = "multiple_choice", "code_pass_at_1"
@@ -89,7 +89,7 @@ def _names(options: Mapping[str, Any]) -> list[str]:
 def _said(options: Mapping[str, Any]) -> str:
     """The options as they are written."""
     words = [f"--metric {name}" for name in _names(options)]
-    for name in OPTIONS[1:]:
+    for name in OPTION_NAMES[1:]:
         if options.get(name) is not None:
             words.append(f"--{name.replace('_', '-')} {options[name]}")
     return " ".join(words)

@@ -13,14 +13,12 @@ import typer
 
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.study.trial_attributes import OPTIONS
 
 
 if TYPE_CHECKING:
     from optuna_llmbo.lora.objective import LoRAObjective
 
-
-OPTIONS = "lora_options"
-"""The study's user attribute that holds the options it was made with, for later commands."""
 
 _NAMES = (
     "model",
@@ -31,7 +29,7 @@ _NAMES = (
     "response_column",
     "proxy",
     "proxy_by",
-    *metrics.OPTIONS,
+    *metrics.OPTION_NAMES,
     "space",
     "variant",
     "epochs",
@@ -149,7 +147,7 @@ def objective_of(
     from optuna_llmbo.lora.objective import LoRAObjective
 
     measures = metrics.measures_of(options, allow_execution=allow_execution)
-    about = {name: value for name, value in options.items() if name not in metrics.OPTIONS}
+    about = {name: value for name, value in options.items() if name not in metrics.OPTION_NAMES}
     return LoRAObjective(**{**about, "metric": measures, **more})
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_llmbo.lora.metrics import title_of
-from optuna_llmbo.lora.run import default_trial
 from optuna_llmbo.space.prompt import format_value
+from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import format_metric
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
@@ -28,7 +28,7 @@ def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> lis
         goals: what it is on.
         base_loss: validation loss of the base model, nats per response token.
     """
-    now, default = progress_of(study), default_trial(study)
+    now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
     aims = ", ".join(f"{title_of(goal.name)} ({goal.direction})" for goal in goals)
     rows: list[tuple[str, FrozenTrial]] = []
     if default is not None:

@@ -20,6 +20,9 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.cli.terminal import warn
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.study.outcome import default_trial
+from optuna_llmbo.study.trial_attributes import OPTIONS
+from optuna_llmbo.study.trial_attributes import TRACEBACK
 
 
 if TYPE_CHECKING:
@@ -99,7 +102,7 @@ def tune(
         )
         the_storage = studies.open_storage(storage, heartbeat)
         there = studies.find_study(the_storage, study)
-        if there is not None and options.OPTIONS in there.user_attrs:
+        if there is not None and OPTIONS in there.user_attrs:
             metrics.check_same(there, options.recorded(there), about)
         the_sampler = studies.make_sampler(
             sampler,
@@ -125,7 +128,7 @@ def tune(
             studies.make_pruner(pruner, reports, n_objectives=len(measures)),
         )
         objective.check_study(the_study)
-        the_study.set_user_attr(options.OPTIONS, about)
+        the_study.set_user_attr(OPTIONS, about)
     with bad_input_exits_with_2():
         finished = _search(the_study, objective, trials, parallel, output)
     _conclude(the_study, objective, output, storage, finished=finished)
@@ -214,11 +217,11 @@ def _optimize(
     crashed: list[FrozenTrial] = []
 
     def watch(study: optuna.Study, trial: FrozenTrial) -> None:
-        if "traceback" not in trial.user_attrs:
+        if TRACEBACK not in trial.user_attrs:
             crashed.clear()
             return
         crashed.append(trial)
-        warn(f"trial #{trial.number} crashed:\n{trial.user_attrs['traceback']}")
+        warn(f"trial #{trial.number} crashed:\n{trial.user_attrs[TRACEBACK]}")
         if len(crashed) == _MAX_CRASHES:
             warn(f"error: {_MAX_CRASHES} trials crashed one after another.")
             raise typer.Exit(1)
@@ -233,14 +236,12 @@ def _optimize(
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
     """Have the default configuration tried first, unless it is done or waiting."""
-    from optuna_llmbo.lora.run import default_trial
-
     params = objective.default_params
     waiting = (optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING)
     queued = study.get_trials(deepcopy=False, states=waiting)
     if any(trial.system_attrs.get("fixed_params") == params for trial in queued):
         return
-    if default_trial(study) is None:
+    if default_trial(study.get_trials(deepcopy=False)) is None:
         study.enqueue_trial(params)
 
 

@@ -26,10 +26,7 @@ from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
-
-
-FINGERPRINT = "lora_objective"
-"""The study's user attribute that holds `LoRAObjective.fingerprint`."""
+from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
 
 class LoRAObjective:

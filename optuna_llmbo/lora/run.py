@@ -11,8 +11,6 @@ import traceback
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import distributed
@@ -30,8 +28,27 @@ from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.outcome import default_trial
+from optuna_llmbo.study.outcome import violated
+from optuna_llmbo.study.trial_attributes import ADAPTER
+from optuna_llmbo.study.trial_attributes import BASE_LOSS
+from optuna_llmbo.study.trial_attributes import DEFAULT_LOSS
+from optuna_llmbo.study.trial_attributes import DROPPED_EXAMPLES
+from optuna_llmbo.study.trial_attributes import EXAMPLES
+from optuna_llmbo.study.trial_attributes import FRACTION
+from optuna_llmbo.study.trial_attributes import GAIN_OVER_BASE
+from optuna_llmbo.study.trial_attributes import GAIN_OVER_DEFAULT
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
+from optuna_llmbo.study.trial_attributes import IS_DEFAULT
+from optuna_llmbo.study.trial_attributes import METRICS
+from optuna_llmbo.study.trial_attributes import PEAK_MEMORY_BYTES
+from optuna_llmbo.study.trial_attributes import PRUNED_REASON
+from optuna_llmbo.study.trial_attributes import SECONDS
+from optuna_llmbo.study.trial_attributes import STEPS
+from optuna_llmbo.study.trial_attributes import TOKENS
+from optuna_llmbo.study.trial_attributes import TRACEBACK
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,7 @@ class Run:
             if is_out_of_memory(error):
                 micro_batch.size = size  # it is this configuration that does not fit
                 raise self.infeasible(OUT_OF_MEMORY) from error
-            self.trial.set_user_attr("traceback", traceback.format_exc()[-_TRACEBACK:])
+            self.trial.set_user_attr(TRACEBACK, traceback.format_exc()[-_TRACEBACK:])
             raise TrialCrashed(f"{type(error).__name__}: {error}") from error
         finally:
             if self._folders is not None:
@@ -225,14 +242,14 @@ class Run:
                 name: float(metric(prepared.model, prepared.tokenizer, prepared.validation))
                 for name, metric in metrics.items()
             }
-            self.trial.set_user_attr("metrics", values)
+            self.trial.set_user_attr(METRICS, values)
         if self.options.folder is not None and self.options.keep:
             number, where = self.trial.number, None
             if self._folders is not None:
                 where = self._folders.save_adapter(
                     number, prepared.model, self.recipe, prepared.base
                 )
-            self.trial.set_user_attr("adapter", str(where))  # by all processes, the first counts
+            self.trial.set_user_attr(ADAPTER, str(where))  # by all processes, the first counts
 
     def complete(self, value: float) -> None:
         """Record what a trial that is complete gains, and drop adapters that it has surpassed.
@@ -249,7 +266,7 @@ class Run:
 
     def pruned(self, reason: str) -> optuna.TrialPruned:
         """Record why the trial is pruned; the exception to raise."""
-        self.trial.set_user_attr("pruned_reason", reason)
+        self.trial.set_user_attr(PRUNED_REASON, reason)
         return optuna.TrialPruned(reason)
 
     def infeasible(self, reason: str) -> optuna.TrialPruned:
@@ -264,15 +281,15 @@ class Run:
         planned = training.step_count(examples, recipe.batch_size, recipe.epochs)
         left_over = recipe.epochs * examples - planned * recipe.batch_size
         values = {
-            "seconds": round(seconds, 3),
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "examples": examples,
-            "fraction": self.prepared.fraction,
-            "dropped_examples": left_over,
-            "peak_memory_bytes": memory,
-            "base_loss": self.prepared.base_loss,
-            "is_default": self.is_default,
+            SECONDS: round(seconds, 3),
+            STEPS: self.steps,
+            TOKENS: self.tokens,
+            EXAMPLES: examples,
+            FRACTION: self.prepared.fraction,
+            DROPPED_EXAMPLES: left_over,
+            PEAK_MEMORY_BYTES: memory,
+            BASE_LOSS: self.prepared.base_loss,
+            IS_DEFAULT: self.is_default,
         }
         for name, value in values.items():
             self.trial.set_user_attr(name, value)
@@ -280,34 +297,36 @@ class Run:
 
 def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
     """Record how much a complete trial gains over the base model and over the default."""
-    trial.set_user_attr("gain_over_base", base_loss - loss)
-    default_loss = loss if trial.user_attrs["is_default"] else _default_loss(trial)
+    trial.set_user_attr(GAIN_OVER_BASE, base_loss - loss)
+    default_loss = loss if trial.user_attrs[IS_DEFAULT] else _default_loss(trial)
     if default_loss is not None:
-        trial.set_user_attr("default_loss", default_loss)
-        trial.set_user_attr("gain_over_default", default_loss - loss)
+        trial.set_user_attr(DEFAULT_LOSS, default_loss)
+        trial.set_user_attr(GAIN_OVER_DEFAULT, default_loss - loss)
 
 
 def best_trials(
     trial: optuna.Trial, value: float, n: int, *, larger_is_better: bool = False
 ) -> list[int]:
-    """The numbers of the n best complete trials of a study, by their first value, this one's
-    among them."""
+    """The numbers of a study's n best complete trials by their first value, this one among them.
+
+    Trials that break a constraint are left out. In a study with constraints that evaluates this
+    trial's only after it has ended, this trial comes on top of the n best of the others.
+    """
     study = getattr(trial, "study", None)
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else ()
+    trials = study.get_trials(deepcopy=False) if study is not None else []
     sign = -1.0 if larger_is_better else 1.0
-    values = [(sign * t.values[0], t.number) for t in done]
-    return [number for _, number in sorted([*values, (sign * value, trial.number)])[:n]]
-
-
-def default_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The study's first complete trial with the default configuration, if there is one."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial for trial in done if trial.user_attrs.get("is_default")), None)
+    ranked = [(sign * t.values[0], t.number) for t in complete(trials)]
+    feasible = {t.number: not violated(t) for t in trials if compat.constraints_of(t)}
+    is_unknown = bool(feasible) and trial.number not in feasible
+    if not is_unknown and feasible.get(trial.number, True):
+        ranked.append((sign * value, trial.number))
+    best = [number for _, number in sorted(ranked)[:n]]
+    return [*best, trial.number] if is_unknown else best
 
 
 def _default_loss(trial: optuna.Trial) -> float | None:
     study = getattr(trial, "study", None)
     if study is None:
         return None
-    default = default_trial(study)
+    default = default_trial(study.get_trials(deepcopy=False))
     return None if default is None else default.value

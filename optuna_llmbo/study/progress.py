@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from optuna_llmbo.study.outcome import count
 from optuna_llmbo.study.outcome import Outcome
 from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.trial_attributes import SECONDS
 
 
 _SAYING: tuple[Outcome, ...] = ("complete", "pruned", "infeasible")
@@ -74,7 +75,7 @@ def progress_of(study: optuna.Study) -> Progress:
 def seconds_of(trial: FrozenTrial) -> float:
     """A finished trial's seconds: as it records itself, else between its start and its end."""
     duration = trial.duration.total_seconds() if trial.duration else 0.0
-    return float(trial.user_attrs.get("seconds", duration))
+    return float(trial.user_attrs.get(SECONDS, duration))
 
 
 def format_metric(value: float) -> str:

@@ -107,6 +107,18 @@ def test_lines_of_a_file() -> None:
         assert all(character.isprintable() for character in line)
 
 
+def test_a_broken_constraint_is_the_reason() -> None:
+    study = optuna.create_study()
+    trial = optuna.trial.create_trial(value=1.0, system_attrs={"constraints": [0.5]})
+    study.add_trial(trial)
+
+    def show(console: Console) -> None:
+        with LiveView(console, study, LOSS, 2) as view:
+            view.on_trial(study, study.trials[0])
+
+    assert "infeasible (violated constraints" in in_a_file(show)
+
+
 def test_counts_and_best() -> None:
     now = progress_of(study_of(*ENDS))
     assert now.counts == {"complete": 2, "pruned": 1, "infeasible": 1, "failed": 1}

@@ -54,11 +54,15 @@ def examples(tiny: LanguageModel) -> list[Example]:
 
 @pytest.fixture
 def make_objective(tiny_llm: Path, dataset: datasets.Dataset) -> Callable[..., LoRAObjective]:
-    """A quick objective on the tiny model: 27 training and 6 validation examples."""
+    return objective_maker(tiny_llm, dataset)
+
+
+def objective_maker(model: Path, dataset: datasets.Dataset) -> Callable[..., LoRAObjective]:
+    """Makes quick objectives on a tiny model: 27 training and 6 validation examples."""
 
     def make(**changes: Any) -> LoRAObjective:
         settings: dict[str, Any] = {
-            "model": tiny_llm,
+            "model": model,
             "train": dataset,
             "proxy": 0.5,
             "device": "cpu",

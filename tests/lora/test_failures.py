@@ -6,6 +6,7 @@ from collections.abc import Callable
 import errno
 from pathlib import Path
 from typing import Any
+import warnings
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -279,6 +280,40 @@ def test_only_the_best_adapters_are_kept(make_objective: Make, tmp_path: Path, k
     kept = {path.parent.name for path in tmp_path.glob("trial-*/adapter")}
     assert kept == {f"trial-{trial.number}" for trial in best}
     assert len(list(tmp_path.iterdir())) == keep
+
+
+@pytest.mark.parametrize("when", ["in the trial", "after it"])
+def test_an_adapter_that_breaks_a_constraint_is_not_kept(
+    make_objective: Make, tmp_path: Path, when: str
+) -> None:
+    """The third trial is the best one and breaks a constraint; the best of the others is kept."""
+    space = {"rank": IntDistribution(4, 4), "learning_rate": FloatDistribution(1e-5, 2e-2)}
+    objective = make_objective(space=SPACE | space, folder=tmp_path)
+    rates = (1e-5, 3e-3, 2e-2, 1e-4)
+
+    def breaks(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+        return (trial.params["learning_rate"] - 1e-2,)
+
+    def run(trial: optuna.Trial) -> Any:
+        if when == "in the trial":
+            trial.storage.set_trial_system_attr(
+                trial._trial_id, "constraints", [rates[trial.number] - 1e-2]
+            )
+        return objective(trial)
+
+    after = breaks if when == "after it" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental in Optuna 4, deprecated in Optuna 5
+        study = make_study(sampler=optuna.samplers.TPESampler(seed=0, constraints_func=after))
+    for i, rate in enumerate(rates):
+        study.enqueue_trial({"rank": 4, "batch_size": 3, "learning_rate": rate})
+        study.optimize(run, n_trials=1)
+        kept = {path.parent.name for path in tmp_path.glob("trial-*/adapter")}
+        assert kept >= {f"trial-{min(i, 1)}"}
+    losses = [trial.value for trial in study.trials]
+    assert min(losses) == losses[2] and sorted(losses)[1] == losses[1]
+    assert "trial-2" not in kept
+    assert (kept == {"trial-1"}) == (when == "in the trial")
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "adapter"])

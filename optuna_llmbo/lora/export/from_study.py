@@ -15,9 +15,10 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import round_alpha
 from optuna_llmbo.lora.export.modules import names_of_modules
-from optuna_llmbo.lora.objective import FINGERPRINT
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
 
 def facts_of(
@@ -34,7 +35,7 @@ def facts_of(
 
     Args:
         study: of a `LoRAObjective`.
-        trial: its number; None: the best complete one.
+        trial: its number; None: the best complete one that breaks no constraint.
         model: a hub id or a folder; None: as the study notes it, of a folder only its name.
         train: a file or a dataset's hub id; None: as the study notes it, of a file only its name.
         epochs: passes over `train`; None: as in the trial.
@@ -78,10 +79,13 @@ def facts_of(
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = study.get_trials(deepcopy=False)
     if number is None:
-        if not complete:
-            raise InputError(f"the study {study.study_name!r} has no complete trial yet.")
+        if not complete(trials):
+            raise InputError(
+                f"the study {study.study_name!r} has no complete trial yet that breaks no "
+                "constraint; name one with --trial to export it anyway."
+            )
         if len(study.directions) > 1:
             front = ", ".join(str(trial.number) for trial in study.best_trials)
             raise InputError(
@@ -89,11 +93,12 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
                 f"choose one by its number; on the Pareto front are {front}."
             )
         return study.best_trial
-    for trial in complete:
+    ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    for trial in ended:
         if trial.number == number:
             return trial
-    numbers = ", ".join(str(trial.number) for trial in complete[:20]) or "none"
-    more = f" and {len(complete) - 20} more" if len(complete) > 20 else ""
+    numbers = ", ".join(str(trial.number) for trial in ended[:20]) or "none"
+    more = f" and {len(ended) - 20} more" if len(ended) > 20 else ""
     raise InputError(
         f"the study {study.study_name!r} has no complete trial {number}; complete are "
         f"{numbers}{more}."

@@ -32,6 +32,7 @@ from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.train import TrainingDiverged
 from optuna_llmbo.lora.train import TrainStep
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -138,7 +139,7 @@ class _Driver:
                     self._go_on()
         except KeyboardInterrupt:
             for flight in self._flights:
-                flight.trial.set_user_attr("interrupted", True)
+                flight.trial.set_user_attr(INTERRUPTED, True)
             raise
         finally:
             for flight in self._flights:

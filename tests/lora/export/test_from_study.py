@@ -14,7 +14,7 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.from_study import facts_of
 from optuna_llmbo.lora.export.modules import names_of_modules
-from optuna_llmbo.lora.objective import FINGERPRINT
+from optuna_llmbo.study.trial_attributes import FINGERPRINT
 from tests.tiny import make_tiny_family
 
 
@@ -102,6 +102,24 @@ def test_nothing_to_export() -> None:
         facts_of(study([{"width": 3}]))
     with pytest.raises(InputError, match="'SmolLM2.gguf': .* not quantized"):
         facts_of(study([{}], NOTED | {"model": "SmolLM2.gguf"}))
+
+
+def test_a_trial_that_breaks_a_constraint_is_not_the_best_one() -> None:
+    """Nor is it exported unasked where there is no other; by its number it is."""
+    made = study([{"lr": 1e-3}])
+    broken = create_trial(
+        value=0.5,
+        params={"lr": 1e-5},
+        distributions={"lr": FloatDistribution(1e-6, 1e-2)},
+        system_attrs={"constraints": [1.0]},
+    )
+    made.add_trial(broken)
+    assert facts_of(made).recipe.learning_rate == 1e-3
+    alone = study([])
+    alone.add_trial(broken)
+    with pytest.raises(InputError, match="no complete trial yet that breaks no constraint"):
+        facts_of(alone)
+    assert facts_of(alone, 1).recipe.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(
