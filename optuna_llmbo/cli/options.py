@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -13,6 +14,7 @@ import typer
 
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.study.trial_attributes import OPTIONS
 
 
@@ -20,25 +22,11 @@ if TYPE_CHECKING:
     from optuna_llmbo.lora.objective import LoRAObjective
 
 
+_NOT_RECORDED = ("folder", "keep", "device")
+"""Options that say where an objective runs and what it leaves behind, not what it is."""
 _NAMES = (
-    "model",
-    "train",
-    "validation",
-    "test",
-    "prompt_column",
-    "response_column",
-    "proxy",
-    "proxy_by",
-    *metrics.OPTION_NAMES,
-    "space",
-    "variant",
-    "epochs",
-    "max_length",
-    "reports",
-    "micro_batch_size",
-    "quantization",
-    "gradient_checkpointing",
-    "seed",
+    *(one.name for one in fields(ObjectiveOptions) if one.name not in _NOT_RECORDED),
+    *metrics.OPTION_NAMES[1:],
 )
 
 

@@ -11,6 +11,7 @@ from optuna_llmbo.cli import options
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.options import ObjectiveOptions
 
 
 def proxy_check(
@@ -31,15 +32,15 @@ def proxy_check(
     test: options.Test = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
-    proxy_by: options.ProxyBy = "random",
+    proxy_by: options.ProxyBy = ObjectiveOptions.proxy_by,
     space: options.Space = None,
-    variant: options.Variant = "lora",
-    epochs: options.Epochs = 1,
-    max_length: options.MaxLength = 512,
-    micro_batch_size: options.MicroBatchSize = 8,
+    variant: options.Variant = ObjectiveOptions.variant,
+    epochs: options.Epochs = ObjectiveOptions.epochs,
+    max_length: options.MaxLength = ObjectiveOptions.max_length,
+    micro_batch_size: options.MicroBatchSize = ObjectiveOptions.micro_batch_size,
     quantization: options.Quantization = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
-    seed: options.Seed = 0,
+    seed: options.Seed = ObjectiveOptions.seed,
     device: options.Device = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,

@@ -20,6 +20,7 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.cli.terminal import warn
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.trial_attributes import OPTIONS
 from optuna_llmbo.study.trial_attributes import TRACEBACK
@@ -45,18 +46,18 @@ def tune(
     test: options.Test = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
-    proxy: options.Proxy = 0.1,
-    proxy_by: options.ProxyBy = "random",
+    proxy: options.Proxy = ObjectiveOptions.proxy,
+    proxy_by: options.ProxyBy = ObjectiveOptions.proxy_by,
     metric: options.Metric = ["loss"],  # noqa: B006 - typer copies it, and shows it in --help
     choices: options.Choices = None,
     tests_column: options.TestsColumn = None,
     allow_execution: options.AllowExecution = False,
     space: options.Space = None,
-    variant: options.Variant = "lora",
-    epochs: options.Epochs = 1,
-    max_length: options.MaxLength = 512,
-    reports: options.Reports = 4,
-    micro_batch_size: options.MicroBatchSize = 8,
+    variant: options.Variant = ObjectiveOptions.variant,
+    epochs: options.Epochs = ObjectiveOptions.epochs,
+    max_length: options.MaxLength = ObjectiveOptions.max_length,
+    reports: options.Reports = ObjectiveOptions.reports,
+    micro_batch_size: options.MicroBatchSize = ObjectiveOptions.micro_batch_size,
     quantization: options.Quantization = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
     folder: Annotated[
@@ -76,7 +77,7 @@ def tune(
     ] = "lora",
     sampler: SamplerName = SamplerName.llmbo,
     pruner: PrunerName = PrunerName.median,
-    seed: options.Seed = 0,
+    seed: options.Seed = ObjectiveOptions.seed,
     llm: Annotated[
         str | None,
         typer.Option(help="A language model that is to read the hyperparameters; default: none."),

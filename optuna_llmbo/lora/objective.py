@@ -19,8 +19,8 @@ from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.data import DataSource
 from optuna_llmbo.lora.metrics import Measure
-from optuna_llmbo.lora.prepare import Metric
-from optuna_llmbo.lora.prepare import Options
+from optuna_llmbo.lora.options import Metric
+from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.run import Run
@@ -61,55 +61,8 @@ class LoRAObjective:
     Under `accelerate launch` or `torchrun` the processes train a trial together, each a share of
     every batch: wrap the trial in `optuna_integration.TorchDistributedTrial` (docs/lora.md).
 
-    Args:
-        model: a hub id, a folder, a GGUF file or "embedded"; None: as `llm.resolve` decides.
-        train: a `datasets.Dataset`, a JSON, JSONL, CSV or Parquet file, a dataset's hub id, or
-            "stdlib-docstrings" for the documented functions of Python's standard library.
-        validation: data as `train`; or how many examples to split off `train`; or None for 10%
-            of them, at most 128.
-        test: data as `train`; or how many examples to split off `train`, before validation; or
-            None. No trial trains on it or is scored on it: it is kept for a last measurement.
-        proxy: which part of the training examples trials train on: a fraction in (0, 1], or an
-            integer from 2, that number of examples. With one seed a larger proxy contains a
-            smaller one.
-        proxy_by: "random"; or stratified by "length" (in tokens), by "kmeans" (clusters of the
-            base model's embeddings; it reads all training examples once) or by the values of the
-            column of that name. See docs/proxy.md.
-        metric: what the search is on, on the validation examples: "loss", another name or metric
-            of `optuna_llmbo.lora.metrics` ("gsm8k", "exact_match", "rouge", ...), or several for
-            a study of several directions (["loss", "seconds"], ["loss", "adapter_size"]). A single
-            one is also what is reported; with several nothing is.
-        extra_metrics: by name, what else to measure of a trained model: functions of the model,
-            its tokenizer and the validation examples. Recorded, not searched on.
-        space: distributions by parameter name; or a function from the trial to a dict of
-            hyperparameters; or the path of a TOML file that holds distributions (schema in
-            `space_file`); or None for `default_space`. Names are those of `LoRARecipe`,
-            whose fields can all be searched, or their aliases (`hyperparameters.ALIASES`), or
-            alpha_ratio (alpha / rank). What is not named keeps its default.
-        variant: "lora", "rslora", "dora", "pissa", "olora" or "lora+", unless the space has it.
-        epochs: passes over the proxy, unless the space has them.
-        defaults: other hyperparameters of the default configuration, by name, such as
-            {"target_modules": "attention", "schedule": "cosine"}. What the space does not name is
-            taken from here in every trial.
-        max_length: examples with more tokens are left out, before anything is split or sampled.
-        prompt_column: default: prompt, instruction or question.
-        response_column: default: response, output or answer.
-        reports: how often a trial evaluates and reports, 1 to 100.
-        micro_batch_size: most examples in memory at once; halved for all trials where that is too
-            much. It changes no gradient but by rounding and by which inputs the dropout happens
-            to drop.
-        folder: where trials keep their state at each report, so that a trial whose process died
-            goes on where it was when Optuna retries it (heartbeats and
-            `RetryHeartbeatStaleTrialCallback`), and where the best adapters are kept. Default
-            None: nowhere.
-        keep: how many adapters to keep in `folder`, those of the best complete trials.
-        seed: of the split, the proxy, the adapter's initial weights, the order and the dropout.
-        device: default: CUDA where there is one, else the CPU.
-        dtype: of the base model; default: bfloat16 where the hardware multiplies it, else
-            float32. Adapters are float32 always.
-        quantization: of the base model: "4bit" or "8bit" by bitsandbytes, on CUDA.
-        gradient_checkpointing: less memory, about a third more time, the same gradients.
-        progress: called after every optimizer step.
+    The arguments are the fields of `ObjectiveOptions`, which explains each one; they stay readable
+    as `options`. `progress`, a function that is called after every optimizer step, comes on top.
     """
 
     def __init__(
@@ -119,29 +72,29 @@ class LoRAObjective:
         *,
         validation: DataSource | int | None = None,
         test: DataSource | int | None = None,
-        proxy: float = 0.1,
-        proxy_by: str = "random",
-        metric: str | Measure | Sequence[str | Measure] = "loss",
+        proxy: float = ObjectiveOptions.proxy,
+        proxy_by: str = ObjectiveOptions.proxy_by,
+        metric: str | Measure | Sequence[str | Measure] = ObjectiveOptions.metric,
         extra_metrics: Mapping[str, Metric] | None = None,
         space: Space | None = None,
-        variant: str = "lora",
-        epochs: int = 1,
+        variant: str = ObjectiveOptions.variant,
+        epochs: int = ObjectiveOptions.epochs,
         defaults: Mapping[str, Any] | None = None,
-        max_length: int = 512,
+        max_length: int = ObjectiveOptions.max_length,
         prompt_column: str | None = None,
         response_column: str | None = None,
-        reports: int = 4,
-        micro_batch_size: int = 8,
+        reports: int = ObjectiveOptions.reports,
+        micro_batch_size: int = ObjectiveOptions.micro_batch_size,
         folder: str | os.PathLike[str] | None = None,
-        keep: int = 1,
-        seed: int = 0,
+        keep: int = ObjectiveOptions.keep,
+        seed: int = ObjectiveOptions.seed,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: bool = ObjectiveOptions.gradient_checkpointing,
         progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
-        self.options = Options(
+        self.options = ObjectiveOptions(
             model=model,
             train=train,
             validation=validation,
@@ -151,7 +104,9 @@ class LoRAObjective:
             metric=metric,
             extra_metrics=dict(extra_metrics or {}),
             space=space,
-            defaults={"variant": variant, "epochs": epochs, **(defaults or {})},
+            variant=variant,
+            epochs=epochs,
+            defaults=dict(defaults or {}),
             max_length=max_length,
             prompt_column=prompt_column,
             response_column=response_column,

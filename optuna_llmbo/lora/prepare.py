@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ import os
 from typing import Any
 
 import optuna
-import torch
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
@@ -30,44 +27,14 @@ from optuna_llmbo.lora.metrics import check_all
 from optuna_llmbo.lora.metrics import from_name
 from optuna_llmbo.lora.metrics import Loss
 from optuna_llmbo.lora.metrics import Measure
+from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
 from optuna_llmbo.lora.tokens import Example
 
 
-Metric = Callable[[Any, Any, Sequence[Example]], float]
-"""A measure of a trained model: (model, tokenizer, validation examples) -> a finite number."""
-
 _logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What an objective was asked to do; see `LoRAObjective` for the meaning of each."""
-
-    model: str | os.PathLike[str] | None
-    train: data.DataSource
-    validation: data.DataSource | int | None
-    test: data.DataSource | int | None
-    proxy: float
-    proxy_by: str
-    metric: str | Measure | Sequence[str | Measure]
-    extra_metrics: Mapping[str, Metric]
-    space: spaces.Space | None
-    defaults: Mapping[str, Any]
-    max_length: int
-    prompt_column: str | None
-    response_column: str | None
-    reports: int
-    micro_batch_size: int
-    folder: str | os.PathLike[str] | None
-    keep: int
-    seed: int
-    device: str | torch.device | None
-    dtype: torch.dtype | None
-    quantization: str | None
-    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -111,7 +78,7 @@ class Prepared:
         return _loss(self.model, examples, self.micro_batch)
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(options: ObjectiveOptions) -> Prepared:
     """Load and check everything.
 
     Examples that are too long are left out first, then test and validation examples are split
@@ -120,7 +87,7 @@ def prepare(options: Options) -> Prepared:
     Raises:
         InputError: for every mistake in the options, the data or the search space.
     """
-    _check_options(options)
+    options.check()
     pairs = _load_pairs(options)
     loaded = load_base(
         options.model,
@@ -139,7 +106,7 @@ def prepare(options: Options) -> Prepared:
     proxy = pool[: proxies.count(options.proxy, len(pool))]
     targets = _targets(options.metric)
     check_all(targets, loaded.model, loaded.tokenizer, validation)
-    defaults = LoRARecipe.from_params(options.defaults)
+    defaults = LoRARecipe.from_params(options.fixed)
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
     base_loss = _loss(loaded.model, validation, micro_batch)
@@ -179,30 +146,7 @@ def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, 
     return targets
 
 
-def _check_options(options: Options) -> None:
-    for name, metric in options.extra_metrics.items():
-        if not callable(metric):
-            raise InputError(
-                f"extra_metrics[{name!r}]={metric!r}: expected a function of the model, its "
-                "tokenizer and the validation examples."
-            )
-    if options.keep < 0:
-        raise InputError(f"keep={options.keep!r}: expected how many adapters to keep, 0 or more.")
-    for name, most in (("micro_batch_size", None), ("reports", 100)):
-        check_count(name, getattr(options, name), most)
-    check_count("max_length", options.max_length, None)
-    proxies.check_proxy(options.proxy)
-
-
-def check_count(name: str, value: Any, most: int | None = None) -> None:
-    """Raises InputError if an option is no integer from 1, or above the most there may be."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < 1 or (most is not None and value > most):
-        end = "" if most is None else f" to {most}"
-        raise InputError(f"{name}={value!r}: expected an integer from 1{end}.")
-
-
-def _load_pairs(options: Options) -> dict[str, list[data.Pair]]:
+def _load_pairs(options: ObjectiveOptions) -> dict[str, list[data.Pair]]:
     """Training data, and validation and test data if they have a source of their own."""
     columns = {
         "prompt_column": options.prompt_column,
@@ -244,7 +188,9 @@ def _loss(model: Any, examples: Sequence[Example], micro_batch: MicroBatch) -> f
     return distributed.mean(loss, weight, device=device_of(model))
 
 
-def _in_order(options: Options, model: Any, train: Sequence[Example]) -> tuple[Example, ...]:
+def _in_order(
+    options: ObjectiveOptions, model: Any, train: Sequence[Example]
+) -> tuple[Example, ...]:
     order = proxies.order(
         train, options.proxy_by, options.seed, model=model, batch_size=options.micro_batch_size
     )
@@ -252,7 +198,7 @@ def _in_order(options: Options, model: Any, train: Sequence[Example]) -> tuple[E
 
 
 def _fingerprint(
-    options: Options,
+    options: ObjectiveOptions,
     loaded: LanguageModel,
     train: Sequence[Example],
     validation: Sequence[Example],

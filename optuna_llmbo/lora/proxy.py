@@ -27,6 +27,7 @@ from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.options import check_proxy
 from optuna_llmbo.lora.tokens import collate
 from optuna_llmbo.lora.tokens import Example
 
@@ -40,28 +41,6 @@ MAX_CLUSTERS = 32
 CLUSTER_SIZE = 8  # examples a cluster, on average, at least
 
 _KMEANS_ITERATIONS = 50
-
-
-def check_proxy(proxy: float) -> None:
-    """Check that a proxy is a fraction (a float) or a number of examples (an integer).
-
-    Raises:
-        InputError: if it is neither a fraction in (0, 1] nor a count of at least 2.
-    """
-    if isinstance(proxy, int) and not isinstance(proxy, bool):
-        if proxy == 1:
-            raise InputError(
-                "proxy=1: an integer is a number of examples, and one is too few. Write 1.0 for "
-                "all of them."
-            )
-        if proxy > 1:
-            return
-    elif isinstance(proxy, float) and 0 < proxy <= 1:
-        return
-    raise InputError(
-        f"proxy={proxy!r}: expected a fraction above 0 and up to 1, or an integer from 2, which "
-        "is a number of examples."
-    )
 
 
 def column_of(proxy_by: str) -> str | None:

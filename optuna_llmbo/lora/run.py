@@ -22,7 +22,7 @@ from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.metrics import Loss
 from optuna_llmbo.lora.metrics import measure_all
 from optuna_llmbo.lora.metrics import TrainingSeconds
-from optuna_llmbo.lora.prepare import Options
+from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
@@ -82,7 +82,7 @@ class Run:
         trial: optuna.Trial,
         recipe: LoRARecipe,
         prepared: Prepared,
-        options: Options,
+        options: ObjectiveOptions,
         progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.trial = trial

@@ -19,11 +19,11 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.objective import LoRAObjective
+from optuna_llmbo.lora.options import check_count
 from optuna_llmbo.lora.packed.job import Job
 from optuna_llmbo.lora.packed.job import StepOutcome
 from optuna_llmbo.lora.packed.layers import is_packable
 from optuna_llmbo.lora.packed.pack import Pack
-from optuna_llmbo.lora.prepare import check_count
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
