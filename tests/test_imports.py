@@ -126,6 +126,20 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.parametrize(("command", "needed"), [("--help", set()), ("doctor", {"torch"})])
+def test_commands_load_no_more_than_they_need(command: str, needed: set[str]) -> None:
+    """Only torch can tell which devices it sees, which `doctor` shows."""
+    heavy = {*KNOWN_BY, "torch", "optuna", "scipy"} - {"rich", "typer"}
+    code = (
+        "import sys\nfrom optuna_llmbo.cli import main\n"
+        f"sys.argv = ['optuna-llmbo', {command!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print(*sorted({heavy!r} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert set(result.stdout.splitlines()[-1].split()) == needed, result.stderr
+
+
 def test_public_names() -> None:
     assert {"LLMBOSampler", "LoRAObjective"} <= set(dir(optuna_llmbo))
     with pytest.raises(AttributeError, match="nothing_like_it"):

@@ -13,7 +13,6 @@ from rich.markup import escape
 import typer
 
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out as terminal
@@ -38,11 +37,12 @@ def dashboard(
         float | None,
         typer.Option(min=1.0, help="Look for new trials every so many seconds, and publish."),
     ] = None,
-    llm: studies.ReadingModel = None,
-    proxy_check: studies.ProxyCheckFolder = None,
+    llm: options.ReadingModel = None,
+    proxy_check: options.ProxyCheckFolder = None,
 ) -> None:
     """Publish figures and notes of a study into optuna-dashboard, and serve it."""
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import studies
         from optuna_llmbo.dashboard.publish import check_installed
 
         check_installed()
@@ -81,6 +81,7 @@ class _Publisher:
         self._published: dict[str, int] = {}
 
     def publish_new(self) -> None:
+        from optuna_llmbo.cli import studies
         from optuna_llmbo.dashboard import publish
 
         names = studies.study_names(self._storage) if self._name is None else [self._name]

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import platform
 import shutil
+from typing import Annotated
 
 from rich.table import Table
 import typer
@@ -16,9 +17,6 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
 from optuna_llmbo.cli.terminal import show
-from optuna_llmbo.embedding import cache
-from optuna_llmbo.embedding.language_model import dequantized_folder
-from optuna_llmbo.embedding.language_model import resolve_source
 
 
 _PACKAGES = (
@@ -37,10 +35,16 @@ _PACKAGES = (
 
 
 def doctor(
-    llm: str | None = typer.Option(None, help="The model to look for, as in tune."),
+    llm: Annotated[
+        str | None, typer.Option(help="Language model to look for, as in tune.")
+    ] = None,
 ) -> None:
     """Print versions, devices, and which language model would be used and why."""
-    import torch
+    import torch  # only torch knows which devices it can use; versions need no import
+
+    from optuna_llmbo.embedding.cache import embeddings_folder
+    from optuna_llmbo.embedding.language_model import dequantized_folder
+    from optuna_llmbo.embedding.language_model import resolve_source
 
     table = Table(show_header=False)
     table.add_column()
@@ -54,10 +58,7 @@ def doctor(
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
     if not torch.cuda.is_available():
         table.add_row("CUDA", "none")
-    for name, folder in (
-        ("embeddings", cache.embeddings_folder()),
-        ("models", dequantized_folder()),
-    ):
+    for name, folder in (("embeddings", embeddings_folder()), ("models", dequantized_folder())):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with bad_input_exits_with_2():
         source = resolve_source(llm)
@@ -66,10 +67,13 @@ def doctor(
 
 
 def clear_cache(
-    models: bool = typer.Option(False, help="Remove the dequantized GGUF models too."),
+    models: Annotated[bool, typer.Option(help="Remove the dequantized GGUF models too.")] = False,
 ) -> None:
-    """Remove what is kept between runs: embeddings; they are computed again when needed."""
-    folders = [cache.embeddings_folder()]
+    """Remove the embeddings kept between runs; they are computed again when needed."""
+    from optuna_llmbo.embedding.cache import embeddings_folder
+    from optuna_llmbo.embedding.language_model import dequantized_folder
+
+    folders = [embeddings_folder()]
     if models:
         folders.append(dequantized_folder())
     for folder in folders:

@@ -10,7 +10,6 @@ from rich.markup import escape
 import typer
 
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import out as terminal
 
@@ -82,6 +81,7 @@ def export(
 ) -> None:
     """Write a trial's configuration as files that a fine-tuning tool loads."""
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import studies
         from optuna_llmbo.lora.export import write
         from optuna_llmbo.lora.export.from_study import facts_of
 

@@ -7,12 +7,12 @@ import os
 from typing import Any
 from typing import TYPE_CHECKING
 
-import optuna
-
 from optuna_llmbo.errors import InputError
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_llmbo.lora.metrics import Measure
 
 

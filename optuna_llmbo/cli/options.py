@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from typing import Any
 from typing import TYPE_CHECKING
 
-import optuna
 import typer
 
 from optuna_llmbo.cli import metrics
@@ -19,6 +19,8 @@ from optuna_llmbo.study.trial_attributes import OPTIONS
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_llmbo.lora.objective import LoRAObjective
 
 
@@ -30,86 +32,161 @@ _NAMES = (
 )
 
 
+MODEL_AND_DATA, SEARCH, TRAINING, OUTPUT = "Model and data", "Search", "Training", "Output"
+"""Groups of options in `--help`."""
+
+
+class SamplerName(StrEnum):
+    """Sampler that chooses the configurations."""
+
+    llmbo = "llmbo"
+    tpe = "tpe"
+    gp = "gp"
+    random = "random"
+
+
+class PrunerName(StrEnum):
+    """Pruner that stops hopeless trials."""
+
+    median = "median"
+    hyperband = "hyperband"
+    none = "none"
+
+
 def _source(text: str) -> str | int:
-    """Data, or a whole number: so many examples."""
+    """Parse data, or a number of examples."""
     return int(text) if text.isdecimal() else text
 
 
 def _proxy(text: str | float) -> float:
-    """A share, or a whole number: so many examples. The default comes as the number it is."""
+    """Parse a fraction, or a number of examples; typer passes the default as the number it is."""
     return int(text) if str(text).isdecimal() else float(text)
 
 
-Model = Annotated[str, typer.Option(help="Hub id, folder, .gguf file, or 'embedded'.")]
+def _option(panel: str, help: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **more)
+
+
+Model = Annotated[str, _option(MODEL_AND_DATA, "Hub id, folder, .gguf file, or 'embedded'.")]
 Train = Annotated[
-    str, typer.Option(help="Hub id, JSON/JSONL/CSV/Parquet file, or 'stdlib-docstrings'.")
+    str,
+    _option(MODEL_AND_DATA, "Hub id, JSON/JSONL/CSV/Parquet file, or 'stdlib-docstrings'."),
 ]
 Validation = Annotated[
     str | None,
-    typer.Option(
+    _option(
+        MODEL_AND_DATA,
+        "Data as --train, or a number of examples to split off. Default: 10%, at most 128.",
         parser=_source,
         metavar="DATA|COUNT",
-        help="Data as --train, or a number of examples to split off; default 10%, <= 128.",
     ),
 ]
 Test = Annotated[
     str | None,
-    typer.Option(
+    _option(
+        MODEL_AND_DATA,
+        "As --validation; read by no trial, and once by `promote`. Default: none.",
         parser=_source,
         metavar="DATA|COUNT",
-        help="As --validation; no trial reads it, `promote` does, once. Default: none.",
     ),
 ]
-PromptColumn = Annotated[str | None, typer.Option(help="Column with the prompts.")]
-ResponseColumn = Annotated[str | None, typer.Option(help="Column with the responses.")]
+PromptColumn = Annotated[str | None, _option(MODEL_AND_DATA, "Column with the prompts.")]
+ResponseColumn = Annotated[str | None, _option(MODEL_AND_DATA, "Column with the responses.")]
 Proxy = Annotated[
     float,
-    typer.Option(
+    _option(
+        MODEL_AND_DATA,
+        "Training data per trial: a fraction (0.1) or a number of examples (500).",
         parser=_proxy,
         metavar="SHARE|COUNT",
-        help="What a trial trains on: 0.1 is a tenth of the training examples, 500 so many.",
     ),
 ]
-ProxyBy = Annotated[str, typer.Option(help="random, length, kmeans or a column's name.")]
+ProxyBy = Annotated[
+    str,
+    _option(MODEL_AND_DATA, "How to draw the proxy: random, length, kmeans or a column's name."),
+]
+MaxLength = Annotated[
+    int, _option(MODEL_AND_DATA, "Leave out examples with more tokens than this.")
+]
 Metric = Annotated[
     list[str],
-    typer.Option(
-        help="What the search is on, by name (docs/lora.md); several times for several objectives."
-    ),
+    _option(SEARCH, "Metric to optimize (docs/lora.md); repeat for several objectives."),
 ]
 Choices = Annotated[
     str | None,
-    typer.Option(help="Of --metric multiple_choice: the answers, comma-separated."),
+    _option(SEARCH, "For --metric multiple_choice: the answers, comma-separated."),
 ]
 TestsColumn = Annotated[
     str | None,
-    typer.Option(help="Of --metric code_pass_at_1: the column with tests, Python source."),
+    _option(SEARCH, "For --metric code_pass_at_1: the column with tests, Python source."),
 ]
 AllowExecution = Annotated[
     bool,
-    typer.Option(
-        "--allow-execution", help="Of --metric code_pass_at_1: generated code may be run here."
+    _option(
+        SEARCH,
+        "For --metric code_pass_at_1: allow running generated code on this machine.",
+        "--allow-execution",
     ),
 ]
-Space = Annotated[Path | None, typer.Option(help="TOML file with the search space.")]
-Variant = Annotated[str, typer.Option(help="lora, rslora, dora, pissa, olora or lora+.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the proxy.")]
-MaxLength = Annotated[int, typer.Option(help="Longer examples are left out (tokens).")]
-Reports = Annotated[int, typer.Option(help="Evaluations a trial, for the pruner.")]
-MicroBatchSize = Annotated[int, typer.Option(help="Most examples in memory at once.")]
+Space = Annotated[Path | None, _option(SEARCH, "TOML file with the search space.")]
+Trials = Annotated[int, _option(SEARCH, "Total finished trials the study should have.", min=1)]
+Parallel = Annotated[
+    int,
+    _option(TRAINING, "Trials to train at once on the device, sharing the base model.", min=1),
+]
+Sampler = Annotated[SamplerName, _option(SEARCH, "Sampler that chooses the configurations.")]
+Pruner = Annotated[PrunerName, _option(SEARCH, "Pruner that stops hopeless trials.")]
+Llm = Annotated[
+    str | None,
+    _option(SEARCH, "Language model that reads the hyperparameters. Default: none."),
+]
+ReadingModel = Annotated[
+    str | None,
+    _option(SEARCH, "Language model that reads the trials too. Default: none.", "--llm"),
+]
+Heartbeat = Annotated[
+    int,
+    _option(
+        SEARCH,
+        "Seconds between heartbeats; a trial silent for two of them is retried.",
+        min=1,
+    ),
+]
+Seed = Annotated[int, _option(SEARCH, "Seed of the search, the data split and the training.")]
+Variant = Annotated[str, _option(TRAINING, "lora, rslora, dora, pissa, olora or lora+.")]
+Epochs = Annotated[int, _option(TRAINING, "Passes over the proxy.")]
+Reports = Annotated[int, _option(TRAINING, "Evaluations per trial, for the pruner.")]
+MicroBatchSize = Annotated[int, _option(TRAINING, "Maximum number of examples in memory at once.")]
 Quantization = Annotated[
-    str | None, typer.Option(help="4bit or 8bit weights by bitsandbytes, on CUDA. Default: none.")
+    str | None,
+    _option(TRAINING, "4bit or 8bit weights by bitsandbytes, on CUDA. Default: none."),
 ]
 GradientCheckpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+    bool,
+    _option(TRAINING, "Less memory, about a third more time.", "--gradient-checkpointing"),
 ]
-Seed = Annotated[int, typer.Option(help="Of the search, the data's split and the training.")]
-Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu.")]
-Storage = Annotated[str, typer.Option(help="Where Optuna keeps the study.")]
-StudyName = Annotated[str, typer.Option(help="The study's name.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only the result, and errors.")]
+Device = Annotated[
+    str | None, _option(TRAINING, "Such as cuda or cpu. Default: CUDA, if available.")
+]
+Folder = Annotated[
+    str | None,
+    _option(
+        OUTPUT,
+        "Where to save the state of trials, to resume after a crash, and the best adapters.",
+    ),
+]
+Keep = Annotated[int, _option(OUTPUT, "Number of adapters to keep in --folder.", min=0)]
+Storage = Annotated[str, _option(OUTPUT, "Optuna storage that holds the study.")]
+NewStudy = Annotated[str, _option(OUTPUT, "Name of the study; an existing one is resumed.")]
+StudyName = Annotated[str, _option(OUTPUT, "Name of the study.")]
+ProxyCheckFolder = Annotated[
+    Path | None,
+    _option(OUTPUT, "The --out of `proxy-check`, to show its result too.", "--proxy-check"),
+]
+Quiet = Annotated[bool, _option(OUTPUT, "Print only the result and errors.", "--quiet")]
 Json = Annotated[
-    bool, typer.Option("--json", help="JSON lines for scripts (docs/lora.md), and nothing else.")
+    bool,
+    _option(OUTPUT, "Print JSON lines for scripts (docs/lora.md), and nothing else.", "--json"),
 ]
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 import typer
 
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 
@@ -40,6 +39,7 @@ def promote(
     """
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import events
+        from optuna_llmbo.cli import studies
         from optuna_llmbo.promote import promote as run
 
         output = Output(quiet=quiet, json=as_json)

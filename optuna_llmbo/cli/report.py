@@ -9,7 +9,6 @@ from rich.markup import escape
 import typer
 
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli import studies
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import out as terminal
 
@@ -20,11 +19,12 @@ def report(
         Path, typer.Option("--out", "-o", help="The file; one that is there is replaced.")
     ] = Path("report.html"),
     storage: options.Storage = "sqlite:///lora.db",
-    llm: studies.ReadingModel = None,
-    proxy_check: studies.ProxyCheckFolder = None,
+    llm: options.ReadingModel = None,
+    proxy_check: options.ProxyCheckFolder = None,
 ) -> None:
     """Write a study as one HTML file that needs no network: figures, tables, versions."""
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import studies
         from optuna_llmbo.report import write_report
 
         path = write_report(

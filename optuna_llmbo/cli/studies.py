@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.study import StudyDirection
-import typer
 
+from optuna_llmbo.cli.options import PrunerName
+from optuna_llmbo.cli.options import SamplerName
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.study import compat
 
@@ -23,32 +21,6 @@ if TYPE_CHECKING:
 
 MAX_RETRIES = 3
 """How often a trial whose process has died is tried again: it may be what kills it."""
-
-
-ReadingModel = Annotated[
-    str | None,
-    typer.Option("--llm", help="A language model that reads the trials too; default: none."),
-]
-ProxyCheckFolder = Annotated[
-    Path | None, typer.Option("--proxy-check", help="The --out of `proxy-check`, to be shown too.")
-]
-
-
-class SamplerName(StrEnum):
-    """Which sampler chooses the configurations."""
-
-    llmbo = "llmbo"
-    tpe = "tpe"
-    gp = "gp"
-    random = "random"
-
-
-class PrunerName(StrEnum):
-    """Which pruner stops hopeless trials."""
-
-    median = "median"
-    hyperband = "hyperband"
-    none = "none"
 
 
 def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Annotated
 from typing import TYPE_CHECKING
 
-import optuna
-from optuna.trial import FrozenTrial
 import typer
 
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli import studies
-from optuna_llmbo.cli.studies import PrunerName
-from optuna_llmbo.cli.studies import SamplerName
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.cli.terminal import warn
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
-from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.trial_attributes import OPTIONS
 from optuna_llmbo.study.trial_attributes import TRACEBACK
 
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
     from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.lora.objective import LoRAObjective
     from optuna_llmbo.lora.prepare import Prepared
 
 
-Callback = Callable[[optuna.Study, FrozenTrial], None]
+Callback = Callable[["optuna.Study", "FrozenTrial"], None]
 
 _MAX_CRASHES = 3
 """Trials that crash one after another end the search: it is not their hyperparameters."""
@@ -60,40 +56,27 @@ def tune(
     micro_batch_size: options.MicroBatchSize = ObjectiveOptions.micro_batch_size,
     quantization: options.Quantization = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
-    folder: Annotated[
-        str | None,
-        typer.Option(
-            help="Where trials keep their state, to go on after a crash, and the best adapters."
-        ),
-    ] = None,
-    keep: Annotated[int, typer.Option(min=0, help="How many adapters to keep in --folder.")] = 1,
-    trials: Annotated[int, typer.Option(min=1, help="Finished trials the study is to have.")] = 30,
-    parallel: Annotated[
-        int, typer.Option(min=1, help="Trials at once on the device, which share the base model.")
-    ] = 1,
+    folder: options.Folder = None,
+    keep: options.Keep = ObjectiveOptions.keep,
+    trials: options.Trials = 30,
+    parallel: options.Parallel = 1,
     storage: options.Storage = "sqlite:///lora.db",
-    study: Annotated[
-        str, typer.Option(help="The study's name; an existing one is resumed.")
-    ] = "lora",
-    sampler: SamplerName = SamplerName.llmbo,
-    pruner: PrunerName = PrunerName.median,
+    study: options.NewStudy = "lora",
+    sampler: options.Sampler = options.SamplerName.llmbo,
+    pruner: options.Pruner = options.PrunerName.median,
     seed: options.Seed = ObjectiveOptions.seed,
-    llm: Annotated[
-        str | None,
-        typer.Option(help="A language model that is to read the hyperparameters; default: none."),
-    ] = None,
+    llm: options.Llm = None,
     device: options.Device = None,
-    heartbeat: Annotated[
-        int,
-        typer.Option(
-            min=1, help="A trial that was silent for twice as many seconds is tried again."
-        ),
-    ] = 30,
+    heartbeat: options.Heartbeat = 30,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Search LoRA hyperparameters; the default configuration is the first trial."""
     with bad_input_exits_with_2():
+        import optuna
+
+        from optuna_llmbo.cli import studies
+
         output = Output(quiet=quiet, json=as_json)
         about = options.chosen(context.params)
         _check_parallel(parallel, metric, folder)
@@ -115,7 +98,7 @@ def tune(
         )
         if output.is_quiet:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if len(measures) > 1 and pruner is not PrunerName.none:
+        if len(measures) > 1 and pruner is not options.PrunerName.none:
             output.say("With several metrics no trial is pruned.")
         output.say("Loading the model and the data ...")
         prepared = objective.prepare()
@@ -237,8 +220,12 @@ def _optimize(
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
     """Have the default configuration tried first, unless it is done or waiting."""
+    from optuna.trial import TrialState
+
+    from optuna_llmbo.study.outcome import default_trial
+
     params = objective.default_params
-    waiting = (optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING)
+    waiting = (TrialState.WAITING, TrialState.RUNNING)
     queued = study.get_trials(deepcopy=False, states=waiting)
     if any(trial.system_attrs.get("fixed_params") == params for trial in queued):
         return
