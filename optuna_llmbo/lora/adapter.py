@@ -1,4 +1,4 @@
-"""Adapters on a frozen model: put on, and taken off as if they had never been there."""
+"""Attach adapters to a frozen model, and detach them without a trace."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from optuna_llmbo.lora.seeds import seeded
 
 
 _PARTS = {"attention": ("attn", "attention"), "mlp": ("mlp", "ffn", "feed_forward", "ff", "fc")}
-"""How modules are called that hold the layers of a part."""
+"""Names of the modules that hold the layers of each part."""
 
 START_AT_THE_WEIGHTS = ("pissa", "olora")
-"""Variants that take a part out of the base's own weights and start there."""
+"""Variants that move a part of the base weights into the adapter and start there."""
 
 SVD_ITERATIONS = 4
-"""Of PiSSA's fast decomposition, which its authors find to start as well as the exact one."""
+"""Iterations of PiSSA's fast SVD, whose start its authors find as good as the exact one's."""
 
 
 @contextlib.contextmanager
 def adapter(model: Any, recipe: LoRARecipe, seed: int) -> Iterator[None]:
-    """Inside, `model` carries a new adapter on the layers that the recipe names.
+    """Attach a new adapter to the layers that the recipe names, for the duration of the block.
 
-    Changes `model` in place, and changes it back however the block is left: its modules, its
-    weights and its flags are then what they were, bit by bit. The adapter's weights are float32
-    whatever the model's are, because small steps would be lost in bfloat16.
+    Changes `model` in place and restores it however the block is left: modules, weights and flags
+    are bitwise what they were. The adapter's weights are float32 whatever the model's dtype,
+    because bfloat16 would lose small steps.
 
     Args:
         model: a causal language model of `transformers`.
         recipe: variant, rank, alpha, dropout, target modules, bias and initialization.
-        seed: of the adapter's initial weights. The caller's random state is left as it was.
+        seed: seed of the adapter's initial weights. The caller's random state is left unchanged.
 
     Raises:
         InputError: if the model has no such modules, or no biases to train.
@@ -99,17 +99,17 @@ def peft_config(model: Any, recipe: LoRARecipe) -> Any:
 
 
 def initialization(recipe: LoRARecipe) -> str | bool:
-    """What peft calls the initialization of a recipe."""
+    """peft's name for the recipe's initialization."""
     named = {"pissa": f"pissa_niter_{SVD_ITERATIONS}", "olora": "olora"}.get(recipe.variant)
     return named or (True if recipe.init == "default" else recipe.init)
 
 
 def target_modules(model: Any, named: str) -> str | list[str]:
-    """The layers that get an adapter, as peft takes them: ends of their names.
+    """The layers that get an adapter, as peft takes them: suffixes of their names.
 
     Args:
         model: a causal language model of `transformers`.
-        named: "all-linear", "attention", "mlp", or names with commas between them.
+        named: "all-linear", "attention", "mlp", or comma-separated names.
 
     Raises:
         InputError: if the model has none of them.
@@ -137,7 +137,7 @@ def target_modules(model: Any, named: str) -> str | list[str]:
 
 
 def _linear_layers(model: Any) -> list[str]:
-    """Names of all linear layers but the vocabulary projection."""
+    """Names of all linear layers except the vocabulary projection."""
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
@@ -149,7 +149,7 @@ def _linear_layers(model: Any) -> list[str]:
 
 
 def _is_in(name: str, words: tuple[str, ...]) -> bool:
-    """Whether a layer lies in a module that is called by one of some words: `h.0.attn.c_proj`."""
+    """Whether a layer lies in a module whose name is one of `words`: `h.0.attn.c_proj`."""
     parents = name.split(".")[:-1]
     return any(word in parent.split("_") or parent == word for parent in parents for word in words)
 
@@ -162,7 +162,7 @@ def _end(name: str) -> str:
 def _weights_that_change(
     model: Any, config: Any, recipe: LoRARecipe
 ) -> dict[torch.nn.Parameter, torch.Tensor]:
-    """Copies of the base's weights that a variant or a trained bias changes in place."""
+    """Copies of the base weights that a variant or a trained bias changes in place."""
     kept = {}
     if recipe.variant in START_AT_THE_WEIGHTS:
         ends = config.target_modules

@@ -32,13 +32,13 @@ def load_base(
 
     Args:
         model: as `resolve_source` takes it.
-        device: default: CUDA where there is one, else the CPU.
-        dtype: torch.float32 or torch.bfloat16; default: as the hardware multiplies fastest.
-        max_length: tokens that it has to read.
+        device: None: CUDA if available, else the CPU.
+        dtype: torch.float32 or torch.bfloat16; None: whichever the hardware multiplies faster.
+        max_length: number of tokens that the model must be able to read.
         quantization: "4bit" (NormalFloat with double quantization, as QLoRA: Dettmers et al. 2023,
             arXiv:2305.14314) or "8bit" (Dettmers et al. 2022, arXiv:2208.07339), by bitsandbytes
-            on CUDA; None: as it is.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping
+            on CUDA; None: not quantized.
+        gradient_checkpointing: recompute activations in the backward pass instead of keeping
             them: less memory, about a third more time, the same gradients.
 
     Raises:
@@ -98,7 +98,7 @@ def _quantization_config(quantization: str, device: torch.device, dtype: torch.d
 
 
 def _checkpoint_activations(loaded: LanguageModel) -> None:
-    """In effect while the model is in training mode, that is not while it is measured."""
+    """Enable checkpointing, which acts in training mode only and not during evaluation."""
     if not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise InputError(
             f"gradient_checkpointing: {loaded.source} does not support it: leave it out, and "

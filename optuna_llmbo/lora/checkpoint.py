@@ -1,4 +1,4 @@
-"""A trial's state on disk, so that it goes on where a crash has stopped it; and its adapter."""
+"""A trial's state on disk, to resume after a crash, and its adapter."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ADAPTER = "adapter"
 
 
 class TrialFolders:
-    """A folder for each trial, in one that all workers of a study may share.
+    """One folder per trial, inside one that all workers of a study may share.
 
     Args:
-        folder: is made if it is not there.
+        folder: created if it does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -36,28 +36,28 @@ class TrialFolders:
         return self._folder / f"trial-{number}"
 
     def save(self, number: int, about: dict[str, Any], state: dict[str, Any]) -> None:
-        """Keep a trial's state in place of an earlier one, all of it or nothing.
+        """Save a trial's state atomically, replacing an earlier one.
 
         Args:
-            number: of the trial.
-            about: what is trained: plain values.
-            state: how far it is.
+            number: the trial's number.
+            about: what is trained, in plain values.
+            state: state of the training.
 
         Raises:
-            InputError: if it cannot be written: the disk is full, or is not ours to write to.
+            InputError: if it cannot be written: the disk is full, or permission is denied.
         """
         save_whole(self.of(number) / CHECKPOINT, {"about": about, "state": state})
 
     def load(
         self, numbers: Sequence[int], about: dict[str, Any], *, device: torch.device
     ) -> dict[str, Any] | None:
-        """The state of the latest of some trials that has one of the same training, or None.
+        """The state of the latest of these trials that has one for the same training, or None.
 
-        One that cannot be read, or is of another study's trial of that number, is as none: the
-        trial starts anew, which costs time and nothing else.
+        A state that cannot be read, or belongs to another study's trial of that number, is
+        ignored: the trial starts over, which costs only time.
         """
         for number in reversed(numbers):
-            with contextlib.suppress(Exception):  # a torn file fails in any way
+            with contextlib.suppress(Exception):  # a truncated file may raise anything
                 kept: dict[str, Any] = torch.load(
                     self.of(number) / CHECKPOINT, map_location=device, weights_only=True
                 )
@@ -67,14 +67,14 @@ class TrialFolders:
         return None
 
     def forget(self, numbers: Sequence[int]) -> None:
-        """Remove the states of trials that are over; their adapters stay."""
+        """Remove the states of trials that have ended; their adapters stay."""
         for number in numbers:
             with contextlib.suppress(OSError):
                 (self.of(number) / CHECKPOINT).unlink()
-                self.of(number).rmdir()  # refused where the adapter is
+                self.of(number).rmdir()  # fails if the adapter is there
 
     def save_adapter(self, number: int, model: Any, recipe: LoRARecipe, base: str) -> Path:
-        """Keep the adapter that a model carries, as peft loads it onto the base model.
+        """Save the adapter attached to a model in peft's format.
 
         Raises:
             InputError: if it cannot be written.
@@ -95,7 +95,7 @@ class TrialFolders:
 
 
 def save_whole(path: Path, state: dict[str, Any]) -> None:
-    """Write a state in place of an earlier one, all of it or nothing.
+    """Write a state atomically, replacing an earlier one.
 
     Raises:
         InputError: if it cannot be written.
@@ -107,16 +107,16 @@ def save_whole(path: Path, state: dict[str, Any]) -> None:
 
 
 def save_adapter(model: Any, recipe: LoRARecipe, base: str, folder: Path) -> None:
-    """Write the adapter that a model carries to a folder: safetensors and peft's configuration.
+    """Write the adapter attached to a model to a folder: safetensors and peft's configuration.
 
-    An adapter that started at a part of the weights ("pissa", "olora") is written as the
-    difference it makes, of twice the rank, so that it fits the base model as it is.
+    An adapter that started from a part of the weights ("pissa", "olora") is written as the
+    difference it makes, of twice the rank, so that it fits the unchanged base model.
 
     Args:
         model: inside `adapter.adapter`.
-        recipe: of the adapter.
+        recipe: recipe of the adapter.
         base: the base model's hub id or path, for the configuration.
-        folder: is made, and what was in it replaced.
+        folder: created, or replaced if it exists.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -153,10 +153,10 @@ def _difference(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, what a disk says becomes a clear error: it is full, or not ours to write to."""
+    """Turn write errors (disk full, permission denied) into InputError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
+    except (OSError, RuntimeError) as error:  # torch.save's error on a full disk is the second
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
             f"cannot write {path}: {reason}. The study holds all finished trials; make room, or "

@@ -22,7 +22,7 @@ KNOWN_COLUMNS = (("prompt", "response"), ("instruction", "output"), ("question",
 VALIDATION_FRACTION = 0.1
 MAX_VALIDATION = 128
 
-# Independent streams of random numbers of one seed.
+# Independent random streams of one seed.
 VALIDATION_STREAM, PROXY_STREAM, TEST_STREAM, STRATA_STREAM, CLUSTERS_STREAM = range(5)
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -36,11 +36,11 @@ class Pair:
     prompt: str
     response: str
     stratum: str | int | float | bool | None = None
-    """What the proxy is stratified by, where that is a column of the data."""
+    """The value to stratify the proxy by, if it is stratified by a column."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes two examples the same example."""
+        """Identity of an example: two with equal keys are the same."""
         return self.prompt.strip(), self.response.strip()
 
 
@@ -56,9 +56,9 @@ def load_pairs(
     Args:
         source: a `datasets.Dataset`, the path of a JSON, JSONL, CSV or Parquet file, a dataset's
             id on the hub (its split "train"), or "stdlib-docstrings".
-        prompt_column: default: the first of `KNOWN_COLUMNS` that is there.
+        prompt_column: None: the first of `KNOWN_COLUMNS` that exists.
         response_column: as `prompt_column`.
-        stratum_column: what the proxy is to be stratified by, if that is a column.
+        stratum_column: the column to stratify the proxy by, if any.
 
     Raises:
         InputError: if there is no such source or column, no rows, or rows without text.
@@ -128,19 +128,19 @@ def split(
     seed: int,
     part: str = "validation",
 ) -> tuple[list[_T], list[_T]]:
-    """Split `count` random examples off, for validation or as a test.
+    """Split off `count` random examples, for validation or test.
 
-    Copies of an example that is split off are in neither part, so that none is trained on.
+    Copies of an example that is split off are dropped, so that none is trained on.
 
     Args:
         examples: all of them.
-        keys: what makes two examples the same, in the order of `examples`.
-        count: how many, less than the number of examples.
-        seed: of the choice.
-        part: what for, "validation" or "test"; each has random numbers of its own.
+        keys: identities of the examples, in the order of `examples`.
+        count: how many; less than the number of examples.
+        seed: seed of the choice.
+        part: "validation" or "test"; each has its own random stream.
 
     Returns:
-        The other examples and those split off, each in the order of `examples`.
+        The remaining examples and those split off, each in the order of `examples`.
 
     Raises:
         InputError: if there are not enough different examples.
@@ -161,7 +161,7 @@ def split(
 
 
 def permutation(n: int, seed: int, stream: int) -> np.ndarray:
-    """(n,) the positions 0 to n - 1 in an order that seed and stream decide."""
+    """(n,) permutation of 0 to n - 1, determined by seed and stream."""
     return np.random.default_rng([seed, stream]).permutation(n)
 
 
@@ -183,7 +183,7 @@ def _load_dataset(source: DataSource) -> Any:
         raise InputError(f"there is no data file {str(path)!r}.")
     place, files = (builder, str(path)) if builder else (os.fspath(source), None)
     bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # they would run through a live view
+    datasets.disable_progress_bars()  # they would disturb a live view
     try:
         return datasets.load_dataset(place, data_files=files, split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

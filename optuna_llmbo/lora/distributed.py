@@ -1,6 +1,7 @@
 """One trial on several devices: each process has the whole model and a share of every batch.
 
-In effect where torch's process group is (`accelerate launch`, `torchrun`); alone, nothing happens.
+Active inside a torch process group (`accelerate launch`, `torchrun`); a single process is
+unaffected.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ _T = TypeVar("_T")
 
 
 def rank() -> int:
-    """Of this process; 0 alone."""
+    """Rank of this process; 0 for a single process."""
     return distributed.get_rank() if is_on() else 0
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:
-    """This process's part of something that all have; all of it alone."""
+    """This process's share of items that all processes hold; all of them for a single process."""
     return items[rank() :: distributed.get_world_size()] if is_on() else items
 
 
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter], loss: float) -> float:
-    """Make every process's gradients the sum of all.
+    """Sum the gradients of all processes into every process.
 
     Args:
-        parameters: that are trained, the same in all processes.
-        loss: of this process's share, divided as its gradients are.
+        parameters: trained parameters, the same in all processes.
+        loss: loss of this process's share, normalized like its gradients.
 
     Returns:
         The sum of the losses.
@@ -53,7 +54,7 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter], loss: float) -> f
 
 
 def mean(value: float, weight: float, *, device: torch.device) -> float:
-    """The weighted mean of what each process has; its own value alone."""
+    """Weighted mean over the processes; the value itself for a single process."""
     if not is_on():
         return value
     pair = torch.tensor([value * weight if weight else 0.0, weight], dtype=torch.float64)
@@ -63,7 +64,7 @@ def mean(value: float, weight: float, *, device: torch.device) -> float:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether `flag` is true in any process."""
     if not is_on():
         return flag
     on_cuda = distributed.get_backend() == "nccl"
@@ -73,5 +74,5 @@ def any_of(flag: bool) -> bool:
 
 
 def is_on() -> bool:
-    """Whether there are several processes, or one that was begun as if."""
+    """Whether a process group is active, be it of one process."""
     return distributed.is_available() and distributed.is_initialized()

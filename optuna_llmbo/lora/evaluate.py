@@ -22,7 +22,7 @@ def validation_loss(model: Any, examples: Sequence[Example], *, batch_size: int 
 
     Args:
         model: a causal language model of `transformers`; left in evaluation mode.
-        examples: every one of them counts, by its number of response tokens.
+        examples: each is weighted by its number of response tokens.
         batch_size: examples per forward pass; it does not change the result.
 
     Returns:
@@ -39,7 +39,7 @@ def validation_loss(model: Any, examples: Sequence[Example], *, batch_size: int 
 def response_nll(model: Any, batch: Batch) -> torch.Tensor:
     """Summed negative log likelihood of a batch's response tokens, in nats.
 
-    The vocabulary projection is computed at the positions that predict a response token only.
+    The vocabulary projection is computed only at positions that predict a response token.
     The softmax is float32; see `autocast` for the rest.
 
     Returns:
@@ -62,7 +62,7 @@ def response_log_likelihoods(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def response_nll_by_part(model: Any, batch: Batch, sizes: Sequence[int]) -> torch.Tensor:
-    """`response_nll` of each of the parts that a batch consists of, in one forward pass.
+    """`response_nll` of each part of a batch, in one forward pass.
 
     Args:
         model: a causal language model of `transformers`.
@@ -80,13 +80,13 @@ def response_nll_by_part(model: Any, batch: Batch, sizes: Sequence[int]) -> torc
 
 
 def autocast(model: Any) -> torch.autocast:
-    """Inside, a bfloat16 model multiplies matrices in bfloat16, adapters included."""
+    """Context in which a bfloat16 model multiplies in bfloat16, adapters included."""
     half = model.dtype is torch.bfloat16
     return torch.autocast(device_of(model).type, dtype=torch.bfloat16, enabled=half)
 
 
 def device_of(model: Any) -> torch.device:
-    """Where the model's weights are."""
+    """Device of the model's weights."""
     device: torch.device = next(model.parameters()).device
     return device
 
@@ -103,11 +103,11 @@ def _response_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tens
 
 @contextlib.contextmanager
 def _head_reads_only(model: Any, wanted: torch.Tensor) -> Iterator[None]:
-    """Let only the hidden states at `wanted` (n, t) into the vocabulary projection.
+    """Pass only the hidden states at `wanted` (n, t) to the vocabulary projection.
 
-    A response is a third of an example and less, and the projection of a small model is a fifth
-    of its arithmetic and most of its memory. What the model does with its logits afterwards
-    (scaling, capping) is element by element and stays as it is.
+    A response is at most about a third of an example, and the projection of a small model is a
+    fifth of its arithmetic and most of its memory. What the model does with its logits afterwards
+    (scaling, capping) is elementwise and unaffected.
     """
 
     def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -30,24 +30,24 @@ from optuna_llmbo.lora.train import TrainingDiverged
 
 @dataclass(frozen=True)
 class Fit:
-    """What training a configuration gave."""
+    """Result of training a configuration."""
 
     loss: float
     """Validation loss in nats per response token; infinite if it diverged."""
     seconds: float
     steps: int
-    """Of the optimizer, that were made."""
+    """Optimizer steps taken."""
     path: Path
-    """Where the weights are kept."""
+    """File with the weights."""
 
 
 class Fits:
-    """Trains configurations and keeps them, so that an interrupted command goes on.
+    """Trains configurations and keeps the results, so that an interrupted command resumes.
 
     Args:
         prepared: model and data.
-        folder: of the fits; those that are there are not trained again.
-        tell: called before each fit that is trained, with what is trained.
+        folder: holds the fits; existing ones are not trained again.
+        tell: called before each training with a description of it.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Fits:
         self._tell = tell or (lambda text: None)
 
     def fit(self, recipe: LoRARecipe, examples: Sequence[Example], *, seed: int, name: str) -> Fit:
-        """Train a configuration, or read what is kept of it.
+        """Train a configuration, or read the result if it is kept.
 
         Args:
             recipe: what to train with.
-            examples: of one epoch.
-            seed: of the initial weights, the order and the dropout.
-            name: of the configuration, for `tell`.
+            examples: those of one epoch.
+            seed: seed of the initial weights, the order and the dropout.
+            name: name of the configuration, for `tell`.
         """
         path = self._folder / f"{self._key(recipe, examples, seed)}.pt"
         if not path.exists():
@@ -75,7 +75,7 @@ class Fits:
 
     @contextlib.contextmanager
     def model(self, recipe: LoRARecipe, fit: Fit, *, seed: int) -> Iterator[Any]:
-        """The model with the adapter of a fit; taken off again at the end."""
+        """The model with the adapter of a fit attached, for the duration of the block."""
         model = self._prepared.model
         state = torch.load(fit.path, weights_only=True, map_location=device_of(model))
         with adapter(model, recipe, seed), torch.no_grad():

@@ -24,7 +24,7 @@ from optuna_llmbo.lora.tokens import in_batches
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are written; greedily unless there is a temperature.
+    """How answers are generated: greedily unless `temperature` is positive.
 
     Raises:
         InputError: if a value is out of range, or would have no effect.
@@ -32,15 +32,15 @@ class Decoding:
 
     max_new_tokens: int = 256
     batch_size: int = 16
-    """Prompts answered at once. It changes no answer but by rounding, samples included."""
+    """Prompts answered at once. Changes answers only by rounding, samples included."""
     temperature: float = 0.0
-    """0: the most likely token each time; otherwise the logits are divided by it, and drawn."""
+    """0: greedy; otherwise tokens are sampled from the logits divided by it."""
     top_p: float = 1.0
-    """Draw from the likeliest tokens that have this probability together, in (0, 1] (nucleus
+    """Sample from the likeliest tokens with this total probability, in (0, 1] (nucleus
     sampling, Holtzman et al. 2019, arXiv:1904.09751)."""
     seed: int = 0
-    """Of the draws. The place of an example in its list counts too, so that one prompt asked
-    twice gets two draws."""
+    """Seed of the sampling. An example's position counts too, so that the same prompt asked twice
+    gets two independent samples."""
 
     def __post_init__(self) -> None:
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
@@ -58,20 +58,20 @@ class Decoding:
 def generate(
     model: Any, tokenizer: Any, examples: Sequence[Example], decoding: Decoding | None = None
 ) -> list[str]:
-    """Let a model answer the prompts of examples; their responses are not read.
+    """Generate answers to the prompts of examples; their responses are not read.
 
-    Prompts of like length are padded on the left to one length and continued with cached keys
-    and values, until each has ended or has `max_new_tokens`. A model's own generation settings
-    (sampling, penalties) are set aside meanwhile. With a temperature, tokens are drawn by the
+    Prompts of similar length are left-padded to one length and continued with cached keys and
+    values until each has ended or reached `max_new_tokens`. The model's own generation settings
+    (sampling, penalties) are suspended meanwhile. With a temperature, tokens are sampled by the
     Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, sec. 2): the largest of logit plus
-    Gumbel noise, whose noise is each example's own.
+    Gumbel noise, with independent noise per example.
 
     Args:
         model: a causal language model of `transformers`, with or without an adapter in it; left in
             evaluation mode.
         tokenizer: the model's.
         examples: n prompts, see `Example.n_prompt`.
-        decoding: default: greedy, up to 256 tokens.
+        decoding: None: greedy, up to 256 tokens.
 
     Returns:
         n texts without special tokens, in the order of `examples`.
@@ -114,12 +114,12 @@ def check_decoding(model: Any, examples: Sequence[Example], decoding: Decoding) 
 def _continue(
     model: Any, examples: Sequence[Example], places: Sequence[int], decoding: Decoding
 ) -> torch.Tensor:
-    """(n, new) int64: the tokens behind each prompt, padded behind the end."""
+    """(n, new) int64: the tokens after each prompt, padded after the end."""
     longest = max(example.n_prompt for example in examples)
     ids = torch.zeros((len(examples), longest), dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, example in enumerate(examples):
-        start = longest - example.n_prompt  # the answers start at one position
+        start = longest - example.n_prompt  # all answers start at the same position
         ids[row, start:] = torch.from_numpy(example.ids[: example.n_prompt])
         mask[row, start:] = 1
     device = device_of(model)
@@ -136,7 +136,7 @@ def _continue(
 
 
 class _GumbelNoise(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Adds to each row of the scores noise of its own, -log E with E ~ Exp(1)."""
+    """Add independent noise to each row of the scores, -log E with E ~ Exp(1)."""
 
     def __init__(self, seed: int, places: Sequence[int]) -> None:
         self.generators = [
@@ -155,14 +155,14 @@ class _GumbelNoise(transformers.LogitsProcessor):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _only_our_settings(model: Any, decoding: Decoding, ends: list[int]) -> Iterator[None]:
-    """Inside, the model's generation settings are ours; `generate` fills ours up from them."""
+    """Replace the model's generation settings, from which `generate` would fill up ours."""
     own = model.generation_config
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         do_sample=False,
         use_cache=True,
         eos_token_id=ends,
-        pad_token_id=ends[0],  # masked in prompts, and left out of the text behind their ends
+        pad_token_id=ends[0],  # masked in prompts, and left out of the text after their ends
     )
     try:
         yield
@@ -171,7 +171,7 @@ def _only_our_settings(model: Any, decoding: Decoding, ends: list[int]) -> Itera
 
 
 def _ends(tokenizer: Any, examples: Sequence[Example]) -> list[int]:
-    """What ends an answer: end of sequence, and a turn's end if responses are trained with it."""
+    """Tokens that end an answer: end of sequence, and end of turn if responses have it."""
     last = {int(example.ids[-1]) for example in examples} & set(tokenizer.all_special_ids)
     if tokenizer.eos_token_id is None and not last:
         raise InputError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token.")

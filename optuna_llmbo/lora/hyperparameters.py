@@ -1,4 +1,4 @@
-"""What can be searched: the hyperparameters of a LoRA run, their names and admissible values."""
+"""Hyperparameters of a LoRA run that can be searched: names, aliases and admissible values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Decision:
-    """One of some words."""
+    """One of a fixed set of words."""
 
     choices: tuple[str, ...]
 
@@ -69,10 +69,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Modules:
-    """Which layers get an adapter: one of `TARGETS`, or names with commas between them."""
+    """Which layers get an adapter: one of `TARGETS`, or comma-separated names."""
 
     def check(self, role: str, value: Any) -> str:
-        """The value; of a sequence of names, the names with commas."""
+        """The value; a sequence of names becomes comma-separated."""
         if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
             value = ",".join(value)
         if not isinstance(value, str) or not all(name.strip() for name in value.split(",")):
@@ -101,7 +101,7 @@ KINDS: dict[str, Whole | Number | Decision | Modules] = {
     "epochs": Whole(),
     "optimizer": Decision(OPTIMIZERS),
 }
-"""By role: a field of `LoRARecipe`, or "alpha_ratio", which is alpha / rank."""
+"""Admissible values by role: a field of `LoRARecipe`, or "alpha_ratio" (alpha / rank)."""
 
 ALIASES = {role: role for role in KINDS} | {
     "r": "rank",
@@ -118,7 +118,7 @@ ALIASES = {role: role for role in KINDS} | {
 
 
 def checked(role: str, value: Any) -> Any:
-    """`value` as a plain int, float or str, if the role can have it.
+    """`value` as a plain int, float or str, if it is admissible for the role.
 
     Raises:
         InputError: if it cannot.
@@ -127,10 +127,11 @@ def checked(role: str, value: Any) -> Any:
 
 
 def roles_of(params: Mapping[str, Any]) -> dict[str, str]:
-    """Which parameter plays which role: `{"rank": "lora_r", ...}`.
+    """Parameter names by role: `{"rank": "lora_r", ...}`.
 
     Raises:
-        InputError: if a name is unknown, or two names play one role (alpha and alpha_ratio do).
+        InputError: if a name is unknown, or two names have the same role (alpha and alpha_ratio
+            do).
     """
     roles: dict[str, str] = {}
     for name in params:

@@ -1,4 +1,4 @@
-"""How many examples are in memory at once: as many as fit."""
+"""The micro-batch: as many examples in memory at once as fit."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ T = TypeVar("T")
 
 @dataclass
 class MicroBatch:
-    """The most examples of a forward pass; halved for good when they do not fit.
+    """Maximum number of examples per forward pass; halved for good when memory runs out.
 
-    It is found once: the runs of an objective share one. Results depend on it by rounding only,
-    and by which inputs the dropout happens to drop.
+    Found once and shared by all runs of an objective. It affects results only by rounding and by
+    which inputs the dropout happens to drop.
     """
 
     size: int
     """At least 1."""
 
-    def fit(self, work: Callable[[int], T]) -> T:
-        """Do something with micro-batches of at most `size`, and again with smaller ones as long
-        as memory runs out.
+    def fit(self, step: Callable[[int], T]) -> T:
+        """Run `step` with micro-batches of `size`, halving on out-of-memory.
 
-        Of several processes that train together all take the smaller one.
+        In distributed training all processes halve together.
 
         Args:
-            work: a function of the size, which can begin anew.
+            step: a function of the size that can be called again.
 
         Raises:
-            The allocator's error if one example is too much.
+            torch.OutOfMemoryError: if a single example does not fit.
         """
         while True:
-            result, lacking = self._tried(work)
+            result, lacking = self._tried(step)
             if not distributed.any_of(lacking is not None):
                 assert result is not None
                 return result[0]
@@ -49,10 +48,10 @@ class MicroBatch:
             self.size = (self.size + 1) // 2
             release()
 
-    def _tried(self, work: Callable[[int], T]) -> tuple[tuple[T] | None, str | None]:
-        """The result, or what the allocator says; not its error, which holds the tensors."""
+    def _tried(self, step: Callable[[int], T]) -> tuple[tuple[T] | None, str | None]:
+        """The result, or the allocator's message; not its exception, which keeps tensors alive."""
         try:
-            return (work(self.size),), None
+            return (step(self.size),), None
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -60,15 +59,15 @@ class MicroBatch:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is an allocator's, on a GPU or on the CPU."""
+    """Whether an exception means that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def release() -> None:
-    """Give back what nothing refers to any more."""
+    """Release memory that nothing refers to any more."""
     gc.collect()
     if torch.cuda.is_available():
-        with contextlib.suppress(RuntimeError):  # a device that has failed altogether
+        with contextlib.suppress(RuntimeError):  # a device that failed altogether
             torch.cuda.empty_cache()

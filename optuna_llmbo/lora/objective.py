@@ -35,18 +35,18 @@ class LoRAObjective:
     Works under every Optuna sampler, pruner and storage; the study's direction is that of the
     metric, "minimize" for the loss. A trial
 
-    1. takes its hyperparameters from the study's sampler,
+    1. gets its hyperparameters from the study's sampler,
     2. trains an adapter on the proxy, the same sample of the training data in every trial,
     3. reports the loss on all validation examples at `reports` evenly spaced points of the
-       training. The step reported is the percentage of the training that is done (25, 50, 75,
-       100), so that pruners compare runs of different batch sizes at equal amounts of data,
+       training. The reported step is the percentage of the training done (25, 50, 75, 100), so
+       that pruners compare runs of different batch sizes at equal amounts of data,
     4. returns the last of these losses, in nats per response token (natural logarithm).
 
-    Model and data are loaded at first use and shared by all trials. The base model is never
-    changed for good, and trials in several threads train one after the other.
+    Model and data are loaded at first use and shared by all trials. The base model is restored
+    after every trial, and trials in several threads train one after the other.
 
     The default configuration (`default_params`) is the control: a trial that runs it is never
-    stopped by the pruner.
+    pruned.
 
     Each trial records as user attributes: `seconds`, `steps` (of the optimizer), `tokens` (read
     in training, prompts included), `examples` (size of the proxy), `fraction` (the proxy's share
@@ -58,11 +58,12 @@ class LoRAObjective:
     `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
     crashed its `traceback`.
 
-    Under `accelerate launch` or `torchrun` the processes train a trial together, each a share of
-    every batch: wrap the trial in `optuna_integration.TorchDistributedTrial` (docs/lora.md).
+    Under `accelerate launch` or `torchrun` the processes train each trial together, each on a
+    share of every batch: wrap the trial in `optuna_integration.TorchDistributedTrial`
+    (docs/lora.md).
 
-    The arguments are the fields of `ObjectiveOptions`, which explains each one; they stay readable
-    as `options`. `progress`, a function that is called after every optimizer step, comes on top.
+    The arguments are the fields of `ObjectiveOptions`, which documents each one and is kept as
+    `options`; and `progress`, a function called after every optimizer step.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class LoRAObjective:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[Prepared]:
-        """Inside, no other thread trains on the model; `prepare`, and as long as it takes."""
+        """Context in which no other thread trains on the model; calls `prepare`."""
         with self._lock:
             yield self.prepare()
 
@@ -164,15 +165,15 @@ class LoRAObjective:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """All that determines a result besides the hyperparameters; JSON-serializable."""
+        """Everything that determines a result besides the hyperparameters; JSON-serializable."""
         return dict(self.prepare().fingerprint)
 
     def check_study(self, study: optuna.Study) -> None:
-        """Check that a study's results can be compared with this objective's, and mark it.
+        """Check that a study's results are comparable with this objective's, and mark it.
 
         Raises:
-            InputError: if the study does not minimize one value, or holds results of an
-                objective with other data, model or settings.
+            InputError: if the study's directions are not those of the metrics, or it holds the
+                results of an objective with other data, model or settings.
         """
         wanted = [(t.name, t.direction) for t in self.prepare().targets]
         if [d.name.lower() for d in study.directions] != [direction for _, direction in wanted]:
@@ -194,8 +195,8 @@ class LoRAObjective:
         """Run one trial.
 
         Returns:
-            The validation loss after training, nats per response token, or what `metric` asks
-            for; several values where it asks for several.
+            The validation loss after training, nats per response token, or the value of `metric`;
+            one value per metric if there are several.
 
         Raises:
             InputError: for a mistake in the inputs, see `prepare` and `check_study`.

@@ -13,18 +13,18 @@ from optuna_llmbo.lora.recipe import LoRARecipe
 
 
 class Optimizer:
-    """Makes the steps of a run, with the recipe's optimizer, rates, schedule and decay.
+    """Takes the steps of a run with the recipe's optimizer, learning rates, schedule and decay.
 
-    B, and the vectors that are trained beside it (DoRA's magnitude, biases), have `lr_ratio` times
-    the rate of A (LoRA+, as peft's own optimizer does it). Nothing of one dimension decays.
+    B and the vectors trained beside it (DoRA's magnitude, biases) have `lr_ratio` times the rate
+    of A (LoRA+, as in peft's own optimizer). One-dimensional parameters have no weight decay.
 
     Args:
-        model: whose parameters that require a gradient are trained.
+        model: its parameters that require a gradient are trained.
         recipe: what to train with.
-        total: steps of the run.
+        total: number of steps of the run.
 
     Raises:
-        InputError: if the optimizer is not installed, or not for this device.
+        InputError: if the optimizer is not installed, or does not support this device.
     """
 
     def __init__(self, model: torch.nn.Module, recipe: LoRARecipe, total: int) -> None:
@@ -44,30 +44,30 @@ class Optimizer:
         )
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def step(self, number: int) -> None:
-        """Make step `number`, counted from 1, with its rate."""
+        """Take step `number`, counted from 1, at its learning rate."""
         rate = self._recipe.learning_rate * rate_factor(self._recipe, number, self._total)
         for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = rate * ratio
         self._optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` goes on from."""
+        """The state that `load_state_dict` restores."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what another run of the same recipe has saved."""
+        """Restore a state saved by another run of the same recipe."""
         self._optimizer.load_state_dict(state)
 
 
 def rate_factor(recipe: LoRARecipe, step: int, total: int) -> float:
-    """Share of the peak learning rate at step 1 ... total; never zero.
+    """Fraction of the peak learning rate at step 1 ... total; never zero.
 
-    Linear up to 1 over the warm-up, then as the schedule says: down to nothing at the step after
-    the last one, or not at all. A warm-up of less than two steps starts at the peak.
+    Rises linearly to 1 over the warm-up, then follows the schedule: to zero at the step after the
+    last one, or constant. A warm-up of less than two steps starts at the peak.
     """
     warm_up = math.ceil(recipe.warmup_ratio * total)
     if step < warm_up:

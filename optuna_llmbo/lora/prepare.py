@@ -1,4 +1,4 @@
-"""Everything that is loaded and checked once, before the first trial of an objective."""
+"""Load and check everything once, before the first trial of an objective."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ _logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A loaded model and checked data: all that a trial needs besides its hyperparameters."""
+    """A loaded model and checked data: everything a trial needs besides its hyperparameters."""
 
     model: Any
-    """The frozen base model. A trial changes it in place and changes it back."""
+    """The frozen base model. A trial changes it in place and restores it."""
     tokenizer: Any
     base: str
     """The model's hub id or path."""
     pool: tuple[Example, ...]
     """All training examples; the proxy of k examples is the first k."""
     train: tuple[Example, ...]
-    """The proxy: what every trial trains on."""
+    """The proxy, which every trial trains on."""
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    """Held out of every trial; empty if there is no test set."""
+    """Read by no trial; empty if there is no test set."""
     targets: tuple[Measure, ...]
-    """What the search is on, one a direction of the study."""
+    """Metrics that the search optimizes, one per direction of the study."""
     space: CheckedSpace
     base_loss: float
     """Validation loss of the base model, nats per response token."""
     fingerprint: dict[str, Any]
-    """All that determines a trial's result besides its hyperparameters."""
+    """Everything that determines a trial's result besides its hyperparameters."""
     micro_batch: MicroBatch
-    """Shared by all trials: what fits is found once."""
+    """Shared by all trials, so that the size that fits is found once."""
 
     @property
     def is_on_loss(self) -> bool:
-        """Whether the search is on the validation loss and nothing else."""
+        """Whether the search optimizes the validation loss alone."""
         return [type(target) for target in self.targets] == [Loss]
 
     @property
     def fraction(self) -> float:
-        """Share of the training examples that are in the proxy, in (0, 1]."""
+        """Fraction of the training examples in the proxy, in (0, 1]."""
         return len(self.train) / len(self.pool)
 
     def loss_on(self, examples: Sequence[Example]) -> float:
-        """The model's loss as it is now, nats per response token."""
+        """Current loss of the model, nats per response token."""
         return _loss(self.model, examples, self.micro_batch)
 
 
@@ -82,7 +82,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     """Load and check everything.
 
     Examples that are too long are left out first, then test and validation examples are split
-    off, then the proxy is drawn: `proxy` is a part of the examples that can be trained on.
+    off, then the proxy is drawn from the remaining ones.
 
     Raises:
         InputError: for every mistake in the options, the data or the search space.
@@ -147,7 +147,7 @@ def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, 
 
 
 def _load_pairs(options: ObjectiveOptions) -> dict[str, list[data.Pair]]:
-    """Training data, and validation and test data if they have a source of their own."""
+    """Training data, and validation and test data if they have their own source."""
     columns = {
         "prompt_column": options.prompt_column,
         "response_column": options.response_column,
@@ -179,7 +179,7 @@ def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list
 
 
 def _loss(model: Any, examples: Sequence[Example], micro_batch: MicroBatch) -> float:
-    """Of several processes that train together each reads its share."""
+    """Validation loss; in distributed training each process reads its share."""
     own = distributed.share(examples)
     loss = micro_batch.fit(
         lambda size: validation_loss(model, own, batch_size=size) if own else 0.0
@@ -206,7 +206,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     source = loaded.source
     is_hub = source.kind == "hub"
-    # what most studies do without is left out, so that their fingerprints stay what they were
+    # unused options are left out, so that fingerprints of earlier studies still match
     more: dict[str, Any] = {}
     if options.quantization is not None:
         more["quantization"] = options.quantization
@@ -231,9 +231,9 @@ def _fingerprint(
 
 
 def _differing(defaults: LoRARecipe) -> dict[str, Any]:
-    """Variant and epochs, and what else is not as usual of what a space may leave to the default.
+    """Variant, epochs, and every other default that differs from `DEFAULT`.
 
-    What most studies share is left out, so that their fingerprints stay what they were.
+    The others are left out, so that fingerprints of earlier studies still match.
     """
     usual, ours = asdict(DEFAULT), asdict(defaults)
     own = {name: value for name, value in ours.items() if value != usual[name]}

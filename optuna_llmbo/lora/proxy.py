@@ -1,9 +1,9 @@
-"""The proxy: which part of the training examples trials train on, and in which order.
+"""The proxy: the part of the training examples that trials train on, and its order.
 
-An order of all examples is chosen once, and a proxy of k examples is its first k. With one seed a
+All examples are ordered once, and a proxy of k examples is the first k. With the same seed a
 larger proxy therefore contains every smaller one.
 
-All orders but the random one are stratified: the examples are put into strata, shuffled within
+All orders but the random one are stratified: the examples are divided into strata, shuffled within
 each, and each stratum is spread evenly over the order, from a random start (systematic sampling;
 Madow & Madow 1944, Annals of Mathematical Statistics 15). At every length each stratum has its
 share of the examples, to within one or two, and no example is likelier than another to be in a
@@ -38,16 +38,16 @@ BUILT_IN = (RANDOM, LENGTH, KMEANS)
 # Heuristics. Strata that are smaller than a proxy resolves would not be noticed in it.
 LENGTH_BINS = 10
 MAX_CLUSTERS = 32
-CLUSTER_SIZE = 8  # examples a cluster, on average, at least
+CLUSTER_SIZE = 8  # minimum mean number of examples per cluster
 
 _KMEANS_ITERATIONS = 50
 
 
 def column_of(proxy_by: str) -> str | None:
-    """The column that `proxy_by` names; None if it names a built-in way.
+    """The column that `proxy_by` names; None if it names a built-in method.
 
     Raises:
-        InputError: if it is no name.
+        InputError: if it is not a name.
     """
     if not isinstance(proxy_by, str) or not proxy_by:
         raise InputError(
@@ -58,11 +58,11 @@ def column_of(proxy_by: str) -> str | None:
 
 
 def count(proxy: float, n: int) -> int:
-    """How many of `n` training examples a proxy has.
+    """Number of the `n` training examples in a proxy.
 
     Args:
-        proxy: a fraction in (0, 1], of which the nearest whole number of examples is taken; or an
-            integer, that number of examples.
+        proxy: a fraction in (0, 1], rounded to the nearest number of examples; or a number of
+            examples.
         n: number of training examples.
 
     Raises:
@@ -86,12 +86,12 @@ def order(
 
     Args:
         examples: n training examples.
-        by: "random"; "length" for strata of like numbers of tokens; "kmeans" for clusters of the
-            model's own embeddings; or a column's name: the examples' `Pair.stratum` was read
-            from it.
-        seed: of every choice.
+        by: "random"; "length" for strata of similar numbers of tokens; "kmeans" for clusters of
+            the model's own embeddings; or the name of the column that `Pair.stratum` was read
+            from.
+        seed: seed of every random choice.
         model: the base model, for "kmeans" alone, which reads every example once.
-        batch_size: examples a forward pass.
+        batch_size: examples per forward pass.
 
     Returns:
         The positions 0 to n - 1, each once.
@@ -122,14 +122,14 @@ def _warn_of_many(column: str, strata: Sequence[Hashable]) -> None:
 def spread(strata: Sequence[Hashable], shuffled: np.ndarray, seed: int) -> list[int]:
     """An order in which every stratum is spread evenly.
 
-    The j-th of a stratum's m examples stands where (j + u) / m of the order have passed. The
-    starts u of the strata are uniform in (0, 1), and evenly spaced, lest many small strata start
+    The j-th of a stratum's m examples stands at the fraction (j + u) / m of the order. The starts
+    u of the strata are uniform in (0, 1) and evenly spaced, so that many small strata do not start
     all at once.
 
     Args:
         strata: (n,) the stratum of each example.
         shuffled: (n,) a random order of the examples, which each stratum keeps.
-        seed: of the starts.
+        seed: seed of the starts.
 
     Returns:
         The positions 0 to n - 1, each once.
@@ -148,7 +148,7 @@ def spread(strata: Sequence[Hashable], shuffled: np.ndarray, seed: int) -> list[
 
 
 def length_bins(lengths: Sequence[int]) -> list[int]:
-    """The tenth of the lengths that each is in; equal lengths are in one bin.
+    """Decile of each length; equal lengths share a bin.
 
     Args:
         lengths: (n,) tokens.
@@ -167,7 +167,7 @@ def embeddings(model: Any, examples: Sequence[Example], *, batch_size: int = 8) 
     Args:
         model: a causal language model of `transformers`; left in evaluation mode.
         examples: n of them; prompts and responses are read.
-        batch_size: examples a forward pass; it changes nothing but rounding.
+        batch_size: examples per forward pass; changes only rounding.
 
     Returns:
         (n, d_model) float32.
@@ -192,15 +192,15 @@ def embeddings(model: Any, examples: Sequence[Example], *, batch_size: int = 8) 
 def clusters(points: np.ndarray, seed: int) -> list[int]:
     """Cluster points by k-means (scipy), k-means++ start, coordinates of unit variance.
 
-    There are up to `MAX_CLUSTERS`, fewer where a cluster would have less than `CLUSTER_SIZE`
+    At most `MAX_CLUSTERS` clusters; fewer where a cluster would have less than `CLUSTER_SIZE`
     points on average.
 
     Args:
         points: (n, d), n at least 1.
-        seed: of the start.
+        seed: seed of the initialization.
 
     Returns:
-        (n,) a number for each cluster; some may be without points.
+        (n,) the cluster of each point; some clusters may be empty.
 
     Raises:
         InputError: if a coordinate is not finite.
@@ -214,7 +214,7 @@ def clusters(points: np.ndarray, seed: int) -> list[int]:
     scaled = (points - points.mean(axis=0)) / np.where(spread_of > 0, spread_of, 1)
     k = max(1, min(MAX_CLUSTERS, len(points) // CLUSTER_SIZE))
     rng = np.random.default_rng([seed, data.CLUSTERS_STREAM])
-    # with fewer different points than clusters some clusters are empty, which does no harm
+    # with fewer distinct points than clusters some clusters are empty, which does no harm
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.filterwarnings("ignore", "One of the clusters is empty")
         _, labels = kmeans2(scaled, k, iter=_KMEANS_ITERATIONS, minit="++", rng=rng)

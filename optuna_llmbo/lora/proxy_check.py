@@ -1,4 +1,4 @@
-"""How far a part of the data agrees with all of it about which configuration is better."""
+"""How well a part of the data agrees with all of it on which configuration is better."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from optuna_llmbo.space.search_space import SearchSpace
 
 FILE = "proxy-check.json"
 LEAST_AGREEMENT = 0.8
-"""Spearman correlation among live runs from which on a fraction is recommended: a convention."""
+"""Minimum Spearman correlation among live runs to recommend a fraction: a convention."""
 _FEWEST = 4
-"""Configurations; a rank correlation of fewer says nothing."""
+"""Minimum number of configurations; a rank correlation of fewer is meaningless."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Agreement:
     fraction: float
     n_examples: int
     spearman: float
-    """Among all runs; one that diverged counts as the worst. nan if all are equal."""
+    """Over all runs; diverged ones rank last. nan if all are equal."""
     spearman_live: float
-    """Among the configurations whose full run ends below the base model's loss."""
+    """Over the configurations whose full run ends below the base model's loss."""
     pearson: float
-    """Among runs that diverged neither here nor on all data."""
+    """Over runs that diverged neither here nor on all data."""
     pearson_live: float
     regret: tuple[float, ...]
-    """Of the best 1, 2, ... configurations here: how much the best of them, on all data, loses
-    against the best of all."""
+    """For the best 1, 2, ... configurations here: how much worse the best of them is on all data
+    than the best of all."""
     seconds: float
-    """Of all runs at this fraction, validation included."""
+    """Total time of all runs at this fraction, validation included."""
     saved: float
     """1 - seconds / seconds of all full runs."""
 
@@ -60,16 +60,16 @@ class ProxyCheck:
     """The same configurations, trained at several fractions and on all data."""
 
     params: tuple[dict[str, Any], ...]
-    """Of n configurations, the default first."""
+    """Parameters of the n configurations, the default first."""
     losses: np.ndarray
-    """(fractions + 1, n) validation losses; the last row on all data. inf: it diverged."""
+    """(fractions + 1, n) validation losses; the last row on all data. inf: diverged."""
     n_live: int
     agreements: tuple[Agreement, ...]
     base_loss: float
 
     @property
     def recommended(self) -> float | None:
-        """The smallest fraction from which on the ranks of the live runs agree well enough."""
+        """The smallest fraction that, like all larger ones, ranks the live runs well enough."""
         good = [a.spearman_live >= LEAST_AGREEMENT for a in self.agreements]
         first = len(good) - next((i for i, ok in enumerate(good[::-1]) if not ok), len(good))
         return self.agreements[first].fraction if first < len(good) else None
@@ -92,11 +92,11 @@ def check_proxy(
     Args:
         objective: its own `proxy` only bounds the batch sizes of its space, and `proxy_by` says
             how the parts are chosen.
-        folder: keeps the fits, so that a call that was interrupted goes on.
+        folder: keeps the fits, so that an interrupted call resumes.
         fractions: of the training examples, each in (0, 1).
-        n_configs: at least 4. The cost is that of so many full runs and a bit.
-        seed: of the sequence; the training's is the objective's.
-        tell: called before each training with what is trained.
+        n_configs: at least 4. The cost is a little more than that of as many full runs.
+        seed: seed of the sequence; the training uses the objective's.
+        tell: called before each training with a description of it.
 
     Raises:
         InputError: for a fraction or a number out of range, or a space given as a function.
@@ -140,7 +140,7 @@ def _count(fraction: float, n: int) -> int:
 def _configurations(
     prepared: Prepared, n: int, n_examples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """The default and n - 1 points of a scrambled Sobol sequence that can be trained on so few."""
+    """The default and n - 1 points of a scrambled Sobol sequence whose batch fits `n_examples`."""
     space = prepared.space
     if space.function is not None or space.default_params is None:
         raise InputError(
@@ -187,14 +187,14 @@ def _agreement(
 
 
 def _correlation(of: Callable[..., Any], a: np.ndarray, b: np.ndarray) -> float:
-    """nan where it is not defined: fewer than three points, or all equal."""
+    """Correlation; nan where undefined: fewer than three points, or all equal."""
     if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
         return math.nan
     return float(of(a, b).statistic)
 
 
 def save_check(check: ProxyCheck, folder: Path) -> Path:
-    """Write a check to `proxy-check.json` in a folder; what is not finite is null there."""
+    """Write a check to `proxy-check.json` in a folder; non-finite numbers become null."""
     path = folder / FILE
     record = {**asdict(check), "losses": check.losses.tolist()}
     path.write_text(json.dumps(_finite_or_null(record), indent=1, allow_nan=False) + "\n")
@@ -202,7 +202,7 @@ def save_check(check: ProxyCheck, folder: Path) -> Path:
 
 
 def read_check(path: Path) -> ProxyCheck:
-    """The check that `save_check` has written.
+    """Read a check that `save_check` wrote.
 
     Args:
         path: the file, or the folder that it is in.
@@ -272,7 +272,7 @@ def report(check: ProxyCheck) -> str:
 
 
 def draw(check: ProxyCheck, path: Path) -> None:
-    """Losses at each fraction against those on all data, a panel a fraction.
+    """Plot losses at each fraction against those on all data, one panel per fraction.
 
     Raises:
         InputError: if matplotlib is not installed.

@@ -19,12 +19,12 @@ from optuna_llmbo.space.axis import Axis
 
 
 _MAX_BATCH = 256
-_MIN_STEPS = 4  # optimizer steps that every run of the default space makes
+_MIN_STEPS = 4  # optimizer steps that every run of the default space takes
 
 
 @dataclass(frozen=True)
 class LoRARecipe:
-    """What one run is trained with. Values are checked, never rounded or truncated.
+    """The hyperparameters of one training run. Values are checked, never rounded or truncated.
 
     Raises:
         InputError: if a value is out of its range or of another type.
@@ -42,29 +42,30 @@ class LoRARecipe:
     """Peak rate of AdamW, > 0."""
     variant: str = "lora"
     """"lora"; "rslora", the update is alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732);
-    "dora" (Liu et al. 2024, arXiv:2402.09353); "pissa" (Meng, Wang & Zhang 2024,
-    arXiv:2404.02948) and "olora" (Buyukakyuz 2024, arXiv:2406.01775), which start at a part of the
-    weights themselves; "lora+", LoRA with two rates: read by `from_params`, its `lr_ratio` is 16
+    "dora" (Liu et al. 2024, arXiv:2402.09353); "pissa" (Meng, Wang & Zhang 2024, arXiv:2404.02948)
+    and "olora" (Buyukakyuz 2024, arXiv:2406.01775), which start from a part of the weights
+    themselves; "lora+", LoRA with two rates: read by `from_params`, its `lr_ratio` is 16
     where none is given."""
     lr_ratio: float = 1.0
     """Learning rate of B over that of A, > 0 (LoRA+: Hayou, Ghosh & Yu 2024, arXiv:2402.12354)."""
     target_modules: str = "all-linear"
-    """Which linear layers get an adapter: "all-linear" but the vocabulary projection,
-    "attention", "mlp", or names with commas between them."""
+    """Linear layers that get an adapter: "all-linear" (except the vocabulary projection),
+    "attention", "mlp", or comma-separated names."""
     bias: str = "none"
-    """Which biases are trained too: "none", "all", or "lora_only", those of the target modules."""
+    """Biases that are trained too: "none", "all", or "lora_only", those of the target modules."""
     init: str = "default"
-    """How A starts (B at zero): "default" is Kaiming's uniform; "gaussian"; "orthogonal" both."""
+    """Initialization of A, where B is zero: "default" (Kaiming uniform), "gaussian"; or of both:
+    "orthogonal"."""
     warmup_ratio: float = 0.1
-    """Share of the steps in which the rate rises, in [0, 1)."""
+    """Fraction of the steps over which the rate rises, in [0, 1)."""
     schedule: str = "linear"
-    """How the rate falls after that: "linear" or "cosine" to zero, or "constant": not at all."""
+    """Schedule after the warm-up: "linear" or "cosine" to zero, or "constant"."""
     weight_decay: float = 0.0
-    """Of AdamW, decoupled, >= 0; not on biases."""
+    """AdamW's decoupled weight decay, >= 0; not applied to biases."""
     epochs: int = 1
     """Passes over the training data of a trial, >= 1."""
     optimizer: str = "adamw"
-    """"adamw"; "adafactor" with the given rate; "adamw-8bit" of bitsandbytes, on CUDA."""
+    """"adamw"; "adafactor" at the given rate; "adamw-8bit" from bitsandbytes, on CUDA."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -88,7 +89,7 @@ class LoRARecipe:
 
         Args:
             params: values by name; see `hyperparameters.ALIASES`. `alpha_ratio` is alpha / rank.
-            defaults: what is not named comes from here. Where neither alpha nor its ratio is
+            defaults: source of what is not named. Where neither alpha nor its ratio is
                 named, the ratio is kept and not alpha, so that the rank alone does not rescale
                 the update. Default: `DEFAULT`.
 
@@ -112,7 +113,7 @@ def _usual_lr_ratio(variant: str) -> float:
     return 16.0 if variant == "lora+" else 1.0
 
 
-# Where people start, and hence the control: a rate of 2e-4 and a batch of 16 are QLoRA's for 7B
+# Common starting point, hence the control: a rate of 2e-4 and a batch of 16 are QLoRA's for 7B
 # and 13B models (Dettmers et al. 2023, arXiv:2305.14314, table 9), rank 16 with alpha twice the
 # rank is the starting point of Unsloth's guide to LoRA hyperparameters, and a dropout of 0.05 is
 # in QLoRA's recipe for larger models and in Axolotl's examples.
@@ -124,10 +125,10 @@ DEFAULT = LoRARecipe(
 def default_space(n_examples: int) -> dict[str, BaseDistribution]:
     """Five hyperparameters, over the ranges of the grid in arXiv:2602.11171.
 
-    The batch size ends where a run of one epoch makes four optimizer steps.
+    The batch size is bounded so that a run of one epoch takes at least four optimizer steps.
 
     Args:
-        n_examples: training examples of one epoch of a trial.
+        n_examples: training examples per epoch of a trial.
 
     Raises:
         InputError: if there are fewer than eight examples.
@@ -153,12 +154,12 @@ def default_params(
     """The default configuration in a space's own names, for `study.enqueue_trial`.
 
     Where the default lies outside a distribution, the nearest admissible value is taken (a batch
-    of 16 in a space that ends at 12 becomes 12), of words the first. If the space has alpha
+    of 16 in a space that ends at 12 becomes 12), for words the first. If the space has alpha
     instead of its ratio, alpha follows the rank so that the ratio stays the default's.
 
     Args:
         space: distributions by parameter name.
-        defaults: the default configuration; default: `DEFAULT`.
+        defaults: the default configuration; None: `DEFAULT`.
 
     Raises:
         InputError: if a name is unknown, or given twice.
@@ -209,7 +210,7 @@ def _nearest(distribution: BaseDistribution, target: Any) -> Any:
 
 
 def _extremes(name: str, distribution: Any) -> tuple[Any, ...]:
-    """The values that have to be admissible for all of a distribution to be."""
+    """The values whose admissibility implies that of the whole distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, (IntDistribution, FloatDistribution)):

@@ -8,16 +8,16 @@ import torch
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting anew where that is possible, which is on CUDA."""
+    """Reset the peak where that is possible, which is on CUDA."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most bytes allocated on a CUDA device since the reset; else the process's largest size.
+    """Peak bytes allocated on a CUDA device since the reset; elsewhere the process's peak size.
 
-    The latter counts everything the process ever held, model and other trials included; it is 0
-    where the platform does not tell (Windows).
+    The latter includes everything the process ever held, the model and other trials too; it is 0
+    where the platform does not report it (Windows).
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

@@ -53,25 +53,26 @@ from optuna_llmbo.study.trial_attributes import TRACEBACK
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a trial is, after each optimizer step."""
+    """Progress of a trial after an optimizer step."""
 
     trial_number: int
     fraction: float
-    """Of the optimizer steps, in (0, 1]."""
+    """Fraction of the optimizer steps taken, in (0, 1]."""
     loss: float
     """Training loss of the step, nats per response token."""
 
 
 class TrialCrashed(RuntimeError):
-    """An error in a trial that is no result: the trial fails, and the study can go on."""
+    """An error in a trial that is not a result: the trial fails, and the study can go on."""
 
 
 EXPLODED = 3.0
-"""A loss this many times the base model's, over the last few steps, is above that of guessing."""
+"""A trial is pruned when its recent loss exceeds this many times the base model's, which is above
+the loss of guessing."""
 _FEW = 4
 OUT_OF_MEMORY = "out of memory with one example at once"
 _TRACEBACK = 2000
-"""Characters of a traceback, the last ones, that fit every storage's attributes."""
+"""Last characters of a traceback that are kept; they fit every storage's attributes."""
 
 
 class Run:
@@ -98,15 +99,15 @@ class Run:
         self._started = time.perf_counter()
         self._save: Callable[[], dict[str, Any]] | None = None
         folder = options.folder
-        is_first = distributed.rank() == 0  # of several processes, one writes
+        is_first = distributed.rank() == 0  # in distributed training one process writes
         self._folders = TrialFolders(folder) if folder is not None and is_first else None
         self._attempts = [*compat.retry_history(trial), trial.number]
 
     def __call__(self) -> tuple[float, ...]:
-        """Train, evaluate and report; record what it cost however it ends.
+        """Train, evaluate and report; record the cost however it ends.
 
         Returns:
-            What the search is on, measured after training: the validation loss, or more.
+            The values of the search's metrics after training.
         """
         started = self._started = time.perf_counter()
         micro_batch, size = self.prepared.micro_batch, self.prepared.micro_batch.size
@@ -123,7 +124,7 @@ class Run:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                micro_batch.size = size  # it is this configuration that does not fit
+                micro_batch.size = size  # only this configuration does not fit
                 raise self.infeasible(OUT_OF_MEMORY) from error
             self.trial.set_user_attr(TRACEBACK, traceback.format_exc()[-_TRACEBACK:])
             raise TrialCrashed(f"{type(error).__name__}: {error}") from error
@@ -154,7 +155,7 @@ class Run:
         return values
 
     def _measured(self) -> tuple[float, ...]:
-        """The values of what the search is on, as the model is now."""
+        """Current values of the metrics that the search optimizes."""
         prepared = self.prepared
         own = (Loss, TrainingSeconds)
         others = [target for target in prepared.targets if not isinstance(target, own)]
@@ -172,11 +173,11 @@ class Run:
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What is trained; a state of anything else is not gone on from."""
+        """What is trained; a state of anything else is not resumed."""
         return {"recipe": asdict(self.recipe), "objective": self.prepared.fingerprint}
 
     def _go_on(self, run: training.Training) -> None:
-        """Take up the training of a trial that this one is the retry of."""
+        """Resume the training of the trial that this one retries."""
         if self._folders is None or distributed.is_on():
             return
         device = device_of(self.prepared.model)
@@ -190,7 +191,7 @@ class Run:
             self.trial.report(loss, percent)
 
     def count(self, step: training.TrainStep) -> int | None:
-        """Note a step; the percentage of the training to report at, if there is a report now.
+        """Count a step; return the percentage of the training to report at, if a report is due.
 
         Raises:
             TrainingDiverged: if the loss explodes.
@@ -214,8 +215,7 @@ class Run:
         )
 
     def report(self, loss: float, percent: int) -> None:
-        """Report what the search is on, the loss or another metric, at a percentage of the
-        training.
+        """Report the search's metric at a percentage of the training.
 
         Raises:
             TrainingDiverged: if it is not finite.
@@ -235,7 +235,7 @@ class Run:
             raise self.pruned(f"by the pruner at {percent}%")
 
     def conclude(self) -> None:
-        """Measure what else was asked for, and keep the adapter, which the model carries."""
+        """Measure the extra metrics and save the adapter, which is still attached."""
         prepared, metrics = self.prepared, self.options.extra_metrics
         if metrics:
             values = {
@@ -249,13 +249,15 @@ class Run:
                 where = self._folders.save_adapter(
                     number, prepared.model, self.recipe, prepared.base
                 )
-            self.trial.set_user_attr(ADAPTER, str(where))  # by all processes, the first counts
+            self.trial.set_user_attr(
+                ADAPTER, str(where)
+            )  # set by all processes; the first one's counts
 
     def complete(self, value: float) -> None:
-        """Record what a trial that is complete gains, and drop adapters that it has surpassed.
+        """Record the gains of a complete trial, and remove adapters that it surpasses.
 
         Args:
-            value: the first of what the search is on.
+            value: value of the search's first metric.
         """
         if self.prepared.is_on_loss:
             record_gains(self.trial, value, self.prepared.base_loss)
@@ -265,17 +267,17 @@ class Run:
             self._folders.keep(best)
 
     def pruned(self, reason: str) -> optuna.TrialPruned:
-        """Record why the trial is pruned; the exception to raise."""
+        """Record why the trial is pruned; return the exception to raise."""
         self.trial.set_user_attr(PRUNED_REASON, reason)
         return optuna.TrialPruned(reason)
 
     def infeasible(self, reason: str) -> optuna.TrialPruned:
-        """As `pruned`, of a configuration that cannot be run."""
+        """As `pruned`, for a configuration that cannot be run."""
         self.trial.set_user_attr(INFEASIBLE, True)
         return self.pruned(reason)
 
     def record(self, seconds: float, memory: int) -> None:
-        """Record what the trial cost, however it ended."""
+        """Record the cost of the trial, however it ended."""
         examples = len(self.prepared.train)
         recipe = self.recipe
         planned = training.step_count(examples, recipe.batch_size, recipe.epochs)
@@ -296,7 +298,7 @@ class Run:
 
 
 def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
-    """Record how much a complete trial gains over the base model and over the default."""
+    """Record the gains of a complete trial over the base model and over the default."""
     trial.set_user_attr(GAIN_OVER_BASE, base_loss - loss)
     default_loss = loss if trial.user_attrs[IS_DEFAULT] else _default_loss(trial)
     if default_loss is not None:

@@ -1,4 +1,4 @@
-"""torch's random numbers from seeds, and the caller's state left as it was."""
+"""Seeded random numbers in torch that leave the caller's state unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextlib.contextmanager
 def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Inside, torch draws from a state that `numbers` determine; outside, as if never entered."""
+    """Context in which torch's random state is determined by `numbers`; restored afterwards."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -23,13 +23,13 @@ def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
 
 
 class Stream:
-    """Random numbers of a device as `seeded` gives them, drawn bit by bit.
+    """A device's random numbers as `seeded` gives them, drawn in several pieces.
 
-    What others draw between two uses does not change them.
+    Draws by others in between do not change them.
 
     Args:
-        device: whose generator it stands in for.
-        numbers: what determines the state it starts in, as of `seeded`.
+        device: the device whose generator it replaces.
+        numbers: determine the initial state, as in `seeded`.
     """
 
     def __init__(self, device: torch.device, *numbers: int) -> None:
@@ -44,7 +44,7 @@ class Stream:
 
     @contextlib.contextmanager
     def drawn(self) -> Iterator[None]:
-        """Inside, torch draws from this stream on; outside, as if never entered."""
+        """Context in which torch draws from this stream; the caller's state is restored."""
         others = self._generator.get_state()
         self._generator.set_state(self.state)
         try:

@@ -31,12 +31,12 @@ class CheckedSpace:
     """A search space whose values can all be trained, and the default in its names."""
 
     distributions: Mapping[str, BaseDistribution]
-    """By parameter name; of a function, those it asks for on the way to the default."""
+    """By parameter name; for a function, those it asks for on the way to the default."""
     function: SpaceFunction | None
     default_params: Mapping[str, Any] | None
     """The default configuration; None if a function's parameters cannot express it."""
     defaults: LoRARecipe
-    """What the space does not name comes from here."""
+    """Source of the values that the space does not name."""
     n_examples: int
     """Training examples of a trial; no batch is larger."""
 
@@ -51,7 +51,7 @@ class CheckedSpace:
         return self.recipe(suggest(trial, self.distributions))
 
     def recipe(self, params: Mapping[str, Any]) -> LoRARecipe:
-        """`params` with the default for whatever is not in them.
+        """`params`, completed by the defaults.
 
         Raises:
             InputError: if a name or a value cannot be trained.
@@ -73,8 +73,8 @@ class CheckedSpace:
 def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> CheckedSpace:
     """Check a space before the first trial.
 
-    Of a function only the parameters that it asks for on the way to the default configuration
-    are seen, so that other branches are checked when a trial takes them.
+    Only the parameters that a function asks for on the way to the default configuration are seen;
+    other branches are checked when a trial takes them.
 
     Args:
         space: distributions by name, a function from the trial to a dict of values by name, the

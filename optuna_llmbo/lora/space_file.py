@@ -1,4 +1,4 @@
-"""A search space from a TOML file: a table a parameter, in the order of the file.
+"""A search space from a TOML file: one table per parameter, in the order of the file.
 
 [<name>] type = "int"          low, high; optional log, step
 [<name>] type = "float"        low, high; optional log, step
@@ -29,10 +29,10 @@ _CHOICES_KEYS = ("type", "choices")
 
 
 def read_space(path: str | os.PathLike[str]) -> dict[str, BaseDistribution]:
-    """Read a search space. The names are checked by who uses it (see `space.check`).
+    """Read a search space. `space.check` checks the names.
 
     Args:
-        path: of a TOML file, in the schema of this module.
+        path: path of a TOML file in the schema of this module.
 
     Returns:
         Distributions by parameter name, in the order of the file.

@@ -1,6 +1,6 @@
-"""Training, validation and test examples: none in two of them.
+"""Disjoint training, validation and test examples.
 
-The search trains on the first and is scored on the second. The third is no part of any trial.
+The search trains on the first and is scored on the second; no trial reads the third.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def check_leaks(parts: Mapping[str, Sequence[Pair]]) -> None:
 
 
 def warn_of_shared_prompts(parts: Mapping[str, Sequence[Pair]]) -> None:
-    """Log a warning, once, where two parts have the same prompt with different responses.
+    """Warn once if two parts have the same prompt with different responses.
 
-    Such data may be meant (several good answers, or a prompt that is the same for all), but the
-    loss on them is lower than on prompts that are new.
+    This may be intended (several good answers, or one prompt for all examples), but the loss on
+    such examples is lower than on new prompts.
     """
     for first, second in _PAIRS_OF_PARTS:
         if first in parts and second in parts:
@@ -71,17 +71,17 @@ def hold_out(
     test: DataSource | int | None,
     seed: int,
 ) -> dict[str, list[Example]]:
-    """Split off the training examples what has no source of its own: first the test.
+    """Split off the parts that have no source of their own from the training examples, test first.
 
-    Without a test set, and with one that has a source, the split into training and validation is
-    the same.
+    The split into training and validation is the same without a test set as with one that has its
+    own source.
 
     Args:
-        parts: the examples of the sources, by part; "training" is there.
-        validation: how many to split off, or None for 10% of those that are left, at most 128;
-            anything else if `parts` has them.
-        test: how many to split off, or None for no test set; anything else if `parts` has them.
-        seed: of the choice.
+        parts: examples by part, for parts with a source; must contain "training".
+        validation: how many to split off; None: 10% of the remaining ones, at most 128; ignored if
+            `parts` has them.
+        test: how many to split off; None: no test set; ignored if `parts` has them.
+        seed: seed of the choice.
 
     Returns:
         All three parts; "test" is empty if there is no test set.

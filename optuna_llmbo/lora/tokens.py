@@ -29,7 +29,7 @@ class Example:
     ids: np.ndarray
     """(t,) int32: prompt, response, end of sequence."""
     n_prompt: int
-    """How many of the ids are the prompt, on which there is no loss; at least 1."""
+    """Number of prompt ids, on which there is no loss; at least 1."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,19 +54,19 @@ class Batch:
 
 
 def encode(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Example]:
-    """Tokenize pairs and leave out those that are too long; nothing is truncated.
+    """Tokenize pairs, leaving out those that are too long; nothing is truncated.
 
-    A tokenizer with a chat template renders a user's and an assistant's turn. Without one, the
-    text is the prompt, a line break, and the response. Prompt and response are tokenized apart,
-    so that the loss starts exactly where an answer would.
+    A tokenizer with a chat template renders a user and an assistant turn. Without one, the text is
+    the prompt, a line break and the response. Prompt and response are tokenized separately, so
+    that the loss starts exactly where a generated answer would.
 
     Args:
         pairs: prompts and responses.
-        tokenizer: of `transformers`.
-        max_length: most tokens of an example, prompt and end of sequence included.
+        tokenizer: a tokenizer of `transformers`.
+        max_length: maximum number of tokens, prompt and end of sequence included.
 
     Raises:
-        InputError: if the template cannot render a pair, or there is no token to end with.
+        InputError: if the template cannot render a pair, or there is no end-of-sequence token.
     """
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token.")
@@ -86,7 +86,7 @@ def encode(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Examp
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Pad examples to one length, on the right: under causal attention no real token sees it."""
+    """Right-pad examples to one length; under causal attention no real token sees the padding."""
     shape = (len(examples), max(map(len, examples)))
     ids = torch.zeros(shape, dtype=torch.int64)
     mask = torch.zeros(shape, dtype=torch.int64)
@@ -101,20 +101,20 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 
 
 def by_length(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
-    """Groups of at most `size` examples of like length, which saves padding."""
-    for places in in_batches([len(example) for example in examples], size):
-        yield [examples[i] for i in places]
+    """Groups of at most `size` examples of similar length, which saves padding."""
+    for positions in in_batches([len(example) for example in examples], size):
+        yield [examples[i] for i in positions]
 
 
 def in_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The places of at most `size` items of like length at a time, the shortest first."""
+    """Positions in groups of at most `size` items of similar length, the shortest first."""
     ordered = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
 
 
 def digest(examples: Sequence[Example]) -> str:
-    """A short hash of what a model reads, in order."""
+    """Short hash of the token ids, in order."""
     state = hashlib.sha256()
     for example in examples:
         state.update(np.array([len(example), example.n_prompt], dtype=np.int64).tobytes())
@@ -123,7 +123,7 @@ def digest(examples: Sequence[Example]) -> str:
 
 
 def _render(pair: Pair, tokenizer: Any) -> tuple[str, str]:
-    """The text up to where the response starts, and the rest."""
+    """The text before the start of the response, and the rest."""
     if not tokenizer.chat_template:
         return pair.prompt + "\n", pair.response
     turns = [

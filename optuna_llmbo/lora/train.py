@@ -32,12 +32,12 @@ class TrainingDiverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One optimizer step that was made."""
+    """One optimizer step taken."""
 
     number: int
     """From 1."""
     total: int
-    """Steps of the whole run."""
+    """Number of steps of the whole run."""
     loss: float
     """Nats per response token of this step's examples, before the step."""
     tokens: int
@@ -45,23 +45,23 @@ class TrainStep:
 
 
 def step_count(n_examples: int, batch_size: int, epochs: int) -> int:
-    """Optimizer steps of a run; what is left over after the last whole batch is not trained on."""
+    """Optimizer steps of a run; examples left over after the last full batch are not used."""
     return epochs * n_examples // batch_size
 
 
 class Training:
-    """A run of an adapter, one optimizer step per item; it can be saved and taken up again.
+    """Training of an adapter, one optimizer step per item; it can be saved and resumed.
 
-    Trains all of `model` that requires a gradient. Gradients are clipped at norm 1. Each step uses
-    exactly `recipe.batch_size` examples, whatever the micro-batches are. Every epoch has its own
-    order.
+    Trains all parameters of `model` that require a gradient. Gradients are clipped at norm 1. Each
+    step uses exactly `recipe.batch_size` examples, whatever the micro-batch size. Examples are
+    reshuffled every epoch.
 
     Args:
-        model: what `adapter` has put an adapter on.
-        examples: of one epoch.
+        model: a model inside `adapter`.
+        examples: those of one epoch.
         recipe: what to train with.
-        micro_batch: most examples per forward pass; bounds the memory.
-        seed: of the order and of the dropout.
+        micro_batch: maximum number of examples per forward pass; bounds the memory.
+        seed: seed of the order and of the dropout.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Training:
         self._done = 0
 
     def __iter__(self) -> Iterator[TrainStep]:
-        """The steps that are left.
+        """The remaining steps.
 
         Raises:
             TrainingDiverged: if the loss or the gradient is not finite.
@@ -92,13 +92,13 @@ class Training:
             yield self._step(self._done + 1, next(self._batches))
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` goes on from: steps made, weights, the optimizer's state."""
+        """State that `load_state_dict` restores: steps taken, weights, the optimizer's state."""
         weights = {name: parameter.detach() for name, parameter in self._trained.items()}
         optimizer = self._optimizer.state_dict()
         return {"done": self._done, "weights": weights, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the same run: the result is that of a run in one go."""
+        """Resume from a state of the same run; the result is that of an uninterrupted run."""
         for _ in range(self._done, state["done"]):
             next(self._batches)
         self._done = state["done"]
@@ -144,11 +144,11 @@ def accumulate_gradients(model: Any, batch: Sequence[Example], micro_batch_size:
     """Add the gradient of a batch's mean loss to the parameters' `grad`.
 
     Each micro-batch is divided by the response tokens of the whole batch, so that the gradient
-    does not depend on where the batch is cut. Of several processes that train together each does
-    its share of the batch.
+    does not depend on where the batch is cut. In distributed training each process handles its
+    share of the batch.
 
     Returns:
-        The loss in nats per response token; a share of it where there are several processes.
+        The loss in nats per response token; a share of it in distributed training.
     """
     model.train()
     tokens = sum(example.n_response for example in batch)
@@ -188,7 +188,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def shuffled_batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
-    """Batches of exactly `size`, from one shuffled epoch after another, without end."""
+    """Endless batches of exactly `size`, from reshuffled epochs."""
     rng = np.random.default_rng([seed, 2])
     batch: list[Example] = []
     while True:

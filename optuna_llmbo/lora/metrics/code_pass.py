@@ -89,7 +89,7 @@ class CodePassAt1(TextMetric):
             )
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
-        """Of texts that are generated already."""
+        """The value for texts already generated."""
         outcomes = [
             run_isolated(self.program(example, text), self._tests_of(example), self.limits)
             for example, text in zip(examples, texts, strict=True)

@@ -50,7 +50,7 @@ class ExactMatch(TextMetric):
         check_decoding(model, examples, self.decoding)
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
-        """Of texts that are generated already."""
+        """The value for texts already generated."""
         reading = self._reading()
         expected = self._expected(reading, examples)
         found = [reading.extract(text) for text in texts]

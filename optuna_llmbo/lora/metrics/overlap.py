@@ -53,7 +53,7 @@ class Overlap(TextMetric):
         check_decoding(model, examples, self.decoding)
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
-        """Of texts that are generated already."""
+        """The value for texts already generated."""
         answers = [text.strip() for text in texts]
         responses = [example.pair.response.strip() for example in examples]
         library = self._library()

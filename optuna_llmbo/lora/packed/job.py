@@ -1,4 +1,4 @@
-"""One adapter's own share of training in a pack: its batches, its steps and its optimizer."""
+"""An adapter's own part of training in a pack: batches, steps and optimizer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from optuna_llmbo.lora.train import TrainStep
 
 
 StepOutcome = TrainStep | TrainingDiverged | torch.OutOfMemoryError
-"""What has become of an adapter's optimizer step: made, or why it ends the adapter's run."""
+"""Result of an adapter's optimizer step: the step, or the error that ends the adapter's run."""
 
 
 class Job:
-    """One adapter in a pack: how far it is and what it cost. `Pack.add` makes them."""
+    """One adapter in a pack, its progress and its cost. Created by `Pack.add`."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Job:
         self.total = step_count(len(examples), recipe.batch_size, recipe.epochs)
         """Optimizer steps of the whole run."""
         self.number = 0
-        """Optimizer steps made."""
+        """Optimizer steps taken."""
         self.seconds = 0.0
-        """Its share of the pack's time: that of every pass, divided by rows."""
+        """Its share of the pack's time: each pass is divided in proportion to rows."""
         self._micro_batch_size = micro_batch_size
         self._seed = seed
         self._device = device
@@ -54,12 +54,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are made."""
+        """Whether all steps are taken."""
         return self.number == self.total
 
     @property
     def group(self) -> list[Example]:
-        """The micro-batch that is next; the first of an optimizer step starts the step."""
+        """The next micro-batch; the first of an optimizer step starts the step."""
         if not self._groups:
             self._batch = next(self._batches)
             self._groups = list(by_length(self._batch, self._micro_batch_size))
@@ -71,17 +71,17 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Response tokens of the optimizer step's examples, which its loss is the mean over."""
+        """Response tokens in the optimizer step, over which its loss is averaged."""
         return sum(example.n_response for example in self._batch)
 
     def count(self, loss: float) -> TrainStep | None:
-        """Note that the gradient of `group` is added; after the last one, step.
+        """Count the gradient of `group` as added; after the last one, take the step.
 
         Args:
-            loss: of the micro-batch, divided by `tokens`.
+            loss: loss of the micro-batch, divided by `tokens`.
 
         Returns:
-            The optimizer step if one was made.
+            The optimizer step, if one was taken.
 
         Raises:
             TrainingDiverged: if the loss or the gradient is not finite.
@@ -98,13 +98,13 @@ class Job:
 
 
 def counted(jobs: Sequence[Job], losses: Sequence[float]) -> dict[Job, StepOutcome]:
-    """The optimizer steps that end with these losses of micro-batches."""
+    """Outcomes of the optimizer steps that these micro-batches complete."""
     outcomes: dict[Job, StepOutcome] = {}
     for job, loss in zip(jobs, losses, strict=True):
         try:
             made = job.count(loss)
         except (TrainingDiverged, torch.OutOfMemoryError) as error:
-            outcomes[job] = error.with_traceback(None)  # which would keep tensors alive
+            outcomes[job] = error.with_traceback(None)  # a traceback would keep tensors alive
         else:
             outcomes |= {} if made is None else {job: made}
     return outcomes

@@ -1,4 +1,4 @@
-"""Several adapters on one frozen model at once, each on rows of the batch of its own."""
+"""Several adapters on one frozen model at once, each on its own rows of the batch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from optuna_llmbo.lora.seeds import Stream
 
 
 class DetachedAdapter:
-    """An adapter as peft makes it, kept beside the model that it is for.
+    """An adapter built by peft, kept apart from its model.
 
     Args:
-        model: a causal language model of `transformers`; the same afterwards.
-        recipe: of the adapter.
-        seed: of its initial weights, which are those that `adapter` gives.
+        model: a causal language model of `transformers`; unchanged afterwards.
+        recipe: recipe of the adapter.
+        seed: seed of the initial weights, which equal those of `adapter`.
 
     Raises:
         InputError: if the recipe changes the base model itself, or the model has no such modules.
@@ -38,23 +38,23 @@ class DetachedAdapter:
         for layer in self._layers.values():
             layer.base_layer = _Computed(layer.base_layer)
         self.modules = torch.nn.ModuleList(self._layers.values())
-        """peft's layers, in the model's order."""
+        """peft's layers, in the order of the model."""
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self.dropout: Stream | None = None
-        """What dropout draws from; None: from the caller's state."""
+        """Random stream of the dropout; None: the caller's state."""
 
     @property
     def bases(self) -> dict[str, torch.nn.Module]:
-        """The model's layers that it is for, by name."""
+        """The adapted layers of the model, by name."""
         return dict(self._bases)
 
     def applied(self, name: str, x: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         """A layer's output with this adapter.
 
         Args:
-            name: of the layer.
-            x: (n, t, d_in), what the layer reads.
-            base: (n, t, d_out), what the base layer has made of it.
+            name: name of the layer.
+            x: (n, t, d_in), input of the layer.
+            base: (n, t, d_out), output of the base layer.
 
         Returns:
             (n, t, d_out).
@@ -71,7 +71,7 @@ class DetachedAdapter:
 
     @contextlib.contextmanager
     def attached(self, model: Any) -> Iterator[None]:
-        """Inside, the model carries this adapter as in `adapter`. Changes it in place and back."""
+        """Attach this adapter to the model, as `adapter` does, for the duration of the block."""
         stand_ins = {name: layer.base_layer for name, layer in self._layers.items()}
         try:
             for name, layer in self._layers.items():
@@ -93,17 +93,17 @@ class Rows:
 
     adapter: DetachedAdapter
     count: int
-    """Rows; those of the first part come first in the batch."""
+    """Number of rows; the parts follow one another in the batch."""
     width: int
-    """Columns that hold tokens; what is to their right is padding for the other parts' sake."""
+    """Columns that hold tokens; those to the right are padding to the longest part."""
 
 
 class SharedBase:
-    """Lets each adapter read its own rows of every batch that a frozen model reads.
+    """Applies each adapter to its own rows of every batch that a frozen model reads.
 
-    A layer of the base multiplies all rows at once; then peft's own layer of each adapter adds its
-    update to the adapter's rows, from an input of exactly the shape it would have without the
-    others, so that dropout draws the same. The model is not changed but for hooks on its layers.
+    A base layer multiplies all rows at once; then each adapter's peft layer adds its update to its
+    own rows, from an input of exactly the shape it would have alone, so that dropout draws the
+    same. The model is unchanged except for hooks on its layers.
 
     Args:
         model: a causal language model of `transformers`.
@@ -115,20 +115,20 @@ class SharedBase:
         self._parts: Sequence[Rows] = ()
 
     def hook(self, added: DetachedAdapter) -> None:
-        """Put hooks on the layers of an adapter that have none yet."""
+        """Hook the layers of an adapter that have no hook yet."""
         for name, base in added.bases.items():
             if name not in self._hooks:
                 self._hooks[name] = base.register_forward_hook(self._hook_of(name))
 
     def close(self) -> None:
-        """Take all hooks off."""
+        """Remove all hooks."""
         for handle in self._hooks.values():
             handle.remove()
         self._hooks.clear()
 
     @contextlib.contextmanager
     def reading(self, parts: Sequence[Rows]) -> Iterator[None]:
-        """Inside, the model reads batches that consist of these parts, in this order."""
+        """Context in which the model reads batches that consist of these parts, in this order."""
         self._parts = parts
         try:
             yield
@@ -155,8 +155,8 @@ class SharedBase:
         for part, mine, made in zip(
             self._parts, x.split(counts), output.split(counts), strict=True
         ):
-            # split and not slices: its gradient is one concatenation, theirs a full tensor each;
-            # contiguous, for CUDA's dropout draws in another order where it is not
+            # split, not slices: its gradient is one concatenation instead of a full tensor each;
+            # contiguous, because CUDA's dropout draws in another order otherwise
             width = part.width
             read = mine[:, :width].contiguous()
             updated = part.adapter.applied(name, read, made[:, :width])
@@ -165,12 +165,12 @@ class SharedBase:
 
 
 def is_packable(recipe: LoRARecipe) -> bool:
-    """Whether a recipe leaves the base model as it is, so that others can share it."""
+    """Whether a recipe leaves the base model unchanged, so that others can share it."""
     return recipe.variant not in START_AT_THE_WEIGHTS and recipe.bias == "none"
 
 
 def check_packable(recipe: LoRARecipe) -> None:
-    """Check that a recipe leaves the base model as it is.
+    """Check that a recipe leaves the base model unchanged.
 
     Raises:
         InputError: if it does not.
@@ -186,9 +186,9 @@ def check_packable(recipe: LoRARecipe) -> None:
 
 
 class _Computed(torch.nn.Module):
-    """Stands in for a base layer inside peft's layer: its output is there already.
+    """Replaces a base layer inside peft's layer: returns its precomputed output.
 
-    Weight and bias are the base layer's own; DoRA reads them.
+    Weight and bias are the base layer's; DoRA reads them.
     """
 
     def __init__(self, base: Any) -> None:
@@ -198,6 +198,6 @@ class _Computed(torch.nn.Module):
         self.output: torch.Tensor | None = None
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
-        """Whatever it reads, the base's output."""
+        """The base layer's output, whatever the input."""
         assert self.output is not None, "the output is set before the layer is called"
         return self.output

@@ -1,9 +1,9 @@
 """Train several adapters at once on one frozen model, each as if it were alone.
 
-The base's share of the work is done for all of them in one pass over one batch, as PLoRA does
-(Yan et al. 2025, arXiv:2508.02932); the rest is each adapter's own: recipe, order of the examples,
+The base model processes all of them in one pass over one batch, as in PLoRA (Yan et al. 2025,
+arXiv:2508.02932); everything else is each adapter's own: recipe, order of the examples,
 micro-batches, dropout, clipping and optimizer. The gradient of the summed losses with respect to
-one adapter is that of its own loss, as no row of a batch reads another.
+one adapter is that of its own loss, because no row of a batch reads another.
 """
 
 from __future__ import annotations
@@ -40,27 +40,26 @@ _logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
 class Pack:
     """Adapters that train together on one frozen model; they can join and leave at any time.
 
-    Use it as a context manager: when it is left, the model is bit by bit as it was. Between its
-    calls the model works as if there were no adapters.
+    Use it as a context manager: on exit the model is bitwise what it was. Between its calls the
+    model works as if there were no adapters.
 
     Each adapter's losses and weights are those of `adapter` and `training_steps` with the same
     micro-batch size, up to the rounding of sums; dropout in the adapters drops the same inputs.
     On SmolLM2-135M that is a millionth of a loss in float32, and up to a hundredth in bfloat16,
-    where other padding alone rounds otherwise.
-    Only a base model with a dropout of its own (GPT-2 has one) draws that for the pack as a whole,
-    and so from other numbers than alone.
+    where different padding alone changes the rounding. Only a base model with its own dropout
+    (such as GPT-2) draws it for the pack as a whole, and hence differently than alone.
 
-    Only the base's work is shared: the adapters' own small products are made one after the other.
-    What is saved is what a larger batch saves, which is much where a lone trial leaves the device
-    idle, and nothing where its arithmetic is the limit, as on a CPU (`benchmarks/training.py`).
+    Only the base model's work is shared; the adapters' small products are computed one after the
+    other. The gain is that of a larger batch: much where a single trial leaves the device idle,
+    and nothing where arithmetic is the limit, as on a CPU (`benchmarks/training.py`).
 
     Args:
-        model: a causal language model of `transformers`. Changed in place and changed back.
-        micro_batch_size: most examples of one adapter in a forward pass.
-        max_rows: most examples in a forward pass, though never less than one adapter's
-            micro-batch; None: no bound but the micro-batches. Adapters that do not fit into one
-            pass take turns. After a lack of GPU memory it is halved, with a warning, and the pass
-            is made again.
+        model: a causal language model of `transformers`. Changed in place and restored.
+        micro_batch_size: maximum number of examples of one adapter per forward pass.
+        max_rows: maximum number of examples per forward pass, though never less than one adapter's
+            micro-batch; None: bounded by the micro-batches alone. Adapters that do not fit into
+            one pass take turns. When GPU memory runs out it is halved, with a warning, and the
+            pass is repeated.
     """
 
     def __init__(
@@ -96,20 +95,20 @@ class Pack:
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """The adapters in the pack, finished ones among them until they are removed."""
+        """The adapters in the pack, including finished ones until they are removed."""
         return tuple(self._jobs)
 
     def add(self, recipe: LoRARecipe, examples: Sequence[Example], *, seed: int = 0) -> Job:
         """Put a new adapter into the pack.
 
         Args:
-            recipe: what to train it with.
-            examples: of one epoch.
-            seed: of the initial weights, the order and the dropout.
+            recipe: recipe of the adapter.
+            examples: those of one epoch.
+            seed: seed of the initial weights, the order and the dropout.
 
         Raises:
             InputError: if the recipe changes the base model itself (`check_packable`), asks for
-                layers the model has not, or for an optimizer that is not there.
+                layers that the model lacks, or for an optimizer that is not installed.
         """
         began = time.perf_counter()
         adapter = DetachedAdapter(self._model, recipe, seed)
@@ -120,14 +119,14 @@ class Pack:
         return job
 
     def remove(self, job: Job) -> None:
-        """Take an adapter out, finished or not; the others go on as if nothing had happened."""
+        """Remove an adapter, finished or not; the others are unaffected."""
         self._jobs.remove(job)
 
     def step(self) -> dict[Job, StepOutcome]:
-        """One micro-batch of every adapter that is not finished, forward and backward.
+        """Process one micro-batch of every unfinished adapter, forward and backward.
 
         Returns:
-            Those whose optimizer step that ended or failed; the failed ones have left the pack.
+            Outcomes of the optimizer steps that ended or failed; failed adapters are removed.
         """
         outcomes: dict[Job, StepOutcome] = {}
         waiting = [job for job in self._jobs if not job.finished]
@@ -151,18 +150,18 @@ class Pack:
     def evaluate(
         self, jobs: Sequence[Job], examples: Sequence[Example], *, batch_size: int = 8
     ) -> list[float]:
-        """`validation_loss` of some adapters, all at once.
+        """`validation_loss` of several adapters at once.
 
         Args:
-            jobs: of this pack, finished or not.
-            examples: every one of them counts, by its number of response tokens.
-            batch_size: examples of one adapter in a forward pass; it does not change the result.
+            jobs: jobs of this pack, finished or not.
+            examples: each is weighted by its number of response tokens.
+            batch_size: examples of one adapter per forward pass; does not change the result.
 
         Returns:
             Nats per response token of each, not finite where the model's outputs are not.
 
         Raises:
-            torch.OutOfMemoryError: if a pass with a single adapter lacks GPU memory.
+            torch.OutOfMemoryError: if a pass with a single adapter runs out of memory.
         """
         began = time.perf_counter()
         losses: list[float] = []
@@ -187,16 +186,16 @@ class Pack:
 
     @contextlib.contextmanager
     def alone(self, job: Job) -> Iterator[None]:
-        """Inside, the model carries this adapter only, as in `adapter`, in evaluation mode."""
+        """Attach this adapter alone to the model, as `adapter` does, in evaluation mode."""
         with job.adapter.attached(self._model):
             self._model.eval()
             yield
 
     def _add_gradients(self, jobs: Sequence[Job]) -> list[float] | None:
-        """One micro-batch of each in one pass; nothing has happened if there is too little memory.
+        """Add the gradients of one micro-batch of each, in one pass; no effect if memory runs out.
 
         Returns:
-            Each one's loss, divided by its tokens of the whole step; None if memory is lacking.
+            Loss of each, divided by the tokens of its whole step; None if memory ran out.
         """
         began = time.perf_counter()
         groups = [job.group for job in jobs]
@@ -237,7 +236,7 @@ class Pack:
             return response_nll_by_part(self._model, batch, [part.count for part in parts])
 
     def _that_fit(self, jobs: Sequence[Job], rows: Sequence[int]) -> list[Job]:
-        """The first jobs that fit into one pass, at least one."""
+        """The first jobs that together fit into one pass, at least one."""
         if self._max_rows is None:
             return list(jobs)
         fitting, total = [jobs[0]], rows[0]
@@ -249,7 +248,7 @@ class Pack:
         return fitting
 
     def _halve(self, rows: int) -> None:
-        """After a pass of so many examples has run out of memory."""
+        """Lower `max_rows` after a pass over `rows` examples ran out of memory."""
         self._max_rows = max(1, rows // 2)
         _logger.warning(
             f"a pass over {rows} examples has run out of GPU memory; passes have at most "
@@ -257,6 +256,6 @@ class Pack:
         )
 
     def _share(self, jobs: Sequence[Job], rows: Sequence[int], seconds: float) -> None:
-        """Divide the time of a pass."""
+        """Divide the time of a pass among the jobs, in proportion to their rows."""
         for job, count in zip(jobs, rows, strict=True):
             job.seconds += seconds * count / sum(rows)

@@ -1,4 +1,4 @@
-"""Several trials of a study at once, on one device and one frozen model."""
+"""Run several trials of a study at once on one device and one frozen model."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ def optimize_packed(
 ) -> None:
     """`study.optimize(objective, n_trials)`, several trials at once on one model (`Pack`).
 
-    As soon as a trial ends, the next is asked for and takes its place, so that the sampler chooses
-    while others are running. Each trial's losses are those it would have alone, up to the rounding
-    of sums, and it reports at the same points, is pruned or fails for the same reasons and records
-    the same attributes. Of these `seconds` is the trial's share of the time, so that they add up,
-    and on CUDA `peak_memory_bytes` is the most that all of the pack have had so far. Optuna's own
-    durations overlap, which `LLMBOSampler(cost_aware=True)` does not know. On a storage with
-    heartbeats each trial has its own, and those whose process has died are tried again from their
-    beginning, as no state of theirs is kept.
+    As soon as a trial ends, the next one takes its place, so that the sampler chooses while others
+    are running. Each trial's losses are those it would have alone, up to the rounding of sums; it
+    reports at the same points, is pruned or fails for the same reasons and records the same
+    attributes. `seconds` is this trial's share; the shares sum to the wall time. On CUDA
+    `peak_memory_bytes` is the peak of the whole pack so far. Optuna's own durations overlap, which
+    `LLMBOSampler(cost_aware=True)` does not account for. On a storage with heartbeats each trial
+    has its own, and trials whose process died are retried from the beginning, as none of their
+    state is saved.
 
-    A trial whose variant or bias changes the base model (`check_packable`) is trained alone, while
+    A trial whose variant or bias changes the base model (`check_packable`) is trained alone while
     the others wait.
 
-    Memory is needed for `n_parallel` times the activations of one trial.
+    Needs memory for `n_parallel` times the activations of one trial.
 
     Args:
         study: its direction must be "minimize".
-        objective: what to run. Threads that call it meanwhile wait until this is done.
-        n_trials: trials to run, however they end.
-        n_parallel: most trials at once.
-        callbacks: called after every trial with the study and the trial. One ends the study by
-            raising; `study.stop` is for `study.optimize` only.
-        max_rows: most examples in a forward pass over all trials; see `Pack`.
+        objective: the objective. Other threads that call it wait until this is done.
+        n_trials: number of trials to run, however they end.
+        n_parallel: maximum number of trials at once.
+        callbacks: called after every trial with the study and the trial. A callback
+            ends the run by raising; `study.stop` works in `study.optimize` only.
+        max_rows: maximum number of examples per forward pass over all trials; see `Pack`.
 
     Raises:
         InputError: for a mistake in the inputs, see `LoRAObjective.prepare` and `check_study`. The
-            trials that are running then fail.
-        KeyboardInterrupt: passed on; the trials that are running then fail, with `interrupted`.
+            running trials then fail.
+        KeyboardInterrupt: passed on; the running trials then fail, with `interrupted`.
     """
     for name, value in (("n_trials", n_trials), ("n_parallel", n_parallel)):
         check_count(name, value)
@@ -98,13 +98,13 @@ def optimize_packed(
 
 @dataclass(eq=False)
 class _Flight:
-    """A trial that is running."""
+    """A running trial."""
 
     trial: optuna.Trial
     run: Run | None = None
     """None while its hyperparameters are being chosen."""
     job: Job | None = None
-    """Its adapter; None while it is trained alone."""
+    """Its adapter in the pack; None while it is trained alone."""
     alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Its heartbeat, until it ends."""
 
@@ -128,7 +128,7 @@ class _Driver:
         self._flights: list[_Flight] = []
 
     def optimize(self, n_trials: int, n_parallel: int) -> None:
-        """Run trials until so many have been run; those that are running at an error fail."""
+        """Run `n_trials` trials; those running when an error occurs fail."""
         begun = 0
         try:
             while begun < n_trials or self._flights:
@@ -166,7 +166,7 @@ class _Driver:
             self._prune(flight, flight.run.infeasible(OUT_OF_MEMORY))
 
     def _train_alone(self, flight: _Flight, run: Run) -> None:
-        """Run a whole trial as the objective does; it records by itself."""
+        """Run a whole trial as the objective does; `Run` records its cost."""
         try:
             (loss,) = run()
         except optuna.TrialPruned as pruned:
@@ -175,7 +175,7 @@ class _Driver:
             self._complete(flight, loss)
 
     def _go_on(self) -> None:
-        """One step of the pack, and what follows from it."""
+        """Take one step of the pack and act on the outcomes."""
         due: dict[Job, tuple[_Flight, Run, int]] = {}
         outcomes = self._pack.step()
         for flight in list(self._flights):
@@ -193,7 +193,7 @@ class _Driver:
                 self._prune(flight, run.infeasible(OUT_OF_MEMORY))
 
     def _counted(self, flight: _Flight, run: Run, outcome: StepOutcome) -> int | None:
-        """Note a step; the percentage to report at now, if there is one."""
+        """Count a step; return the percentage to report at, if a report is due."""
         try:
             if isinstance(outcome, TrainStep):
                 return run.count(outcome)
@@ -204,7 +204,7 @@ class _Driver:
         return None
 
     def _losses(self, jobs: Sequence[Job]) -> dict[Job, float]:
-        """Validation losses; adapters that lack the memory leave the pack."""
+        """Validation losses; adapters that run out of memory leave the pack."""
         options = self._objective.options
         try:
             losses = self._pack.evaluate(
@@ -219,7 +219,7 @@ class _Driver:
         return self._losses(jobs[:1]) | self._losses(jobs[1:])
 
     def _report(self, flight: _Flight, run: Run, job: Job, loss: float, percent: int) -> None:
-        """Report a loss; the trial goes on, or ends."""
+        """Report a loss; end the trial if it is pruned or finished."""
         try:
             run.report(loss, percent)
         except optuna.TrialPruned as pruned:
@@ -232,7 +232,7 @@ class _Driver:
                 self._complete(flight, loss)
 
     def _measure(self, run: Run, job: Job) -> None:
-        """The extra metrics and the adapter, on the trial's own account."""
+        """Measure the extra metrics and save the adapter; the time counts for this trial."""
         began = time.perf_counter()
         with self._pack.alone(job):
             run.conclude()
@@ -251,13 +251,13 @@ class _Driver:
         _logger.info(f"Trial {flight.trial.number} pruned. {pruned}")
 
     def _record(self, flight: _Flight) -> None:
-        """Record what a trial has cost."""
+        """Record the cost of a trial."""
         if flight.run is not None and flight.job is not None:
             memory = peak_memory_bytes(device_of(self._prepared.model))
             flight.run.record(flight.job.seconds, memory)
 
     def _end(self, flight: _Flight, **result: Any) -> None:
-        """Tell the study, free the place and call back."""
+        """Tell the study, free the place and run the callbacks."""
         self._flights.remove(flight)
         flight.alive.close()
         told = self._study.tell(flight.trial, **result)
