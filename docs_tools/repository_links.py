@@ -3,8 +3,8 @@
 A page links to `[the script](../benchmarks/race/report.py)`, which works in the repository. On the
 site, a linked file becomes a page under repository/: Markdown as it is, source text in a block, a
 folder as its README or a list of its files. Pictures and data are copied. The links of notebooks,
-which MkDocs does not touch, are adapted too. The navigation may also name a page under repository/,
-as it does CONTRIBUTING.md.
+which MkDocs does not touch, are adapted too. The navigation may also name a page under
+repository/, as it does CONTRIBUTING.md.
 """
 
 from __future__ import annotations
