@@ -110,6 +110,6 @@ def test_the_figures_can_be_drawn(tmp_path: Path) -> None:
 def test_the_figure_of_the_posterior_marks_the_choice() -> None:
     """The next trial is where the acquisition that is drawn is highest."""
     study, sampler = figures.study_of_rates(6)
-    suggestion = figures.model_of(study, sampler)
-    chosen = suggestion.choose("numeric", None).configuration["learning_rate"]
+    decision = sampler.ask(study, lambda model, candidates: model.decision(candidates[0]))
+    chosen = decision.configuration["learning_rate"]
     assert chosen == pytest.approx(figures.suggest_rate(study.ask()))
