@@ -55,6 +55,36 @@ ARROWS = {
     },
     "__init__": {"lora", "sampler"},
 }
+# The two largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
+LAYERS = {
+    "lora": [
+        {
+            "distributed",
+            "hyperparameters",
+            "resources",
+            "seeds",
+            "space_file",
+            "stdlib_docstrings",
+        },
+        {"data", "memory", "recipe"},
+        {"optimizer", "space", "tokens"},
+        {"evaluate", "splits"},
+        {"adapter", "generate", "train"},
+        {"base_model", "checkpoint", "export", "metrics"},
+        {"options"},
+        {"proxy"},
+        {"prepare"},
+        {"fit", "run"},
+        {"objective"},
+        {"packed", "proxy_check"},
+    ],
+    "cli": [
+        {"events", "metrics", "sparkline", "summary", "terminal"},
+        {"doctor", "live", "options"},
+        {"proxy_check", "studies"},
+        {"dashboard", "export", "promote", "report", "tune"},
+    ],
+}
 # third-party package -> the rooms that may import it
 KNOWN_BY = {
     "transformers": {"embedding", "lora"},
@@ -99,13 +129,49 @@ def test_arrows(path: Path) -> None:
             assert importer in KNOWN_BY[parts[0]], name
 
 
-def test_no_cycle() -> None:
-    rest = {name: set(targets) for name, targets in ARROWS.items()}
-    while rest:
-        leaves = {name for name, targets in rest.items() if not targets & rest.keys()}
-        assert leaves, f"a cycle among {sorted(rest)}"
-        for leaf in leaves:
-            del rest[leaf]
+@pytest.mark.parametrize("room", LAYERS)
+def test_layers(room: str) -> None:
+    layer = {name: i for i, names in enumerate(LAYERS[room]) for name in names}
+    inside = {path for path in FILES if room_of(path) == room and path.parent.name != room}
+    inside |= set((PACKAGE / room).glob("*.py")) - {PACKAGE / room / "__init__.py"}
+    for path in inside:
+        importer = path.relative_to(PACKAGE / room).parts[0].removesuffix(".py")
+        for name in imports_of(path):
+            parts = name.split(".")
+            if parts[:2] == ["optuna_llmbo", room] and parts[2:] and parts[2] != importer:
+                assert layer[parts[2]] < layer[importer], f"{importer} imports {name}"
+
+
+def test_no_cycle_between_rooms() -> None:
+    assert not cycle({name: set(targets) for name, targets in ARROWS.items()})
+
+
+def test_no_cycle_between_files() -> None:
+    """A folder's `__init__` re-exports what lies inside, so only direct imports of files count."""
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in FILES
+        if path.name != "__init__.py"
+    }
+    assert not cycle(
+        {
+            module: {
+                other
+                for name in imports_of(path)
+                for other in (name, name.rpartition(".")[0])
+                if other in modules and other != module
+            }
+            for module, path in modules.items()
+        }
+    )
+
+
+def cycle(arrows: dict[str, set[str]]) -> list[str]:
+    """The nodes that are left when leaves are taken away again and again: those of circles."""
+    rest = dict(arrows)
+    while leaves := {name for name, targets in rest.items() if not targets & rest.keys()}:
+        rest = {name: targets for name, targets in rest.items() if name not in leaves}
+    return sorted(rest)
 
 
 def test_only_the_terminal_modules_print() -> None:
