@@ -1,4 +1,4 @@
-"""From a study on a part of the data to an adapter trained on all of it."""
+"""Train the best configurations of a study on all of the data and save the best adapter."""
 
 from __future__ import annotations
 
@@ -47,35 +47,35 @@ constraint are promoted."""
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration, trained on all data with each seed."""
+    """A configuration trained on all data, once per seed."""
 
     trial: int | None
     """Its number in the study; None for the default configuration if no trial completed it."""
     params: Mapping[str, Any]
     recipe: LoRARecipe
     fits: tuple[Fit, ...]
-    """One a seed."""
+    """One per seed."""
     validation: tuple[float, ...]
-    """What the search was on, such as the loss, on the validation examples, one a seed; the worst
-    there is, infinite, where the training diverged."""
+    """The search's metric, such as the loss, on the validation examples, one per seed; infinitely
+    bad where the training diverged."""
     test: tuple[float, ...] = ()
-    """The same on the test examples; of the winner and of the default only."""
+    """The same on the test examples, for the winner and the default only."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of the best configurations on all data."""
+    """Result of training the best configurations on all data."""
 
     contenders: tuple[Contender, ...]
-    """The default configuration, if there is one, first; then the others as they were ranked."""
+    """The default configuration first, if there is one; then the others in order of rank."""
     winner: Contender
-    """The best mean on the validation examples; the default itself if nothing is better and its
+    """The configuration with the best mean on the validation examples; the default only if its
     trial broke no constraint."""
     default: Contender | None
     adapter: Path
-    """Of the winner, with the seed that is the best on the validation examples."""
+    """Folder of the winner's adapter, of the seed that is best on the validation examples."""
     goal: Goal
-    """What the search was on, which decides here too."""
+    """The search's metric, which decides here too."""
 
 
 def promote(
@@ -88,23 +88,23 @@ def promote(
     rank: Rank | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Promotion:
-    """Retrain the best configurations of a study on all training data, and save the best of them.
+    """Retrain the best configurations of a study on all training data and save the best adapter.
 
-    The default configuration is trained with the same seeds as a control. Who wins is decided on
-    the validation data, on which the search was; the test data are read once, after that, by the
+    The default configuration is trained with the same seeds as a control. The validation data,
+    which the search used too, decide who wins; the test data are read once, after that, by the
     winner and the default.
 
     Args:
-        study: of the objective.
-        objective: on one metric, which a model is enough to measure; with `test=` for a result on
+        study: a study of the objective.
+        objective: an objective on one metric of the trained model; with `test=` for a result on
             test data.
-        folder: where the adapter goes (`adapter/`), the numbers (`promotion.json`), and the
-            weights of all fits (`fits/`), so that a call that was interrupted goes on.
-        top: how many configurations of the study.
-        n_seeds: with how many seeds each: 0, 1, ...
-        rank: which trials are best; default: by the posterior mean of `LLMBOSampler`'s model,
-            which a lucky value does not mislead.
-        tell: called before each training with what is trained.
+        folder: holds the adapter (`adapter/`), the numbers (`promotion.json`) and the weights of
+            all fits (`fits/`), so that an interrupted call resumes.
+        top: number of configurations of the study to train.
+        n_seeds: number of seeds for each: 0, 1, ...
+        rank: ranks the trials; None: by the posterior mean of `LLMBOSampler`'s model, which a
+            lucky value does not mislead.
+        tell: called before each training with a description of it.
 
     Raises:
         InputError: if the study has no complete trial that breaks no constraint, belongs to
@@ -173,19 +173,19 @@ def _may_win(trial: int | None, feasible: Collection[int]) -> bool:
 
 
 def _sign(goal: Goal) -> float:
-    """Times which a larger value is the better one."""
+    """Sign that makes larger values better."""
     return 1.0 if goal.direction == "maximize" else -1.0
 
 
 def by_posterior_mean(study: optuna.Study) -> list[int]:
-    """The complete trials' numbers, by what `LLMBOSampler`'s model expects of them."""
+    """Numbers of the complete trials, ranked by the posterior mean of `LLMBOSampler`'s model."""
     return [one.number for one in LLMBOSampler(seed=0, provenance=False).rank(study)]
 
 
 def _entries(
     trials: Sequence[FrozenTrial], prepared: Prepared, chosen: Sequence[int]
 ) -> list[tuple[str, int | None, dict[str, Any], LoRARecipe]]:
-    """Name, trial, parameters and recipe of what is trained; the default first, none twice."""
+    """Name, trial, parameters and recipe to train; the default first, without duplicates."""
     entries: list[tuple[str, int | None, dict[str, Any], LoRARecipe]] = []
     default = prepared.space.default_recipe
     if default is not None:
@@ -228,7 +228,7 @@ def _on_validation(
 
 
 def _measured(prepared: Prepared, examples: Sequence[Example]) -> float:
-    """What the search was on, of the model as it is now."""
+    """The search's metric for the model in its current state."""
     if prepared.is_on_loss:
         return prepared.loss_on(examples)
     (target,) = prepared.targets
@@ -260,7 +260,7 @@ def _save(
 
 
 def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> dict[str, Any]:
-    """All of a promotion in plain values, for `promotion.json`."""
+    """A promotion in plain values, for `promotion.json`."""
     return {
         "study": study.study_name,
         "trials": len(study.get_trials(deepcopy=False)),
@@ -290,7 +290,7 @@ _PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
 
 
 def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> str:
-    """A model card in Markdown, with the front matter that model hubs read."""
+    """Model card in Markdown, with the front matter that model hubs read."""
     winner, default = result.winner, result.default
     rows = [("validation", winner.validation, default.validation if default else ())]
     if winner.test:
@@ -313,7 +313,7 @@ tags: [lora, optuna]
 
 Trained on {prepared.fingerprint["train"]}, {len(prepared.pool)} examples, with {origin} of the
 Optuna study {study.study_name!r} ({len(study.get_trials(deepcopy=False))} trials on
-{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the one that is the best
+{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the best one
 on the validation examples.
 
 ## Results
@@ -344,7 +344,7 @@ def _heading(goal: Goal) -> str:
 
 
 def mean_and_deviation(losses: Sequence[float]) -> str:
-    """For people: "2.9012 (0.0031)", the deviation in brackets if there are several seeds."""
+    """Format "2.9012 (0.0031)", with the standard deviation if there are several seeds."""
     if not losses:
         return "-"
     mean = statistics.fmean(losses)

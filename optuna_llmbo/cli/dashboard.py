@@ -21,21 +21,23 @@ from optuna_llmbo.errors import InputError
 
 def dashboard(
     study: Annotated[
-        str | None, typer.Argument(help="The study's name; default: all of the storage.")
+        str | None, typer.Argument(help="Name of the study. Default: all studies of the storage.")
     ] = None,
     storage: options.Storage = "sqlite:///lora.db",
     publish_only: Annotated[
-        bool, typer.Option("--publish-only", help="Publish, and serve nothing.")
+        bool, typer.Option("--publish-only", help="Publish without serving.")
     ] = False,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "localhost",
-    port: Annotated[int, typer.Option(help="Where to listen.")] = 8080,
+    host: Annotated[str, typer.Option(help="Host to listen on.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     artifact_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for files of trials, such as adapters; default: none."),
+        typer.Option(help="Folder for files of trials, such as adapters. Default: none."),
     ] = None,
     watch: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Look for new trials every so many seconds, and publish."),
+        typer.Option(
+            min=1.0, help="Seconds between checks for new trials to publish. Default: never."
+        ),
     ] = None,
     llm: options.ReadingModel = None,
     proxy_check: options.ProxyCheckFolder = None,
@@ -66,12 +68,12 @@ def dashboard(
 
 
 class _Publisher:
-    """Publishes the studies of a storage that have trials which were not published yet.
+    """Publishes the studies of a storage that have unpublished trials.
 
     Args:
-        storage: its URL.
-        name: of the study; None for all.
-        options: of `publish`.
+        storage: URL of the storage.
+        name: name of the study; None: all studies.
+        options: keywords of `publish`.
     """
 
     def __init__(self, storage: str, name: str | None, options: dict[str, Any]) -> None:
@@ -98,13 +100,13 @@ class _Publisher:
             terminal.print("The storage holds no study yet.")
 
     def watch(self, seconds: float, sleep: Callable[[float], object] | None = None) -> None:
-        """Publish again and again; what goes wrong is told, and tried again."""
+        """Publish repeatedly; report errors and retry."""
         pause = threading.Event().wait if sleep is None else sleep
         while True:
             pause(seconds)
             try:
                 self.publish_new()
-            except Exception as error:  # the server goes on: the storage may be back next time
+            except Exception as error:  # keep serving: the storage may be back next time
                 errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
 

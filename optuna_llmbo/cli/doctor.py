@@ -1,4 +1,4 @@
-"""`optuna-llmbo doctor` and `clear-cache`: what is installed, and what is kept between runs."""
+"""`optuna-llmbo doctor` and `clear-cache`: what is installed, and what is cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--json` says, a line an event; docs/lora.md describes the fields."""
+"""Events of `--json`, one line each; docs/lora.md describes the fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def start(
     study: optuna.Study, goals: Sequence[Goal], base_loss: float, n_trials: int
 ) -> dict[str, Any]:
-    """A search begins, or goes on."""
+    """A search starts or resumes."""
     return {
         "study": study.study_name,
         "metrics": [{"name": goal.name, "direction": goal.direction} for goal in goals],
@@ -53,7 +53,7 @@ def trial(
 def summary(
     study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, interrupted: bool
 ) -> dict[str, Any]:
-    """A search is over."""
+    """A search has ended."""
     now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
     return {
         "study": study.study_name,
@@ -79,7 +79,7 @@ def _facts(trial: FrozenTrial, goals: Sequence[Goal]) -> dict[str, Any]:
 
 
 def checked(check: ProxyCheck) -> dict[str, Any]:
-    """A proxy check is over."""
+    """A proxy check has ended."""
     return {
         "configurations": len(check.params),
         "live": check.n_live,
@@ -103,7 +103,7 @@ def checked(check: ProxyCheck) -> dict[str, Any]:
 
 
 def promoted(result: Promotion) -> dict[str, Any]:
-    """A promotion is over."""
+    """A promotion has ended."""
     return {
         "metric": {"name": result.goal.name, "direction": result.goal.direction},
         "adapter": str(result.adapter),

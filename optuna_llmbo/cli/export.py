@@ -1,4 +1,4 @@
-"""`optuna-llmbo export`: a trial of a study as files that fine-tuning tools load."""
+"""`optuna-llmbo export`: write a trial of a study as files that fine-tuning tools load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna_llmbo.cli.terminal import out as terminal
 
 
 class Tool(StrEnum):
-    """Which tool the files are for."""
+    """Tool that the files are for."""
 
     peft = "peft"
     trl = "trl"
@@ -25,54 +25,56 @@ class Tool(StrEnum):
 
 
 class Dtype(StrEnum):
-    """In which type the base model is trained."""
+    """Type of the base model's weights."""
 
     bfloat16 = "bfloat16"
     float32 = "float32"
 
 
 def export(
-    to: Annotated[Tool, typer.Option(help="The tool.")],
-    out: Annotated[Path, typer.Option(help="Folder for the files: new or empty.")],
+    to: Annotated[Tool, typer.Option(help="Tool to write files for.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files, new or empty.")],
     storage: options.Storage = "sqlite:///lora.db",
     study: options.StudyName = "lora",
     trial: Annotated[
-        int | None, typer.Option(help="The trial's number; default: the best one.")
+        int | None, typer.Option(help="Number of the trial. Default: the best one.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Hub id or folder; default: as the study notes it, of a folder the name."
+            help="Hub id or folder. Default: as recorded in the study (a folder's name only)."
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
-            help="File or dataset's hub id; default: as the study notes it, of a file the name."
+            help="File or hub id. Default: as recorded in the study (a file's name only)."
         ),
     ] = None,
     validation: Annotated[
-        str | None, typer.Option(help="As --train; default: no evaluation.")
+        str | None, typer.Option(help="As --train. Default: no evaluation.")
     ] = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
     examples: Annotated[
         int | None,
         typer.Option(
-            help="How many --train has; default: as in the study, before the proxy was drawn."
+            help="Number of examples in --train. Default: as in the study (without the proxy)."
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over --train; default: as in the trial.")
+        int | None, typer.Option(help="Passes over --train. Default: as in the trial.")
     ] = None,
-    micro_batch_size: Annotated[int, typer.Option(help="Most examples in memory at once.")] = 8,
+    micro_batch_size: Annotated[
+        int, typer.Option(help="Maximum number of examples in memory at once.")
+    ] = 8,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Of the base model; default: as in the study.")
+        Dtype | None, typer.Option(help="Type of the base model. Default: as in the study.")
     ] = None,
     round_alpha: Annotated[
         bool,
         typer.Option(
-            "--round-alpha", help="Take the nearest whole alpha, where the tool needs one."
+            "--round-alpha", help="Round alpha to a whole number, where the tool needs one."
         ),
     ] = False,
     overwrite: Annotated[
@@ -106,7 +108,7 @@ def export(
         terminal.print(f"Wrote {escape(str(path))}", soft_wrap=True)
     if to is Tool.peft:
         terminal.print(
-            "The file describes the adapter. How it is trained (learning rate, batch, schedule) "
+            "The file describes the adapter. How to train it (learning rate, batch, schedule) "
             "is no part of it.",
             soft_wrap=True,
         )

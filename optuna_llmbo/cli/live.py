@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a line a finished trial, and below them what runs."""
+"""Live view of a search: one line per finished trial, and the running ones below."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from optuna_llmbo.study.trial_facts import trial_facts
 
 
 _ENOUGH = 0.5
-"""Trials' worth of work from which on the time left is estimated."""
+"""Finished trials needed before the time left is estimated."""
 _WIDE = 60
-"""Columns from which on there is room for words."""
+"""Minimum number of columns to label the training loss."""
 
 
 @dataclass
 class _Running:
-    """A trial that has begun to train."""
+    """A trial that is training."""
 
     fraction: float = 0.0
-    """Of its optimizer steps."""
+    """Fraction of the optimizer steps taken."""
     losses: list[float] = field(default_factory=list)
     """Training loss of each step of this process, nats per response token."""
 
 
 class LiveView:
-    """A line a finished trial; on a terminal also, below them, where the search is, and of each
-    running trial a bar and the course of its training loss.
+    """Prints one line per finished trial; on a terminal also, below them, the state of the search
+    and a progress bar and training loss for each running trial.
 
-    Where the output is no terminal that can move its cursor, the lines alone.
+    Output that is not a terminal with a movable cursor gets the lines alone.
 
-    The time left is that of this call so far, divided by the trials and parts of trials that it
-    has run, times those that are missing. Trials that were pruned count as the others do: the
-    estimate takes for granted that as many will be pruned as were until now.
+    The estimated time left is the time of this call per trial (parts of trials included), times
+    the number of missing trials. Pruned trials count like the others: the estimate assumes that
+    the share of pruned trials stays the same.
 
     Args:
         console: where to print.
-        study: the study that is optimized.
-        goals: what it is on.
-        n_trials: how many finished trials the study is to have at the end.
+        study: the study being optimized.
+        goals: metrics that it optimizes.
+        n_trials: number of finished trials that the study should have at the end.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LiveView:
         self._open.close()
 
     def on_step(self, progress: TrainingProgress) -> None:
-        """Note a step; the objective calls it after each one of the optimizer."""
+        """Count a step; the objective calls it after each optimizer step."""
         running = self._running.setdefault(progress.trial_number, _Running())
         running.fraction = progress.fraction
         running.losses.append(progress.loss)
@@ -105,7 +105,7 @@ class LiveView:
         self._console.print(self._line(trial), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What stands below the lines now."""
+        """Render what stands below the lines."""
         yield Text(self._status())
         running = sorted(self._running.items())
         if not running and self._standing.n_finished < self._n_trials:
@@ -167,7 +167,7 @@ class LiveView:
         return f"best {format_metric(best[0].values[0])} (#{best[0].number})"
 
     def _left(self) -> list[str]:
-        """What is known of the time left: a text, or nothing yet."""
+        """The estimated time left, or an empty list before there is an estimate."""
         parts = sum(one.fraction for one in list(self._running.values()))
         done, missing = self._n_ended + parts, self._n_trials - self._standing.n_finished - parts
         if done < _ENOUGH or missing <= 0:
@@ -177,7 +177,7 @@ class LiveView:
 
 
 def format_duration(seconds: float) -> str:
-    """For people: "40 s", "12 min" or "3.5 h"."""
+    """Format a duration as "40 s", "12 min" or "3.5 h"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
@@ -185,7 +185,7 @@ def format_duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _logging_above() -> Iterator[None]:
-    """Have Optuna's warnings printed above what is live: its handler has the stream of before."""
+    """Print Optuna's warnings above the live view: its handler holds the original stream."""
     plain = getattr(sys.stderr, "rich_proxied_file", None)
     handlers = [
         handler

@@ -1,4 +1,4 @@
-"""The metrics that a search is on, as a command line names them."""
+"""The metrics of a search, as the command line names them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 OPTION_NAMES = ("metric", "choices", "tests_column")
-"""Those of the options that say what is measured."""
+"""Options that determine what is measured."""
 
 _CHOICE, _CODE = "multiple_choice", "code_pass_at_1"
 
 
 def measures_of(options: Mapping[str, Any], *, allow_execution: bool = False) -> list[Measure]:
-    """The metrics that some options name.
+    """The metrics that the options name.
 
     Args:
-        options: of `options.chosen`.
-        allow_execution: whether generated programs may be run here. It is a matter of the
-            machine, and so no part of what a study records.
+        options: options as returned by `options.chosen`.
+        allow_execution: whether generated programs may run here. This is a matter of the machine,
+            so a study does not record it.
 
     Raises:
-        InputError: if there is no such metric, or an option is missing or without use.
+        InputError: if there is no such metric, or an option is missing or unused.
     """
     from optuna_llmbo.lora.metrics import CodePassAt1
     from optuna_llmbo.lora.metrics import from_name
@@ -63,12 +63,12 @@ def measures_of(options: Mapping[str, Any], *, allow_execution: bool = False) ->
 def check_same(
     study: optuna.Study, recorded: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
-    """Check that a study that is resumed is on the same metrics.
+    """Check that a resumed study has the same metrics.
 
     Args:
         study: the study.
-        recorded: the options that it was made with.
-        options: those that are given now.
+        recorded: the options that it was created with.
+        options: the options given now.
 
     Raises:
         InputError: if it is not.
@@ -82,12 +82,12 @@ def check_same(
 
 
 def _names(options: Mapping[str, Any]) -> list[str]:
-    named = options.get("metric", "loss")  # studies of before there was the option are on the loss
+    named = options.get("metric", "loss")  # studies from before the option existed use the loss
     return [named] if isinstance(named, str) else list(named)
 
 
 def _said(options: Mapping[str, Any]) -> str:
-    """The options as they are written."""
+    """The options as written on the command line."""
     words = [f"--metric {name}" for name in _names(options)]
     for name in OPTION_NAMES[1:]:
         if options.get(name) is not None:
@@ -96,7 +96,7 @@ def _said(options: Mapping[str, Any]) -> str:
 
 
 def _tests(options: Mapping[str, Any], column: str) -> dict[str, str]:
-    """The tests of every prompt, from the column of that name of all data there are."""
+    """The tests of every prompt, read from a column of all data."""
     from optuna_llmbo.lora.data import load_pairs
 
     tests: dict[str, str] = {}
@@ -107,7 +107,7 @@ def _tests(options: Mapping[str, Any], column: str) -> dict[str, str]:
                 source,
                 prompt_column=options.get("prompt_column"),
                 response_column=column,
-                stratum_column=column,  # which data without columns refuse
+                stratum_column=column,  # data without columns reject it
             )
             tests |= {pair.prompt: pair.response for pair in pairs}
     return tests

@@ -1,4 +1,4 @@
-"""The options that say what an objective is, the same in every command that has one."""
+"""Options shared by the commands, in groups, and the objective that they describe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _NOT_RECORDED = ("folder", "keep", "device")
-"""Options that say where an objective runs and what it leaves behind, not what it is."""
+"""Options that do not determine an objective's results: a study does not record them."""
 _NAMES = (
     *(one.name for one in fields(ObjectiveOptions) if one.name not in _NOT_RECORDED),
     *metrics.OPTION_NAMES[1:],
@@ -191,7 +191,7 @@ Json = Annotated[
 
 
 def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a command's parameters those that say what its objective is, fit for a study's record."""
+    """The parameters of a command that define its objective, as a study records them."""
     values = {name: params[name] for name in _NAMES if name in params}
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
@@ -199,15 +199,15 @@ def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
 def objective_of(
     options: Mapping[str, Any], *, allow_execution: bool = False, **more: Any
 ) -> LoRAObjective:
-    """The objective that some options describe.
+    """The objective that the options describe.
 
     Args:
-        options: of `chosen`.
-        allow_execution: whether generated programs may be run, where the metric runs some.
-        more: arguments of `LoRAObjective` that are no part of what it is: device, folder, keep.
+        options: options as returned by `chosen`.
+        allow_execution: whether the metric may run generated programs.
+        more: options of `LoRAObjective` that are not recorded: device, folder, keep.
 
     Raises:
-        InputError: if the metrics are not what they should be.
+        InputError: for a mistake in the metrics.
     """
     from optuna_llmbo.lora.objective import LoRAObjective
 
@@ -217,10 +217,10 @@ def objective_of(
 
 
 def recorded(study: optuna.Study) -> dict[str, Any]:
-    """The options that a study was made with.
+    """The options that a study was created with.
 
     Raises:
-        InputError: if `optuna-llmbo tune` has not made it.
+        InputError: if it was not created by `optuna-llmbo tune`.
     """
     options = study.user_attrs.get(OPTIONS)
     if options is None:

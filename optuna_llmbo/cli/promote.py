@@ -1,4 +1,4 @@
-"""`optuna-llmbo promote`: the best configurations of a study, on all of the data."""
+"""`optuna-llmbo promote`: train the best configurations of a study on all of the data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def promote(
     out: Annotated[
-        Path, typer.Option(help="Folder for the adapter and the numbers; goes on if it is there.")
+        Path, typer.Option(help="Folder for the adapter and the numbers; resumes if it exists.")
     ],
     storage: options.Storage = "sqlite:///lora.db",
     study: options.StudyName = "lora",
-    top: Annotated[int, typer.Option(help="How many configurations of the study.")] = 3,
-    seeds: Annotated[int, typer.Option(help="With how many seeds each.")] = 3,
+    top: Annotated[int, typer.Option(help="Number of configurations to train.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds for each configuration.")] = 3,
     device: options.Device = None,
     allow_execution: options.AllowExecution = False,
     quiet: options.Quiet = False,
@@ -34,8 +34,8 @@ def promote(
 ) -> None:
     """Train the best configurations on all data, several seeds each, and save the best adapter.
 
-    The default configuration is trained as a control. The test data that `tune --test` has held
-    out are read once, by the winner and the default.
+    The default configuration is trained as a control. The test data held out by `tune --test` are
+    read once, by the winner and the default.
     """
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import events
@@ -76,7 +76,7 @@ def _table(result: Promotion) -> Table:
 
 
 def _gain(result: Promotion) -> str:
-    """How much better the winner's mean is than the default's: on test, if there is one."""
+    """Gain of the winner's mean over the default's, on the test data if there are any."""
     winner, default = result.winner, result.default
     if default is None or winner is default:
         return ""

@@ -1,4 +1,4 @@
-"""`optuna-llmbo proxy-check`: which part of the data is enough to search on."""
+"""`optuna-llmbo proxy-check`: how much of the data a search needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ def proxy_check(
     model: options.Model,
     train: options.Train,
     out: Annotated[
-        Path, typer.Option(help="Folder for the fits and what they say; goes on if it is there.")
+        Path, typer.Option(help="Folder for the fits and the report; resumes if it exists.")
     ],
-    configs: Annotated[int, typer.Option(help="How many configurations, the default first.")] = 12,
+    configs: Annotated[
+        int, typer.Option(help="Number of configurations, the default first.")
+    ] = 12,
     fractions: Annotated[
-        str, typer.Option(help="Shares of the training examples, comma-separated.")
+        str, typer.Option(help="Fractions of the training examples, comma-separated.")
     ] = "0.01,0.05,0.1,0.3",
     figure: Annotated[
-        bool, typer.Option("--figure", help="Also draw it: proxy-check.svg in --out (matplotlib).")
+        bool, typer.Option("--figure", help="Also plot to proxy-check.svg in --out (matplotlib).")
     ] = False,
     validation: options.Validation = None,
     test: options.Test = None,
@@ -45,7 +47,7 @@ def proxy_check(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train the same configurations on parts of the data and on all of it, and compare losses."""
+    """Train the same configurations on parts of the data and on all of it; compare the losses."""
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import events
         from optuna_llmbo.lora import proxy_check as checks
@@ -54,7 +56,7 @@ def proxy_check(
 
         shares = _shares(fractions)
         about = options.chosen(context.params)
-        # the space's batches are those of all data; the check leaves out what does not fit a part
+        # the space is sized for all data; the check drops batches that do not fit a part
         objective = options.objective_of(about, proxy=1.0, device=device)
         output.say("Loading the model and the data ...")
         objective.prepare()

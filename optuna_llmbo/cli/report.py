@@ -1,4 +1,4 @@
-"""`optuna-llmbo report`: a study as one HTML file."""
+"""`optuna-llmbo report`: write a study as one HTML file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from optuna_llmbo.cli.terminal import out as terminal
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file; one that is there is replaced.")
+        Path, typer.Option("--out", "-o", help="File to write; an existing one is replaced.")
     ] = Path("report.html"),
     storage: options.Storage = "sqlite:///lora.db",
     llm: options.ReadingModel = None,

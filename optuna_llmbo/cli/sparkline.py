@@ -11,12 +11,12 @@ ASCII = "_.-:=+*#"
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """A character a value, the higher the larger; from the smallest to the largest of them.
+    """One character per value, taller for larger values, scaled from the smallest to the largest.
 
     Args:
-        values: of any number; those that are not finite are left out.
-        width: most characters. Of more values each character is the mean of as many as follow one
-            another.
+        values: any number of values; non-finite ones are left out.
+        width: maximum number of characters; with more values, each character is the mean of
+            consecutive ones.
         ascii_only: draw with `ASCII` instead of `BLOCKS`.
     """
     levels = ASCII if ascii_only else BLOCKS

@@ -1,4 +1,4 @@
-"""Optuna's side of a command: the study, its sampler and its pruner."""
+"""The study of a command, its sampler and its pruner."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 MAX_RETRIES = 3
-"""How often a trial whose process has died is tried again: it may be what kills it."""
+"""Maximum retries of a trial whose process died, as the trial itself may be the cause."""
 
 
 def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
-    """A database whose trials are tried again where their process has died."""
+    """Open a database that retries trials whose process died."""
     try:
         return compat.storage_with_heartbeat(url, heartbeat, max_retry=MAX_RETRIES)
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
@@ -32,7 +32,7 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
 
 
 def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
-    """The study of that name, if there is one."""
+    """The study of that name, or None."""
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
@@ -46,7 +46,7 @@ def open_study(
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
-    """A new study or the one there is; a trial whose process has died is tried again."""
+    """Create or load a study; trials whose process died are retried."""
     study = optuna.create_study(
         storage=storage,
         study_name=name,
@@ -61,7 +61,11 @@ def open_study(
 
 
 def load_study(storage: str, name: str) -> optuna.Study:
-    """The study that there is."""
+    """Load an existing study.
+
+    Raises:
+        InputError: if there is none, or the storage cannot be opened.
+    """
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
@@ -71,7 +75,7 @@ def load_study(storage: str, name: str) -> optuna.Study:
 
 
 def study_names(storage: str) -> list[str]:
-    """The names of a storage's studies."""
+    """Names of the studies in a storage."""
     try:
         return optuna.get_all_study_names(storage)
     except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
@@ -96,11 +100,11 @@ def make_sampler(
 ) -> optuna.samplers.BaseSampler:
     """The sampler of that name.
 
-    Optuna's own draw from a stream that starts with the process; a resumed study gets another
-    stream, or it would try its start-up points again. Ours takes care of that itself.
+    Optuna's samplers draw from a stream that starts with the process; a resumed study gets another
+    seed, or it would repeat its start-up points. `LLMBOSampler` handles that itself.
 
     Raises:
-        InputError: if the sampler takes no language model of that name, or not so many objectives.
+        InputError: if there is no such language model, or there are too many objectives.
     """
     if name is SamplerName.llmbo:
         from optuna_llmbo.sampler import LLMBOSampler
@@ -121,7 +125,7 @@ def make_sampler(
 
 
 def make_reader(llm: str | None) -> LLMBOSampler | None:
-    """The sampler whose model looks at a study, where a language model is to read with it."""
+    """The sampler with whose model to look at a study, if a language model should read it."""
     if llm is None:
         return None
     from optuna_llmbo.sampler import LLMBOSampler
@@ -130,7 +134,7 @@ def make_reader(llm: str | None) -> LLMBOSampler | None:
 
 
 def make_pruner(name: PrunerName, reports: int, *, n_objectives: int) -> optuna.pruners.BasePruner:
-    """The pruner of that name; none for several objectives, of which trials report nothing."""
+    """The pruner of that name; none for several objectives, where trials report nothing."""
     if n_objectives > 1:
         return optuna.pruners.NopPruner()
     if name is PrunerName.median:

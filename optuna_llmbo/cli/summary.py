@@ -1,4 +1,4 @@
-"""What a search has come to, for people."""
+"""Summary of a search for the terminal."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from optuna_llmbo.study.progress import progress_of
 
 def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
     """A table of the default configuration and the best one, or the Pareto front; then their
-    hyperparameters and how many trials ended how.
+    hyperparameters and the number of trials by outcome.
 
     Args:
         study: the study.
-        goals: what it is on.
+        goals: metrics that it optimizes.
         base_loss: validation loss of the base model, nats per response token.
     """
     now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
@@ -54,7 +54,7 @@ def _one(
     base_loss: float,
     default: FrozenTrial | None,
 ) -> Table:
-    """Values, and how much better they are than the base model's loss and the default's value."""
+    """Values and their gains over the base model's loss and the default's value."""
     others = {"default": default.values[0]} if default is not None else {}
     if goal.name == "loss":
         others = {"base": base_loss} | others

@@ -1,4 +1,4 @@
-"""What all commands print to, and how they end."""
+"""Output and exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ out = Console()
 errors = Console(stderr=True)
 
 _UNBOUNDED = 10_000
-"""Columns of what is no terminal: no line of a file is broken."""
+"""Columns when the output is not a terminal, so that no line of a file is broken."""
 
 
 class Output:
-    """How a command speaks: to people, or to a script, or to people only at its end.
+    """Output of a command, for people or for scripts.
 
     Args:
-        quiet: only the result, and on standard error the errors.
-        json: standard output is JSON lines and nothing else.
+        quiet: print only the result, and errors to standard error.
+        json: print JSON lines to standard output and nothing else.
 
     Raises:
-        InputError: if it is to be both.
+        InputError: if both are set.
     """
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
@@ -43,19 +43,19 @@ class Output:
         self.is_quiet = quiet or json
         self._is_json = json
         self.progress = Console(quiet=self.is_quiet)
-        """For what is of interest on the way."""
+        """Console for progress messages."""
 
     def say(self, text: str) -> None:
-        """Something of interest on the way."""
+        """Print a progress message."""
         self.progress.print(Text(text), soft_wrap=True)
 
     def training(self, what: str) -> None:
-        """That a configuration is trained now."""
+        """Announce the training of a configuration."""
         self.say(f"Training {what} ...")
         self.event("training", {"what": what})
 
     def result(self, *parts: RenderableType) -> None:
-        """The end of it, for people."""
+        """Print the result for people."""
         if self._is_json:
             return
         for part in parts:
@@ -65,19 +65,19 @@ class Output:
                 show(part)
 
     def event(self, name: str, facts: Mapping[str, Any]) -> None:
-        """One line of JSON, for scripts; numbers that are not finite are null."""
+        """Print one line of JSON for scripts; non-finite numbers become null."""
         if self._is_json:
             typer.echo(json.dumps(plain({"event": name, **facts}), allow_nan=False))
 
 
 def show(table: RenderableType) -> None:
-    """Print a table as wide as it is, unless a terminal is narrower."""
+    """Print a table at its full width, or at the terminal's if that is narrower."""
     is_terminal = out.file.isatty()
     out.print(table, width=None if is_terminal else _UNBOUNDED, crop=is_terminal)
 
 
 def plain(value: Any) -> Any:
-    """What JSON can say: keys as texts, sequences as lists, null for what is not finite."""
+    """Convert to JSON values: keys to strings, sequences to lists, non-finite numbers to null."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -88,15 +88,15 @@ def plain(value: Any) -> Any:
 
 
 def keep_to_encoding() -> None:
-    """Have characters that a stream's encoding lacks written as escapes, not end the command."""
+    """Write characters that a stream's encoding lacks as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def warn(text: str) -> None:
-    """On standard error, above what is live on a terminal."""
-    sys.stderr.write(f"{text}\n")  # a console of its own would write into it
+    """Print to standard error, above a live view."""
+    sys.stderr.write(f"{text}\n")  # a separate console would write into the live view
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`optuna-llmbo tune`: search LoRA's hyperparameters."""
+"""`optuna-llmbo tune`: search LoRA hyperparameters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Callback = Callable[["optuna.Study", "FrozenTrial"], None]
 
 _MAX_CRASHES = 3
-"""Trials that crash one after another end the search: it is not their hyperparameters."""
+"""Consecutive crashes that end the search, as hyperparameters are unlikely to be the cause."""
 
 
 def tune(
@@ -119,7 +119,7 @@ def tune(
 
 
 def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) -> None:
-    """What trials that train at once cannot do."""
+    """Check that the options are possible for trials that train at once."""
     if parallel == 1:
         return
     if list(metric) != ["loss"]:
@@ -135,7 +135,7 @@ def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) ->
 
 
 def _check_variant(parallel: int, prepared: Prepared) -> None:
-    """That some trials at least can train at once: those of other variants wait for each other."""
+    """Check that at least some trials can train at once, as other variants train one by one."""
     from optuna_llmbo.lora.hyperparameters import roles_of
     from optuna_llmbo.lora.packed.layers import check_packable
 
@@ -148,7 +148,7 @@ def _check_variant(parallel: int, prepared: Prepared) -> None:
 
 
 def _task(measures: Sequence[Measure]) -> str:
-    """What a language model that reads the hyperparameters is told of the aim."""
+    """The aim, as told to a language model that reads the hyperparameters."""
     names = {"loss": "the validation loss"}
     return " and ".join(f"{one.direction} {names.get(one.name, one.name)}" for one in measures)
 
@@ -156,7 +156,7 @@ def _task(measures: Sequence[Measure]) -> str:
 def _search(
     study: optuna.Study, objective: LoRAObjective, n_trials: int, parallel: int, output: Output
 ) -> bool:
-    """Run the trials that are missing; False if the user stopped it."""
+    """Run the missing trials; False if the user interrupted the search."""
     from optuna_llmbo.cli import events
     from optuna_llmbo.cli.live import LiveView
     from optuna_llmbo.lora.metrics import title_of
@@ -194,7 +194,7 @@ def _optimize(
     parallel: int,
     callbacks: Sequence[Callback],
 ) -> None:
-    """Run trials; one that crashes fails, and the next ones run, unless all do."""
+    """Run trials; a crash fails its trial, and several in a row end the search."""
     from optuna_llmbo.lora.packed.parallel import optimize_packed
     from optuna_llmbo.lora.run import TrialCrashed
 
@@ -219,7 +219,7 @@ def _optimize(
 
 
 def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
-    """Have the default configuration tried first, unless it is done or waiting."""
+    """Enqueue the default configuration first, unless it is complete, running or waiting."""
     from optuna.trial import TrialState
 
     from optuna_llmbo.study.outcome import default_trial
@@ -236,7 +236,7 @@ def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
 def _conclude(
     study: optuna.Study, objective: LoRAObjective, output: Output, storage: str, *, finished: bool
 ) -> None:
-    """Say what has come of it; exit code 1 if the user stopped it."""
+    """Print the result; exit with code 1 if the user interrupted the search."""
     from optuna_llmbo.cli import events
     from optuna_llmbo.cli.summary import summary
     from optuna_llmbo.study.progress import goals_of

@@ -62,7 +62,7 @@ def test_the_best_trial_to_peft(tuned: Path, tmp_path: Path) -> None:
     assert config.lora_alpha == pytest.approx(best.params["alpha_ratio"] * config.r)
     assert f"Trial {best.number} of the study 'lora'" in result.output
     assert f"Wrote {tmp_path}/new/adapter_config.json" in result.output
-    assert "How it is trained (learning rate, batch, schedule) is no part of it" in result.output
+    assert "How to train it (learning rate, batch, schedule) is no part of it" in result.output
 
 
 def test_a_trial_to_trl(tuned: Path, tmp_path: Path) -> None:
