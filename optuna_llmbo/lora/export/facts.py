@@ -1,4 +1,4 @@
-"""What a training is made of, whatever the tool: the values that exported files hold."""
+"""Facts about a training that exported files express, whatever the tool."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Facts:
     train: str
     """A JSON, JSONL, CSV or Parquet file, or a dataset's hub id."""
     n_examples: int
-    """How many examples `train` has; the length of the warm-up follows from it."""
+    """Number of examples in `train`; determines the length of the warm-up."""
     validation: str | None = None
     """As `train`; None: nothing is evaluated."""
     prompt_column: str | None = None
@@ -43,10 +43,10 @@ class Facts:
     max_length: int = 512
     """Tokens of the longest example; longer ones are left out."""
     micro_batch_size: int = 8
-    """Most examples in memory at once."""
+    """Maximum number of examples in memory at once."""
     seed: int = 0
     dtype: str = "bfloat16"
-    """Of the base model: one of `DTYPES`."""
+    """Type of the base model's weights: one of `DTYPES`."""
     origin: tuple[str, ...] = ()
     """Lines on where the recipe comes from, for the files' comments."""
 
@@ -79,7 +79,7 @@ class Facts:
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-batches an optimizer step: times `per_device_batch_size` it is the batch size."""
+        """Micro-batches per optimizer step: times `per_device_batch_size` it is the batch size."""
         return self.recipe.batch_size // self.per_device_batch_size
 
     @property
@@ -99,7 +99,7 @@ class Facts:
 
     @property
     def init_lora_weights(self) -> str | bool:
-        """What peft calls the initialization."""
+        """peft's name for the initialization."""
         return initialization(self.recipe)
 
 

@@ -1,4 +1,4 @@
-"""A study's trial as facts: what was found, with what the objective noted of its settings."""
+"""Export facts from a study: a trial and the settings that its objective recorded."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def facts_of(
     rounded_alpha: bool = False,
     **changes: Any,
 ) -> Facts:
-    """What a trial of a LoRA study would be trained with on all the data.
+    """The facts to train a trial's configuration on all of the data.
 
     Args:
-        study: of a `LoRAObjective`.
+        study: a study of a `LoRAObjective`.
         trial: its number; None: the best complete one that breaks no constraint.
-        model: a hub id or a folder; None: as the study notes it, of a folder only its name.
-        train: a file or a dataset's hub id; None: as the study notes it, of a file only its name.
+        model: a hub id or a folder; None: as recorded in the study (a folder's name only).
+        train: a file or a dataset's hub id; None: as recorded in the study (a file's name only).
         epochs: passes over `train`; None: as in the trial.
-        rounded_alpha: take the nearest whole alpha, for tools that know no other.
-        **changes: other fields of `Facts`, instead of what the study notes.
+        rounded_alpha: round alpha to a whole number, for tools that accept no other.
+        **changes: other fields of `Facts` that replace what the study recorded.
 
     Raises:
         InputError: if the study is not of a `LoRAObjective`, there is no such complete trial, or
@@ -106,7 +106,7 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 
 
 def _values(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
-    """What the trial has come to, by the names of the metrics."""
+    """The trial's values by the names of the metrics."""
     names = noted.get("metric", "loss").split("+")
     if names == ["loss"]:
         return f"validation loss {trial.value:.4f} nats per token"

@@ -1,6 +1,6 @@
-"""What else than the loss can be measured of a trained model, one file a metric.
+"""Metrics of a trained model, one file per metric.
 
-All have a name and a direction, and are called with a model, its tokenizer and examples.
+Each has a name and a direction, and is called with a model, its tokenizer and examples.
 """
 
 from optuna_llmbo.lora.metrics.adapter_size import AdapterSize as AdapterSize

@@ -1,4 +1,4 @@
-"""How large the adapter is."""
+"""Size of the adapter."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class AdapterSize:
     direction: ClassVar[str] = "minimize"
 
     def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
-        """Needs nothing."""
+        """Nothing to check."""
 
     def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
-        """Count; shared parameters count once."""
+        """Count the parameters; shared ones count once."""
         return float(sum(p.numel() for p in model.parameters() if p.requires_grad))

@@ -1,4 +1,4 @@
-"""The answer in a text: what exact match compares."""
+"""Extract answers from texts, for exact match to compare."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MATH_SECONDS = 5
 
 @dataclass(frozen=True)
 class Reading:
-    """How answers are found, and when two are the same."""
+    """How to extract answers, and when two are equal."""
 
     extract: Extract
     same: Callable[[Any, Any], bool] = operator.eq
@@ -40,7 +40,7 @@ def plain_text(text: str) -> str | None:
 
 
 def number(text: str) -> str | None:
-    """The number behind the first "####", on its line, else the last one of the text.
+    """The number after the first "####", on its line, else the last number of the text.
 
     "$1,234.50" and "1234.5 %" are "1234.5": signs of currency and percent, thousands separators
     and trailing zeros do not count. This is how GSM8K marks its answers (Cobbe et al. 2021,

@@ -41,11 +41,11 @@ class CodePassAt1(TextMetric):
     """Share of the prompts whose one generated program passes its tests, in [0, 1].
 
     This is pass@1 of Chen et al. 2021 (arXiv:2107.03374, sec. 2.1) with one sample, or with greedy
-    decoding. It runs programs that a model has written, see `sandbox` for the walls around them,
-    and so has to be allowed.
+    decoding. It runs programs that a model has written, isolated by `sandbox`, and so has to
+    be allowed.
 
     Raises:
-        InputError: if it is not allowed, or an argument is not what it should be.
+        InputError: if it is not allowed, or an argument is invalid.
     """
 
     tests: Mapping[str, str] | Callable[[Example], str]

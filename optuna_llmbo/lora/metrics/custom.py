@@ -20,7 +20,7 @@ class Custom:
     """A function of the model, its tokenizer and the examples, with a name and a direction.
 
     Raises:
-        InputError: if it is no function, or the direction is none.
+        InputError: if it is not a function, or the direction is invalid.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Custom:
             )
 
     def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
-        """Nothing is known of what the function needs."""
+        """Nothing to check: what the function needs is unknown."""
 
     def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
         """Call the function.

@@ -1,4 +1,4 @@
-"""Share of generated answers that are the expected ones."""
+"""Fraction of generated answers that match the expected ones."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from optuna_llmbo.lora.tokens import Example
 
 @dataclass(frozen=True)
 class ExactMatch(TextMetric):
-    """Share of the generated answers that equal the response's, in [0, 1]; no answer is wrong.
+    """Fraction of generated answers that equal the response's, in [0, 1]; a missing one is wrong.
 
     Raises:
         InputError: if `extract` is unknown, or "math" without math-verify.
     """
 
     extract: str | Extract = "text"
-    """What of a text is compared: "text", all of it but for spaces; "gsm8k", its number; "math",
-    its expression, through math-verify; or a function from a text to anything that can be
-    compared, None for no answer. It reads the response and what the model generates."""
+    """What to compare: "text", the whole text up to whitespace; "gsm8k", its number; "math", its
+    expression, through math-verify; or a function from a text to a comparable value, None for no
+    answer. Applied to the response and to the generated text."""
     decoding: Decoding = field(default_factory=Decoding)
     name: str = "exact_match"
     direction: ClassVar[str] = "maximize"

@@ -1,4 +1,4 @@
-"""The validation loss as a metric among others."""
+"""The validation loss as a metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric is, and what several of them need."""
+"""The protocol of a metric, and helpers that several metrics share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Measure(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in a trial's record."""
+        """Its name in a trial's record."""
 
     @property
     def direction(self) -> str:
@@ -47,28 +47,28 @@ class Measure(Protocol):
 
 @runtime_checkable
 class TextMeasure(Measure, Protocol):
-    """A measure of what the model generates, which several can share."""
+    """A measure of generated text, which several metrics can share."""
 
     @property
     def decoding(self) -> Decoding:
-        """How the texts are to be generated."""
+        """How to generate the texts."""
 
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
-        """Measure texts that were generated so, in the order of the examples."""
+        """Measure generated texts, in the order of the examples."""
 
 
 class TextMetric(ABC):
-    """A `TextMeasure` that generates the texts itself where nobody has done so for several."""
+    """A `TextMeasure` that generates the texts itself when called alone."""
 
     decoding: Decoding
 
     @abstractmethod
     def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
-        """As that of a `Measure`."""
+        """As `Measure.check`."""
 
     @abstractmethod
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
-        """Of texts that are generated already, in the order of the examples."""
+        """The value for texts already generated, in the order of the examples."""
 
     def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
         """Generate and measure.
@@ -81,7 +81,7 @@ class TextMetric(ABC):
 
 
 def share(right: Sequence[bool]) -> float:
-    """Of those that are right, in [0, 1]."""
+    """Fraction of true values, in [0, 1]."""
     return sum(right) / len(right)
 
 
@@ -95,9 +95,9 @@ def optional_module(name: str, package: str, needed_by: str) -> Any:
     """Import a module of an optional dependency.
 
     Args:
-        name: the module's.
-        package: what to install.
-        needed_by: the metric, for the message.
+        name: name of the module.
+        package: package to install.
+        needed_by: name of the metric, for the message.
 
     Raises:
         InputError: if it is not installed.

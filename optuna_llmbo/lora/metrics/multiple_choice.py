@@ -30,11 +30,11 @@ from optuna_llmbo.lora.tokens import in_batches
 class MultipleChoice:
     """Share of the examples whose response is the likeliest of its choices, in [0, 1].
 
-    Each choice is read behind the prompt, with the end that a response is trained with, so that
-    "1" can be told from the start of "10". Of equally likely ones the first is chosen.
+    Each choice is read after the prompt, with the end that a response is trained with, so that "1"
+    differs from the start of "10". Among equally likely ones the first is chosen.
 
     Raises:
-        InputError: if an argument is not what it should be.
+        InputError: if an argument is invalid.
     """
 
     choices: Sequence[str] | Callable[[Example], Sequence[str]]
@@ -42,7 +42,7 @@ class MultipleChoice:
     score: str = "mean"
     """Log likelihood per token ("mean"), so that length does not count, or in all ("sum")."""
     batch_size: int = 16
-    """Choices read at once; it does not change the result."""
+    """Choices read at once; does not change the result."""
     name: str = "multiple_choice"
     direction: ClassVar[str] = "maximize"
 
@@ -91,7 +91,7 @@ class MultipleChoice:
         return share(right)
 
     def _scores(self, model: Any, read: Sequence[Example]) -> list[float]:
-        """Of each prompt with a choice, in nats (per token)."""
+        """Log likelihood of each choice after its prompt, in nats (per token)."""
         scores = np.zeros(len(read))
         for places in in_batches([len(choice) for choice in read], self.batch_size):
             batch = collate([read[i] for i in places], device_of(model))

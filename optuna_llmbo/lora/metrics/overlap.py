@@ -23,7 +23,7 @@ SCORES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 @dataclass(frozen=True)
 class Overlap(TextMetric):
-    """How much generated answers share with the responses, in the units of the papers.
+    """Overlap of generated answers with the responses, in the units of the papers.
 
     BLEU (Papineni et al. 2002) and chrF (Popovic 2015) of the whole set are in [0, 100], as
     sacrebleu computes them with its defaults. ROUGE (Lin 2004) is in [0, 1]: the mean F1 of the

@@ -35,7 +35,7 @@ NAMES = tuple(sorted(_MAKERS))
 
 
 def from_name(name: str) -> Measure:
-    """The metric of a name with its default settings; "rouge" is ROUGE-L.
+    """The metric of that name with default settings; "rouge" is ROUGE-L.
 
     Raises:
         InputError: if there is none of that name, it needs arguments, or a library that is not

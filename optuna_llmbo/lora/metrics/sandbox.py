@@ -40,7 +40,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_TH
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use.
+    """Resource limits of a program.
 
     Raises:
         InputError: if a limit is not positive.
@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended."""
+    """Result of a program."""
 
     passed: bool
     """Program and tests ran to their end."""
@@ -176,7 +176,7 @@ def _warn(report: dict[str, list[str]]) -> None:
 
 @contextlib.contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
-    """The two ends of a pipe, closed afterwards."""
+    """Both ends of a pipe, closed afterwards."""
     ends = os.pipe()
     try:
         yield ends

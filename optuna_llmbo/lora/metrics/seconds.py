@@ -1,4 +1,4 @@
-"""How long a trial has trained, as a metric among others."""
+"""Training time as a metric."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainingSeconds:
     direction: ClassVar[str] = "minimize"
 
     def check(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
-        """There is nothing to check."""
+        """Nothing to check."""
 
     def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
         """Raises InputError: a model alone does not tell how long it was trained."""

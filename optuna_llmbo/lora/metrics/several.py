@@ -16,7 +16,7 @@ from optuna_llmbo.lora.tokens import Example
 def check_all(
     metrics: Sequence[Measure], model: Any, tokenizer: Any, examples: Sequence[Example]
 ) -> None:
-    """Check that the names differ, and what each metric can check before anything is trained.
+    """Check that the names differ, and run the check of each metric before any training.
 
     Raises:
         InputError: if not.
@@ -34,7 +34,7 @@ def check_all(
 def measure_all(
     metrics: Sequence[Measure], model: Any, tokenizer: Any, examples: Sequence[Example]
 ) -> dict[str, float]:
-    """Measure all, and generate once for those that decode alike.
+    """Measure all metrics, generating once for those that share a decoding.
 
     Args:
         metrics: with different names.

@@ -1,4 +1,4 @@
-"""What metrics are called in headings."""
+"""Titles of metrics in headings."""
 
 from __future__ import annotations
 
