@@ -66,7 +66,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """Result of a program."""
 
     passed: bool
@@ -77,7 +77,7 @@ class Outcome:
 
 def run_isolated(
     program: str, tests: str, limits: Limits | None = None, *, namespaces: bool = True
-) -> Outcome:
+) -> ProgramResult:
     """Run a program and then its tests in one module named "solution", in a process of its own.
 
     It has the interpreter and packages of this process, in isolated mode; no environment, standard
@@ -120,7 +120,7 @@ def run_isolated(
         seconds, errors = _launch(settings, job, limits.seconds)
         os.set_blocking(result, False)
         said = _read(result)
-    return _outcome(said, token, limits, seconds, errors)
+    return _result(said, token, limits, seconds, errors)
 
 
 def _launch(settings: dict[str, object], job: bytes, seconds: float) -> tuple[float, str]:
@@ -152,16 +152,18 @@ def _launch(settings: dict[str, object], job: bytes, seconds: float) -> tuple[fl
     return time.monotonic() - started, errors.decode(errors="replace")
 
 
-def _outcome(said: bytes, token: bytes, limits: Limits, seconds: float, errors: str) -> Outcome:
+def _result(
+    said: bytes, token: bytes, limits: Limits, seconds: float, errors: str
+) -> ProgramResult:
     report, newline, verdict = said.partition(b"\n")
     if not newline:
         raise InputError(f"the sandbox for generated code did not start: {errors[-500:]!r}.")
     _warn(json.loads(report))
     if verdict == token:
-        return Outcome(True, "passed")
+        return ProgramResult(True, "passed")
     if verdict.startswith(b"!"):
-        return Outcome(False, verdict[1:].decode(errors="replace"))
-    return Outcome(False, "timeout" if seconds >= limits.seconds else "ended early")
+        return ProgramResult(False, verdict[1:].decode(errors="replace"))
+    return ProgramResult(False, "timeout" if seconds >= limits.seconds else "ended early")
 
 
 def _warn(report: dict[str, list[str]]) -> None:

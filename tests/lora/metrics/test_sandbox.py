@@ -17,7 +17,7 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.metrics import sandbox
 from optuna_llmbo.lora.metrics.sandbox import Limits
-from optuna_llmbo.lora.metrics.sandbox import Outcome
+from optuna_llmbo.lora.metrics.sandbox import ProgramResult
 from optuna_llmbo.lora.metrics.sandbox import run_isolated
 from optuna_llmbo.lora.metrics.sandbox_launcher import landlock_version
 
@@ -56,8 +56,10 @@ def running(marker: str) -> list[str]:
 def test_passes_and_fails(namespaces: bool) -> None:
     program = "def double(x):\n    return 2 * x"
     run = functools.partial(run_isolated, limits=ENOUGH, namespaces=namespaces)
-    assert run(program, "assert double(2) == 4") == Outcome(True, "passed")
-    assert run(program, "assert double(2) == 5, 'five'") == Outcome(False, "AssertionError: five")
+    assert run(program, "assert double(2) == 4") == ProgramResult(True, "passed")
+    assert run(program, "assert double(2) == 5, 'five'") == ProgramResult(
+        False, "AssertionError: five"
+    )
     assert run(program, "triple(2)").reason == "NameError: name 'triple' is not defined"
     assert run("def double(", "").reason.startswith("SyntaxError")
 
@@ -85,7 +87,7 @@ def test_leaving_before_the_tests_is_no_pass(program: str, namespaces: bool) -> 
 def test_an_endless_loop(program: str, namespaces: bool) -> None:
     started = time.monotonic()
     outcome = run_isolated(program, "", Limits(seconds=1), namespaces=namespaces)
-    assert outcome == Outcome(False, "timeout")
+    assert outcome == ProgramResult(False, "timeout")
     assert 1 <= time.monotonic() - started < 1 + sandbox._GRACE
 
 
@@ -128,7 +130,7 @@ def test_too_much_memory(namespaces: bool) -> None:
     hog = "x = bytearray({})"
     assert run_isolated(hog.format(2**26), "", limits, namespaces=namespaces).passed
     outcome = run_isolated(hog.format(2**28), "", limits, namespaces=namespaces)
-    assert outcome == Outcome(False, "MemoryError: ")
+    assert outcome == ProgramResult(False, "MemoryError: ")
 
 
 def test_a_big_file(namespaces: bool) -> None:
@@ -180,14 +182,16 @@ os.remove("d")
 os.removedirs("a/b")
 """
     outcome = run_isolated(program, "", ENOUGH, namespaces=namespaces)
-    assert outcome == Outcome(True, "passed")
+    assert outcome == ProgramResult(True, "passed")
 
 
 def test_signals_to_its_group(namespaces: bool) -> None:
     """The launcher is not in it, and still ends the program in time."""
     program = "import os, signal, time\nsignal.signal(15, signal.SIG_IGN)\nos.kill(0, 15)"
     program += "\ntime.sleep(0.5)"
-    assert run_isolated(program, "", ENOUGH, namespaces=namespaces) == Outcome(True, "passed")
+    assert run_isolated(program, "", ENOUGH, namespaces=namespaces) == ProgramResult(
+        True, "passed"
+    )
 
 
 def test_signals_to_others() -> None:
@@ -211,7 +215,7 @@ assert libc.umount2(os.getcwd().encode(), 2) == -1
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status"))
 assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
 """
-    assert run_isolated(program, "", ENOUGH) == Outcome(True, "passed")
+    assert run_isolated(program, "", ENOUGH) == ProgramResult(True, "passed")
 
 
 def test_no_network(namespaces: bool) -> None:
@@ -238,7 +242,7 @@ assert sys.stdin.read() == ""
 input()
 """
     outcome = run_isolated(program, "", ENOUGH, namespaces=namespaces)
-    assert outcome == Outcome(False, "EOFError: EOF when reading a line")
+    assert outcome == ProgramResult(False, "EOFError: EOF when reading a line")
     loud = "import sys\nfor _ in range(10**5): print('x' * 100); print('x', file=sys.stderr)"
     assert run_isolated(loud, "", ENOUGH, namespaces=namespaces).passed
 
@@ -269,7 +273,7 @@ def test_the_folder_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_threads_at_once() -> None:
     """No two runs share a pipe or a token; open ends stay as many as they were."""
     before = len(os.listdir("/dev/fd"))
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, ProgramResult] = {}
 
     def run(i: int) -> None:
         outcomes[i] = run_isolated("", f"assert {i} % 2 == 0", ENOUGH)
