@@ -1,6 +1,6 @@
 """Measure what bfloat16 changes: the same trials on a base model in bfloat16 and float32.
 
-SmolLM2-135M on docstrings, as `make demo` trains it (3% of the data, one epoch), at learning rates
+SmolLM2-135M on docstrings of the standard library (3% of the data, one epoch), at learning rates
 from the default upwards. The adapter is in float32 in both cases; its output is added to an output
 of the base model that is rounded to the base model's type.
 

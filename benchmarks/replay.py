@@ -200,7 +200,7 @@ def compare(before: Path, after: Path) -> int:
     """Print which studies are the same, and return how many are not."""
     one, other = (json.loads(path.read_text())["studies"] for path in (before, after))
     different = 0
-    for name in one.keys() | other.keys():
+    for name in sorted(one.keys() | other.keys()):
         rows = one.get(name, []), other.get(name, [])
         pairs = zip(*rows, strict=False)
         first = next((i for i, (left, right) in enumerate(pairs) if left != right), None)
