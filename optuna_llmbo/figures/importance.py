@@ -14,7 +14,7 @@ from optuna_llmbo.insight import Insight
 
 CAPTION = (
     "How much the model's expectation depends on the hyperparameters as they are, on the "
-    "quantities that knowledge derives of them, and on the text, when fitted to the first "
+    "quantities that knowledge derives from them, and on the text, when fitted to the first "
     "trials, to more, and to all: 0 is not at all. These views are functions of each other, "
     "so shares need not add up to 1. Bad sign: shares that still jump at the end, or all at "
     "0, as then the model sees no differences."

@@ -55,7 +55,7 @@ def landscape(insight: Insight) -> Figure | None:
     _add_tried(plot, best, name="best so far", size=17, symbol="star", line=VERMILION)
     means = [p.mean for p in _places(found)]
     by = "numbers and text" if found.has_text else "numbers"
-    finding = f"The two axes hold {found.share:.0%} of the variance. The distance is of {by}."
+    finding = f"The two axes hold {found.share:.0%} of the variance. The distance uses {by}."
     laid_out(
         plot,
         xaxis={"title": {"text": "first axis, no unit"}, "showticklabels": False},
