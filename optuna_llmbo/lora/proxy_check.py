@@ -148,9 +148,9 @@ def _configurations(
             "no points to spread. Give a dict or a TOML file."
         )
     distributions: dict[str, BaseDistribution] = dict(space.distributions)
-    cube = SearchSpace(distributions)
-    points = stats.qmc.Sobol(len(cube.names), seed=seed).random(1 << (8 * n).bit_length())
-    found = [dict(space.default_params), *map(dict, cube.from_unit(points))]
+    searched = SearchSpace(distributions)
+    points = stats.qmc.Sobol(len(searched.names), seed=seed).random(1 << (8 * n).bit_length())
+    found = [dict(space.default_params), *map(dict, searched.from_unit(points))]
     fitting = [one for one in found if space.recipe(one).batch_size <= n_examples]
     if len(fitting) < n:
         raise InputError(

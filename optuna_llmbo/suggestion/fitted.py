@@ -75,8 +75,8 @@ class FittedModel:
         """
         with torch.no_grad(), one_thread():
             posterior = self.surrogates.model.posterior(self.features(points))
-        mean, deviation = posterior.mean.numpy(), posterior.variance.sqrt().numpy()
-        scores = mean + np.reshape(places, (-1, 1, 1)) * deviation
+        mean, sd = posterior.mean.numpy(), posterior.variance.sqrt().numpy()
+        scores = mean + np.reshape(places, (-1, 1, 1)) * sd
         scales = self.data.observations.scales
         objectives = [scale.inverse(scores[..., j].ravel()) for j, scale in enumerate(scales)]
         return np.stack(objectives, axis=-1).reshape(scores.shape)

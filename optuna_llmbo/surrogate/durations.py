@@ -39,8 +39,8 @@ def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], 
     logs = np.log(np.maximum(seconds[known], _LEAST_SECONDS))
     if len(logs) < _LEAST_DURATIONS or np.ptp(logs) == 0:
         return lambda features: np.zeros(len(features))
-    deviation = logs.std()
-    targets = torch.from_numpy((logs - logs.mean()) / deviation)
+    sd = logs.std()
+    targets = torch.from_numpy((logs - logs.mean()) / sd)
     columns = range(numeric.shape[1])
     with fit_errors(len(logs)):
         model = fit_process(
@@ -52,6 +52,6 @@ def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], 
     def log_seconds(features: Tensor) -> np.ndarray:
         with torch.no_grad(), one_thread():
             mean: np.ndarray = model.posterior(features).mean[:, 0].numpy()
-        return mean * deviation
+        return mean * sd
 
     return log_seconds

@@ -59,8 +59,7 @@ class Scale:
             scores = (relative - relative.mean()) / (relative.std() or 1.0)
             if transform == "power" and len(values) > 2:
                 scores = yeojohnson(scores)[0]
-        deviation = scores.std() or 1.0
-        scores = (scores - scores.mean()) / deviation
+        scores = (scores - scores.mean()) / (scores.std() or 1.0)
         return cls(values, scores[first])
 
     def scores(self, targets: np.ndarray) -> np.ndarray:

@@ -73,8 +73,8 @@ class TextView:
         mean = embedding.mean(dim=0)
         _, scale, axes = torch.linalg.svd(embedding - mean, full_matrices=False)
         k = max(1, min(MAX_WIDTH, len(embedding) - 1, int((scale > 1e-6 * scale[0]).sum())))
-        deviation = scale[:k].clamp_min(1e-12) / math.sqrt(len(embedding))
-        basis = axes[:k].T * (_UNIT_STANDARD_DEVIATION / deviation)
+        sd = scale[:k].clamp_min(1e-12) / math.sqrt(len(embedding))
+        basis = axes[:k].T * (_UNIT_STANDARD_DEVIATION / sd)
         return cls(token, mean, basis, torch.eye(k, dtype=torch.float64))
 
 
