@@ -174,8 +174,8 @@ def main() -> None:
     options = _options()
     if options.report:
         for path in sorted(RESULTS.glob("*.json")):
-            result = json.loads(path.read_text())
-            print(f"{_about(result)}\n\n{report(result)}\n")
+            saved = json.loads(path.read_text())
+            print(f"{_about(saved)}\n\n{report(saved)}\n")
         return
     if options.device == "cpu" and shutil.which("g++") is None:
         raise InputError("torch.compile needs g++ on a CPU: install it.")

@@ -3,8 +3,8 @@
 Every sampler starts with the default configuration. There is one JSON file of results per
 sampler and seed, with every trial; an interrupted run continues where it stopped.
 
-    python benchmarks/demo_search.py                      # run what is missing, print the table
-    python benchmarks/demo_search.py --report             # only print the table
+    python -m benchmarks.demo_search                      # run what is missing, print the table
+    python -m benchmarks.demo_search --report             # only print the table
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from provenance import commit
-from provenance import versions
 import torch
 
+from benchmarks.provenance import commit
+from benchmarks.provenance import versions
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo import LoRAObjective
 

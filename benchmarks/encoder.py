@@ -16,10 +16,10 @@ is what it costs in the whole grid), and a continuous space, in which little is 
 product on this machine (measured right before and after), over the time it took. What counts as
 needed: each distinct prefix once, with attention to its own past only.
 
-    python benchmarks/encoder.py                              # 20 minutes on 2 cores
-    python benchmarks/encoder.py --configurations 45360 --naive 32 --repeats 1
-    python benchmarks/encoder.py --json --save benchmarks/results/encoder/NAME.json
-    python benchmarks/encoder.py --report                     # the kept results as Markdown
+    python -m benchmarks.encoder                              # 20 minutes on 2 cores
+    python -m benchmarks.encoder --configurations 45360 --naive 32 --repeats 1
+    python -m benchmarks.encoder --json --save benchmarks/results/encoder/NAME.json
+    python -m benchmarks.encoder --report                     # the kept results as Markdown
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+import functools
 from itertools import islice
 from itertools import product
 import json
@@ -46,12 +47,12 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
-from provenance import commit
-from provenance import versions
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from benchmarks.provenance import commit
+from benchmarks.provenance import versions
 from optuna_llmbo.embedding.encoder import MEMORY_BYTES
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.language_model import load_model
@@ -229,12 +230,14 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
     first, again = [], []
     with torch.no_grad():
         for _ in range(options.repeats):
-            reader = None  # otherwise two readers hold keys and values
+            reader: Any = None  # otherwise two readers hold keys and values
             seconds, (reader, rows) = timed(first_read, device)
             first.append(seconds)
             peak.append(peak_flops(llm))
             tokens_first = reader.n_positions
-            seconds, changed = timed(lambda r=reader: r.embed(texts.sequences, other), device)
+            seconds, changed = timed(
+                functools.partial(reader.embed, texts.sequences, other), device
+            )
             again.append(seconds)
             tokens_again = reader.n_positions - tokens_first
     peak_memory = peak_memory_since_reset()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -89,14 +90,14 @@ def _optimized(
     objective: Callable[[optuna.Trial], Any],
     n_trials: int,
     *,
-    directions: tuple[str, ...] = ("minimize",),
+    directions: tuple[StudyDirection, ...] = (StudyDirection.MINIMIZE,),
     pruner: optuna.pruners.BasePruner | None = None,
     enqueued: dict[str, Any] | None = None,
     **options: Any,
 ) -> list[FrozenTrial]:
     study = optuna.create_study(
         sampler=LLMBOSampler(**{"seed": 0, **options}),
-        directions=list(directions),
+        directions=directions,
         pruner=pruner or optuna.pruners.NopPruner(),
     )
     if enqueued is not None:
@@ -158,7 +159,7 @@ STUDIES: dict[str, Study] = {
     "conditional": lambda: _optimized(conditional, 25),
     "constrained": lambda: _optimized(mixed, 18,
         constraints_func=lambda trial: (trial.params["x"] - 0.5,)),
-    "two-objectives": lambda: _optimized(two, 14, directions=("minimize", "minimize")),
+    "two-objectives": lambda: _optimized(two, 14, directions=(StudyDirection.MINIMIZE,) * 2),
     "batches": _in_batches,
     "transfer": _transferred,
     "cost-aware": _cost_aware,

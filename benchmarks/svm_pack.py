@@ -59,7 +59,9 @@ def run(objective: Callable[[optuna.Trial], float], with_pack: bool, seed: int) 
     sampler = LLMBOSampler(knowledge=PACK if with_pack else "auto", seed=seed)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=N_TRIALS)
-    return list(np.minimum.accumulate([trial.value for trial in study.trials]))
+    return list(
+        np.minimum.accumulate([trial.value for trial in study.trials if trial.value is not None])
+    )
 
 
 def report(record: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ def measure(
 
 
 def _timed(
-    objective: LoRAObjective, n_trials: int, how: Callable[[optuna.Trial], float] | int
+    objective: LoRAObjective, n_trials: int, how: Callable[[optuna.Trial], Any] | int
 ) -> dict[str, Any]:
     """Time trials run by an objective, or several at a time."""
     study = optuna.create_study(
@@ -110,11 +110,11 @@ def _timed(
     }
 
 
-def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], float]:
+def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], Any]:
     """Wrap the objective to load the model anew for each trial."""
     prepared, options = objective.prepare(), objective.options
 
-    def run(trial: optuna.Trial) -> float:
+    def run(trial: optuna.Trial) -> Any:
         model = prepared.model
         loaded = load_model(resolve_source(options.model), device=model.device, dtype=model.dtype)
         fresh = dataclasses.replace(prepared, model=loaded.model)
@@ -143,8 +143,8 @@ def main() -> None:
     options = _options()
     if options.report:
         for path in sorted(options.save.glob("*.json")):
-            result = json.loads(path.read_text())
-            print(f"{_about(result)}\n\n{table(result)}\n")
+            saved = json.loads(path.read_text())
+            print(f"{_about(saved)}\n\n{table(saved)}\n")
         return
     source = provenance()  # the commit being run, read before the first trial
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ import os
 import sys
 import threading
 import time
+from typing import Any
 from typing import TypeVar
 import warnings
 
@@ -74,7 +73,7 @@ def results(
 
 
 def seconds_left(
-    left: Counter[Hashable], spent: Mapping[Hashable, Sequence[float]], jobs: int
+    left: Mapping[Any, int], spent: Mapping[Any, Sequence[float]], jobs: int
 ) -> float | None:
     """Estimate the remaining time from the mean of each kind, or of all for a new kind.
 

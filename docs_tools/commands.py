@@ -77,7 +77,7 @@ def _takes(option: Any, kind: Any) -> str:
     if _is_flag(option) or option.metavar:
         return option.metavar or ""
     if isinstance(kind, EnumType):
-        return " ".join(f"`{choice.value}`" for choice in kind)  # type: ignore[attr-defined]
+        return " ".join(f"`{choice.value}`" for choice in list[Any](kind))
     return _TAKES[kind]
 
 

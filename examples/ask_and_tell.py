@@ -31,7 +31,7 @@ from sklearn.model_selection import cross_val_score
 from optuna_llmbo import LLMBOSampler
 
 
-SPACE = {
+SPACE: dict[str, Any] = {
     "max_features": FloatDistribution(0.05, 1.0),
     "max_samples": FloatDistribution(0.1, 1.0),
     "min_samples_leaf": IntDistribution(1, 20),

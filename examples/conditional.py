@@ -73,7 +73,8 @@ def show(title: str, sampler: BaseSampler, trials: int) -> None:
     study.optimize(objective, n_trials=trials)
     print(f"{title:14}", end="")
     for name in MODELS:
-        errors = [trial.value for trial in study.trials if trial.params["model"] == name]
+        of_model = [trial for trial in study.trials if trial.params["model"] == name]
+        errors = [trial.value for trial in of_model if trial.value is not None]
         cell = f"{len(errors)} ({min(errors):.1%})" if errors else "0"
         print(f"{cell:>14}", end="")
     print(f"   best: {study.best_params['model']}, {study.best_value:.2%}")

@@ -44,7 +44,9 @@ def best_so_far(sampler: LLMBOSampler, trials: int) -> np.ndarray:
     """Run a new study; return the lowest error up to each trial, (trials,)."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=trials)
-    return np.minimum.accumulate([trial.value for trial in study.trials])
+    return np.minimum.accumulate(
+        [trial.value for trial in study.trials if trial.value is not None]
+    )
 
 
 def main() -> None:

@@ -52,7 +52,9 @@ def best_so_far(sampler: BaseSampler, trials: int) -> np.ndarray:
     """Run a new study; return the lowest error up to each trial, (trials,)."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=trials)
-    return np.minimum.accumulate([trial.value for trial in study.trials])
+    return np.minimum.accumulate(
+        [trial.value for trial in study.trials if trial.value is not None]
+    )
 
 
 def show(title: str, curves: Sequence[np.ndarray], at: Sequence[int]) -> None:

@@ -104,7 +104,8 @@ def main() -> None:
     if any(trial.state == TrialState.RUNNING for trial in study.trials):
         print("interrupted: the same command goes on")
         return
-    early = sum(result.metrics.get("training_iteration", 0) < EPOCHS for result in results)
+    epochs = [(results[i].metrics or {}).get("training_iteration", 0) for i in range(len(results))]
+    early = sum(n < EPOCHS for n in epochs)
     print(f"{len(results)} trials, {early} of them stopped early")
     print(f"first trial {study.trials[0].value:.4f}, best {study.best_value:.4f} nats")
     print(study.best_params)

@@ -63,7 +63,7 @@ def losses(
     """Run a new study; return the loss of each trial."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.optimize(objective, n_trials=n)
-    return [trial.value for trial in study.trials]
+    return [trial.value for trial in study.trials if trial.value is not None]
 
 
 def first_good(losses: list[float], good: float) -> str:

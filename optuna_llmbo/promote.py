@@ -195,7 +195,7 @@ def _entries(
     params_of = {trial.number: trial.params for trial in trials}
     for number in chosen:
         params = dict(params_of[number])
-        recipe = prepared.space.suggest(FixedTrial(params))  # type: ignore[arg-type]
+        recipe = prepared.space.suggest(FixedTrial(params))
         if all(recipe != other for *_, other in entries):
             entries.append((f"trial {number}", number, params, recipe))
     return entries

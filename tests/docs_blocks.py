@@ -186,7 +186,7 @@ def run_command(command: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> 
     if program in NOT_RUN:
         return
     assert program == "optuna-llmbo", f"{block}: {program} is not run here: mark the block"
-    for option, value in OPTIONS.get(arguments[0], {}).items():
+    for option, value in OPTIONS.get(arguments[0], {}).items():  # type: ignore[assignment]
         if option not in arguments:
             arguments += [option] if value is None else [option, value]
     result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})

@@ -131,7 +131,7 @@ def test_custom_knowledge(run: Run) -> None:
         errors = numbers(row.replace(".toml", ""))
         assert errors == sorted(errors, reverse=True) and errors[-1] < 10
     cost, gamma = pack.recommended[0].values.values()
-    recommended = custom_knowledge.objective(optuna.trial.FixedTrial({"C": cost, "gamma": gamma}))
+    recommended = custom_knowledge.objective(optuna.trial.FixedTrial({"C": cost, "gamma": gamma}))  # type: ignore[arg-type]
     assert numbers(with_pack)[0] == pytest.approx(100 * recommended, abs=0.0051)
 
 
@@ -191,7 +191,7 @@ def test_hf_trainer_gives_the_model_its_rank() -> None:
 
     model_init = hf_trainer.with_adapter(str(hf_trainer.HERE / "base"))
     trial = optuna.trial.FixedTrial({"lora_r": 3, "lora_alpha": 7.5})
-    for model, rank, alpha in ((model_init(trial), 3, 7.5), (model_init(None), 8, 16.0)):
+    for model, rank, alpha in ((model_init(trial), 3, 7.5), (model_init(None), 8, 16.0)):  # type: ignore[arg-type]
         (adapter,) = model.peft_config.values()
         assert (adapter.r, adapter.lora_alpha) == (rank, alpha)
         assert model.get_nb_trainable_parameters()[0] > 0
@@ -259,10 +259,10 @@ def suggestions(searcher: OptunaSearch, numbers: range) -> list[dict[str, float]
     for i in numbers:
         configs.append(searcher.suggest(f"t{i}"))
         if i > 0:
-            loss = configs[-1]["batch_size"] / 256 + i
+            loss = configs[-1]["batch_size"] / 256 + i  # type: ignore[index]
             searcher.on_trial_result(f"t{i - 1}", {"loss": loss + 1, "training_iteration": 1})
             searcher.on_trial_complete(f"t{i - 1}", {"loss": loss, "training_iteration": 2})
-    return configs
+    return configs  # type: ignore[return-value]
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -209,4 +209,4 @@ def test_commands_load_no_more_than_they_need(command: str, needed: set[str]) ->
 def test_public_names() -> None:
     assert {"LLMBOSampler", "LoRAObjective"} <= set(dir(optuna_llmbo))
     with pytest.raises(AttributeError, match="nothing_like_it"):
-        _ = optuna_llmbo.nothing_like_it  # type: ignore[attr-defined]
+        _ = optuna_llmbo.nothing_like_it

@@ -57,6 +57,6 @@ def test_the_figures_need_no_network(kept: NotebookNode) -> None:
 
 
 def test_figures_are_not_drawn_without_chromium(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook.shutil, "which", lambda name: None)
+    monkeypatch.setattr(notebook.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="chromium, which is not installed"):
         notebook.draw({"data": [], "layout": {}})

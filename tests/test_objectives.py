@@ -51,7 +51,7 @@ def test_up_to_four_objectives(n: int) -> None:
         return [x, (1 - x) ** 2 + y, abs(y - 0.5) + (c == "b"), x * y][:n]
 
     directions = ["minimize", "minimize", "minimize", "maximize"][:n]
-    study = optuna.create_study(directions=directions, sampler=LLMBOSampler(seed=0))
+    study = optuna.create_study(directions=directions, sampler=LLMBOSampler(seed=0))  # type: ignore[arg-type]
     study.optimize(objective, n_trials=8)
     assert [t.user_attrs["llmbo:path"] for t in study.trials[5:]] == ["model"] * 3
 
@@ -82,7 +82,7 @@ def test_constraints_running_and_failed_trials_at_once(direction: str) -> None:
         return sign * x, sign * y
 
     sign = 1 if direction == "maximize" else -1
-    study = optuna.create_study(directions=[direction] * 2, sampler=LLMBOSampler(seed=1))
+    study = optuna.create_study(directions=[direction] * 2, sampler=LLMBOSampler(seed=1))  # type: ignore[list-item]
     study.optimize(objective, n_trials=8, catch=ValueError)
     running = study.ask()
     running.suggest_float("x", 0, 1)

@@ -180,7 +180,7 @@ def test_what_breaks_a_constraint_is_not_promoted(
     """Whoever ranks it; the default is trained as the control, and does not win."""
 
     def by_value(study: optuna.Study) -> list[int]:
-        return [t.number for t in sorted(study.trials, key=lambda trial: trial.value)]
+        return [t.number for t in sorted(study.trials, key=lambda trial: trial.value)]  # type: ignore[arg-type, return-value]
 
     best, second, *_, worst = by_value(study)
     broken = constrained(study, best)
@@ -211,9 +211,9 @@ def test_the_default_is_the_trial_that_completed(
 def test_what_diverges_does_not_win(
     objective: LoRAObjective, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Diverging(fits.Training):
+    class Diverging(fits.Training):  # type: ignore[name-defined]
         def __iter__(self) -> Any:
-            raise fits.TrainingDiverged("a loss of nan")
+            raise fits.TrainingDiverged("a loss of nan")  # type: ignore[attr-defined]
 
     monkeypatch.setattr(fits, "Training", Diverging)
     with pytest.raises(InputError, match="every configuration diverges on all data"):
@@ -237,7 +237,7 @@ def test_a_metric_to_maximize(make_objective: Make, tmp_path: Path) -> None:
 
 def test_metrics_that_decide_nothing(make_objective: Make, tmp_path: Path) -> None:
     for metric, directions in (("seconds", ["minimize"]), (["loss", "seconds"], ["minimize"] * 2)):
-        study = optuna.create_study(directions=directions)
+        study = optuna.create_study(directions=directions)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="one metric of the trained model, the study is on"):
             promote(study, make_objective(space=SPACE, metric=metric), folder=tmp_path)
 

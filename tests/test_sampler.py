@@ -200,7 +200,7 @@ def test_recommended_default_that_was_enqueued_is_not_repeated(make: MakeSampler
     study = optuna.create_study(sampler=make(n_startup_trials=3))
     study.enqueue_trial(DEFAULT)
     study.optimize(lora, n_trials=3)
-    assert params_of(study).count(DEFAULT) == 1
+    assert params_of(study).count(DEFAULT) == 1  # type: ignore[arg-type]
     assert study.trials[1].params["learning_rate"] == 1e-3
 
 
@@ -464,7 +464,7 @@ def test_the_independent_sampler_is_used_and_told(make: MakeSampler) -> None:
         def reseed_rng(self) -> None:
             calls.append("reseed")
 
-        def sample_independent(self, *args: object) -> float:  # type: ignore[override]
+        def sample_independent(self, *args: object) -> float:
             return 0.125
 
     sampler = make(independent_sampler=Inner())
@@ -479,12 +479,12 @@ def test_task_and_own_knowledge_reach_the_model(
     make: MakeSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passages = []
-    encoder = engine.Encoder
+    encoder = engine.Encoder  # type: ignore[attr-defined]
     monkeypatch.setattr(
         engine,
         "Encoder",
         lambda llm, passage, **options: (
-            passages.append(passage) or encoder(llm, passage, **options)
+            passages.append(passage) or encoder(llm, passage, **options)  # type: ignore[func-returns-value]
         ),
     )
     pack = {
@@ -580,9 +580,9 @@ def study_of(
     rows: list[tuple[float, float, float]], direction: str = "minimize", seconds: float = 1.0
 ) -> optuna.Study:
     """A study of (x, y, value), its n-th trial taking n times as long as its first."""
-    study = optuna.create_study(direction=direction)
+    study = optuna.create_study(direction=direction)  # type: ignore[arg-type]
     for i, (x, y, value) in enumerate(rows, start=1):
-        made = create_trial(params={"x": x, "y": y}, distributions=UNIT, value=value)
+        made = create_trial(params={"x": x, "y": y}, distributions=UNIT, value=value)  # type: ignore[arg-type]
         assert made.datetime_complete is not None
         made.datetime_start = made.datetime_complete - timedelta(seconds=i * seconds)
         study.add_trial(made)
@@ -666,14 +666,14 @@ def test_a_recommendation_is_a_complete_trial_with_all_its_parameters() -> None:
     study.add_trial(
         create_trial(
             params={"x": 0.9, "y": 0.4},
-            distributions=UNIT,
+            distributions=UNIT,  # type: ignore[arg-type]
             state=TrialState.PRUNED,
             intermediate_values={1: best},
         )
     )
     extra = {**UNIT, "odd": FloatDistribution(0, 1)}
     params = {"x": 0.91, "y": 0.41, "odd": 0.5}
-    study.add_trial(create_trial(params=params, distributions=extra, value=best))
+    study.add_trial(create_trial(params=params, distributions=extra, value=best))  # type: ignore[arg-type]
     recommended = LLMBOSampler(kernel="numeric", seed=0).recommend(study)
     assert (recommended.number, recommended.params) == (7, params)
 
@@ -685,7 +685,7 @@ def test_a_recommendation_breaks_no_constraint() -> None:
     study.add_trial(
         create_trial(
             params=params,
-            distributions=UNIT,
+            distributions=UNIT,  # type: ignore[arg-type]
             value=best,
             system_attrs={"constraints": (1.0,)},
         )
@@ -784,7 +784,7 @@ def next_params(study: optuna.Study, sampler: LLMBOSampler) -> dict[str, object]
     """What a sampler would try next in a study, which stays as it is."""
     copy = optuna.create_study(direction=study.direction, sampler=sampler)
     copy.add_trials(study.trials)
-    return copy.ask(UNIT).params
+    return copy.ask(UNIT).params  # type: ignore[arg-type]
 
 
 def test_sources_from_a_storage_are_as_those_in_memory(tmp_path: Path) -> None:

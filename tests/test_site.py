@@ -160,7 +160,7 @@ def test_all_options_are_on_the_site(site: Path) -> None:
     ],
 )
 def test_what_a_link_means(page: str, link: str, expected: str | None) -> None:
-    target = repository_links._target(ROOT, repository_links.PurePosixPath(page), link)
+    target = repository_links._target(ROOT, repository_links.PurePosixPath(page), link)  # type: ignore[attr-defined]
     assert (target and str(target)) == expected
 
 

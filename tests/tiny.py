@@ -34,7 +34,7 @@ def make_tiny_llm(folder: str | Path, *, seed: int = 0, chat: bool = False) -> P
         "tie_word_embeddings": True,
         "initializer_range": 0.1,
     }
-    return _make(folder, "Llama", settings, seed, _byte_tokenizer(chat))
+    return _make(folder, "Llama", settings, seed, _byte_tokenizer(chat))  # type: ignore[arg-type]
 
 
 # Small models of the families people use, with settings that would show a wrong position or mask:

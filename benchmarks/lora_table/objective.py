@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
+from optuna.trial import BaseTrial
 import pandas
 
 from benchmarks.lora_table import tables
@@ -76,7 +77,7 @@ class TableObjective:
             )
         return row
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: BaseTrial) -> float:
         """Look up one trial.
 
         Returns:
@@ -120,7 +121,7 @@ class SurrogateObjective:
         """
         return float(self._surrogate.predict([params])[0])
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: BaseTrial) -> float:
         """Predict one trial.
 
         Returns:

@@ -77,7 +77,7 @@ class Surrogate:
             InputError: if a configuration lies outside the space.
         """
         for name in PARAMS:
-            bounds = self.space[name]
+            bounds: Any = self.space[name]
             for value in (configuration[name] for configuration in configurations):
                 if not bounds.low <= value <= bounds.high:
                     raise InputError(

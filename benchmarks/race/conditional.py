@@ -12,11 +12,11 @@ import functools
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.trial import BaseTrial
 
 from benchmarks.race import kept
 from benchmarks.race.task import Configuration
@@ -72,7 +72,7 @@ def make() -> Task:
     )
 
 
-def suggest_branch(trial: optuna.Trial) -> Configuration:
+def suggest_branch(trial: BaseTrial) -> Configuration:
     """Suggest the family, then its own parameters."""
     family = suggest(trial, {"family": FAMILY})["family"]
     branch = BRANCHES[family]

@@ -9,11 +9,11 @@ import math
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.trial import BaseTrial
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.search_space import suggest
@@ -38,7 +38,7 @@ class Task:
     """Description of what is being optimized, for a prompt."""
     distributions: Distributions | None
     """The search space; None if it is conditional."""
-    suggest: Callable[[optuna.Trial], Configuration]
+    suggest: Callable[[BaseTrial], Configuration]
     """Suggests a configuration for a trial."""
     value: Callable[[Configuration], float]
     """Computes the value of a configuration; lower is better."""
@@ -49,7 +49,7 @@ class Task:
     default: Configuration
     """The configuration to try without a search."""
 
-    def objective(self, trial: optuna.Trial) -> float:
+    def objective(self, trial: BaseTrial) -> float:
         """Objective for Optuna."""
         return self.value(self.suggest(trial))
 
@@ -58,7 +58,7 @@ class Task:
         return (value - self.best) / (self.middle - self.best)
 
 
-def suggest_all(distributions: Distributions) -> Callable[[optuna.Trial], Configuration]:
+def suggest_all(distributions: Distributions) -> Callable[[BaseTrial], Configuration]:
     """Return a function that suggests every parameter, independently of the others."""
     return lambda trial: suggest(trial, distributions)
 

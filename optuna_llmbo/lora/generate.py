@@ -135,7 +135,7 @@ def _continue(
     return answers
 
 
-class _GumbelNoise(transformers.LogitsProcessor):  # type: ignore[misc]
+class _GumbelNoise(transformers.LogitsProcessor):
     """Add independent noise to each row of the scores, -log E with E ~ Exp(1)."""
 
     def __init__(self, seed: int, places: Sequence[int]) -> None:

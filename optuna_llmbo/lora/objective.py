@@ -13,6 +13,7 @@ from typing import Any
 import weakref
 
 import optuna
+from optuna.trial import BaseTrial
 import torch
 
 from optuna_llmbo.errors import differences
@@ -191,7 +192,7 @@ class LoRAObjective:
                 f"differs in {differ}. They cannot be compared: use another study name."
             )
 
-    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+    def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
         """Run one trial.
 
         Returns:
@@ -214,7 +215,7 @@ class LoRAObjective:
             run.complete(values[0])
             return values[0] if len(values) == 1 else values
 
-    def _check_study_once(self, trial: optuna.Trial) -> None:
+    def _check_study_once(self, trial: BaseTrial) -> None:
         study = getattr(trial, "study", None)  # a FixedTrial has none
         if study is not None and study not in self._checked_studies:
             self.check_study(study)

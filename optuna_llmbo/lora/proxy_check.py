@@ -110,7 +110,7 @@ def check_proxy(
     runs = [
         [
             fits.fit(
-                prepared.space.suggest(FixedTrial(one)),  # type: ignore[arg-type]
+                prepared.space.suggest(FixedTrial(one)),
                 prepared.pool[:count],
                 seed=objective.options.seed,
                 name=f"configuration {i + 1} of {len(params)}",

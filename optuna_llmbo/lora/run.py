@@ -11,6 +11,7 @@ import traceback
 from typing import Any
 
 import optuna
+from optuna.trial import BaseTrial
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import distributed
@@ -80,7 +81,7 @@ class Run:
 
     def __init__(
         self,
-        trial: optuna.Trial,
+        trial: BaseTrial,
         recipe: LoRARecipe,
         prepared: Prepared,
         options: ObjectiveOptions,
@@ -297,7 +298,7 @@ class Run:
             self.trial.set_user_attr(name, value)
 
 
-def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
+def record_gains(trial: BaseTrial, loss: float, base_loss: float) -> None:
     """Record the gains of a complete trial over the base model and over the default."""
     trial.set_user_attr(GAIN_OVER_BASE, base_loss - loss)
     default_loss = loss if trial.user_attrs[IS_DEFAULT] else _default_loss(trial)
@@ -307,7 +308,7 @@ def record_gains(trial: optuna.Trial, loss: float, base_loss: float) -> None:
 
 
 def best_trials(
-    trial: optuna.Trial, value: float, n: int, *, larger_is_better: bool = False
+    trial: BaseTrial, value: float, n: int, *, larger_is_better: bool = False
 ) -> list[int]:
     """The numbers of a study's n best complete trials by their first value, this one among them.
 
@@ -326,7 +327,7 @@ def best_trials(
     return [*best, trial.number] if is_unknown else best
 
 
-def _default_loss(trial: optuna.Trial) -> float | None:
+def _default_loss(trial: BaseTrial) -> float | None:
     study = getattr(trial, "study", None)
     if study is None:
         return None

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import os
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.trial import BaseTrial
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import recipe as recipes
@@ -22,7 +22,8 @@ from optuna_llmbo.lora.space_file import read_space
 from optuna_llmbo.space.search_space import suggest
 
 
-SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
+SpaceFunction = Callable[[Any], Mapping[str, Any]]
+"""From a trial, which it asks for values, to hyperparameters."""
 Space = Mapping[str, BaseDistribution] | SpaceFunction | str | os.PathLike[str]
 
 
@@ -40,7 +41,7 @@ class CheckedSpace:
     n_examples: int
     """Training examples of a trial; no batch is larger."""
 
-    def suggest(self, trial: optuna.Trial) -> LoRARecipe:
+    def suggest(self, trial: BaseTrial) -> LoRARecipe:
         """The configuration that the study's sampler proposes for a trial.
 
         Raises:
@@ -107,7 +108,7 @@ def _check_function(
     function: SpaceFunction, n_examples: int, defaults: LoRARecipe
 ) -> CheckedSpace:
     probe = DefaultTrial(defaults)
-    params = function(probe)  # type: ignore[arg-type]
+    params = function(probe)
     if not isinstance(params, Mapping):
         raise InputError(f"the function given as space returned {params!r}, expected a dict.")
     known = {n: d for n, d in probe.distributions.items() if n not in probe.unknown}

@@ -155,7 +155,7 @@ def accumulate_gradients(model: Any, batch: Sequence[Example], micro_batch_size:
     total = 0.0
     for group in by_length(distributed.share(batch), micro_batch_size):
         loss = response_nll(model, collate(group, device_of(model))) / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     return total
 

@@ -18,11 +18,11 @@ import math
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.trial import BaseTrial
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.axis import Axis
@@ -187,12 +187,12 @@ def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarr
     return values
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def suggest(trial: BaseTrial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """Ask a trial for a value of every distribution, in their order."""
     return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, FloatDistribution):
         return trial.suggest_float(
             name, distribution.low, distribution.high, step=distribution.step, log=distribution.log

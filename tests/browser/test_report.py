@@ -116,7 +116,7 @@ def test_names_with_markup_do_nothing(browser: Any, tmp_path: Path) -> None:
     study.optimize(lambda trial: trial.suggest_float(evil, 0, 1), n_trials=4)
     watched = opened(browser, write_report(study, tmp_path / "report.html"), viewport=SCREEN)
     asked: list[str] = []
-    watched.page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    watched.page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))  # type: ignore[func-returns-value]
     watched.page.locator(".main-svg").first.wait_for()
     assert watched.page.locator("img").count() == 0
     assert (asked, watched.errors, watched.requests) == ([], [], [])

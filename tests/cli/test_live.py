@@ -71,7 +71,7 @@ def study_of(*ends: tuple[TrialState, float | None, dict[str, Any]]) -> optuna.S
     return study
 
 
-ENDS = (
+ENDS = (  # type: ignore[var-annotated]
     (TrialState.COMPLETE, 3.0, {"is_default": True, "seconds": 2.0}),
     (TrialState.PRUNED, 4.0, {}),
     (TrialState.PRUNED, 9.0, {"infeasible": True, "pruned_reason": "the loss explodes"}),
@@ -132,7 +132,7 @@ def test_counts_and_best() -> None:
 def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 trials 2 and two halves of trials took 60 s: the 7 that are left take 140 s."""
     clock = [0.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     study = optuna.create_study()
     view = LiveView(Console(quiet=True), study, LOSS, 10)
     with view:

@@ -249,7 +249,7 @@ def test_a_study_goes_on_when_publishing_fails(
     def fail(*args: object) -> None:
         raise optuna.exceptions.StorageInternalError("the database is gone")
 
-    monkeypatch.setattr(callbacks.compat, "set_system_attribute", fail)
+    monkeypatch.setattr(callbacks.compat, "set_system_attribute", fail)  # type: ignore[attr-defined]
     study = optuna.create_study()
     with DashboardCallback(every=1) as callback:
         study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=3, callbacks=[callback])

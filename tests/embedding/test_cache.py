@@ -159,8 +159,8 @@ def test_small_shards_that_another_process_merges_first(
 
 
 def _write_many(folder: Path, worker: int) -> None:
-    cache_module.embeddings_folder = lambda: folder  # type: ignore[assignment]
-    cache_module._MOST_SMALL_SHARDS = 3  # type: ignore[misc]
+    cache_module.embeddings_folder = lambda: folder
+    cache_module._MOST_SMALL_SHARDS = 3
     for i in range(20):
         cache = EmbeddingCache(KIND, WIDTH)
         some = sequences(4, 2 * i + worker)  # half of them are the other's too

@@ -79,7 +79,7 @@ def figures(insight: Insight) -> dict[str, Figure]:
     return {figure.name: figure for figure in draw(insight)}
 
 
-def traces(figure: Figure) -> dict[str, dict]:  # type: ignore[type-arg]
+def traces(figure: Figure) -> dict[str, dict]:
     """By name, as the browser gets them."""
     return {trace.get("name"): trace for trace in json.loads(figure.plot.to_json())["data"]}
 
@@ -229,7 +229,7 @@ def test_proxy(figures: dict[str, Figure]) -> None:
 
 def test_names_are_no_markup() -> None:
     distributions = {"<b>x</b>": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
-    study = study_of(distributions, lambda params: params["y"], 6)
+    study = study_of(distributions, lambda params: params["y"], 6)  # type: ignore[arg-type]
     study.set_metric_names(["<script>"])
     for figure in draw(examine(study)):
         text = figure.alone().to_json()

@@ -48,7 +48,7 @@ def study_of(
     direction: str = "minimize",
 ) -> optuna.Study:
     """A study of n random configurations, all complete."""
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))  # type: ignore[arg-type]
     points = np.random.default_rng(0).random((n, len(distributions)))
     for params in SearchSpace(distributions).from_unit(points):
         add(study, dict(params), distributions, value(dict(params)))

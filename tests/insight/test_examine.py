@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fit_that_fails_on_the_first_trials_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fitted.fit_surrogates
+    fit = fitted.fit_surrogates  # type: ignore[attr-defined]
 
     def fail(observed: object, targets: object, *rest: object) -> object:
         if len(targets) < 6:  # type: ignore[arg-type]

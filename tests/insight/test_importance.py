@@ -59,7 +59,7 @@ def test_the_text_is_a_view(tiny_llm: Path) -> None:
 def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for the choice, which all parts ask, and one for each shorter prefix."""
     sizes = []
-    fit = fitted.fit_surrogates
+    fit = fitted.fit_surrogates  # type: ignore[attr-defined]
 
     def count(observed: object, targets: Sized, *rest: object) -> object:
         sizes.append(len(targets))

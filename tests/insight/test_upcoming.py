@@ -40,7 +40,7 @@ def test_the_interval_and_the_neighbours(direction: str) -> None:
     found = upcoming(study)
     chosen, best = found.chosen, study.best_trial
     assert chosen.expected.low < chosen.expected.mean < chosen.expected.high
-    assert sign * (chosen.expected.low if sign > 0 else chosen.expected.high) < sign * best.value
+    assert sign * (chosen.expected.low if sign > 0 else chosen.expected.high) < sign * best.value  # type: ignore[operator]
     assert chosen.nearest is not None and found.to_best is not None
     assert found.to_best.number == best.number
     assert found.to_best.correlation <= chosen.nearest.correlation <= 1.0

@@ -47,7 +47,7 @@ class Allocator:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.most = most
         self.sizes: list[int] = []
-        real = train.response_nll
+        real = train.response_nll  # type: ignore[attr-defined]
 
         def nll(model: Any, batch: Any) -> torch.Tensor:
             self.sizes.append(len(batch.ids))
@@ -123,12 +123,12 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 def test_infeasible_trials_are_no_observations() -> None:
     space = {"x": FloatDistribution(0, 1)}
     study = make_study()
-    study.add_trial(create_trial(value=1.0, params={"x": 0.1}, distributions=space))
+    study.add_trial(create_trial(value=1.0, params={"x": 0.1}, distributions=space))  # type: ignore[arg-type]
     for attributes in ({}, {"infeasible": True}):
         pruned = create_trial(
             state=TrialState.PRUNED,
             params={"x": 0.9},
-            distributions=space,
+            distributions=space,  # type: ignore[arg-type]
             intermediate_values={25: 0.5},
             user_attrs=attributes,
         )
@@ -311,7 +311,7 @@ def test_an_adapter_that_breaks_a_constraint_is_not_kept(
         kept = {path.parent.name for path in tmp_path.glob("trial-*/adapter")}
         assert kept >= {f"trial-{min(i, 1)}"}
     losses = [trial.value for trial in study.trials]
-    assert min(losses) == losses[2] and sorted(losses)[1] == losses[1]
+    assert min(losses) == losses[2] and sorted(losses)[1] == losses[1]  # type: ignore[type-var]
     assert "trial-2" not in kept
     assert (kept == {"trial-1"}) == (when == "in the trial")
 
@@ -324,7 +324,7 @@ def test_a_full_disk_is_said_clearly(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if what == "checkpoint":
-        monkeypatch.setattr(checkpoint.torch, "save", full)
+        monkeypatch.setattr(checkpoint.torch, "save", full)  # type: ignore[attr-defined]
     else:
         monkeypatch.setattr(checkpoint, "save_adapter", full)
     study = make_study()
@@ -339,7 +339,7 @@ def test_keep_is_checked(make_objective: Make) -> None:
 
 
 def test_validation_shrinks_too(make_objective: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, sizes = prepare.validation_loss, []
+    real, sizes = prepare.validation_loss, []  # type: ignore[attr-defined]
 
     def limited(model: Any, examples: Any, *, batch_size: int) -> float:
         sizes.append(batch_size)

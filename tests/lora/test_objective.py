@@ -153,7 +153,7 @@ def test_the_default_is_the_control(make_objective: Make) -> None:
     study.optimize(objective, n_trials=1)
     last = study.trials[-1]
     assert last.user_attrs["default_loss"] == default.value
-    assert last.user_attrs["gain_over_default"] == default.value - last.value
+    assert last.user_attrs["gain_over_default"] == default.value - last.value  # type: ignore[operator]
 
 
 def test_default_params_where_a_function_has_its_own(make_objective: Make) -> None:
@@ -305,7 +305,7 @@ def test_extra_metrics_measure_the_trained_model(make_objective: Make) -> None:
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
 def test_only_minimization(make_objective: Make, directions: list[str]) -> None:
-    study = optuna.create_study(directions=directions)
+    study = optuna.create_study(directions=directions)  # type: ignore[arg-type]
     with pytest.raises(InputError, match='create the study with direction="minimize"'):
         study.optimize(make_objective(), n_trials=1)
 
@@ -368,8 +368,8 @@ def test_torch_is_left_as_it_was(make_objective: Make) -> None:
 
 def test_loading_happens_once(make_objective: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = objectives.prepare
-    monkeypatch.setattr(objectives, "prepare", lambda o: calls.append(o) or real(o))
+    real = objectives.prepare  # type: ignore[attr-defined]
+    monkeypatch.setattr(objectives, "prepare", lambda o: calls.append(o) or real(o))  # type: ignore[func-returns-value]
     objective = make_objective()
     assert not calls
     threads = [threading.Thread(target=objective.prepare) for _ in range(3)]

@@ -97,7 +97,7 @@ def test_loss_and_what_it_costs(make_objective: Make) -> None:
 def test_bad_metrics(
     make_objective: Make, metric: Any, directions: list[str], message: str
 ) -> None:
-    study = optuna.create_study(directions=directions)
+    study = optuna.create_study(directions=directions)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
         make_objective(metric=metric).check_study(study)
 

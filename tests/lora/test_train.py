@@ -86,7 +86,7 @@ def test_a_new_adapter_changes_nothing(tiny: LanguageModel, examples: list[Examp
 
 
 def test_the_seed_decides_the_adapter(tiny: LanguageModel) -> None:
-    weights = []
+    weights = []  # type: ignore[var-annotated]
     for seed in (0, 0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(len(weights))  # the caller's state does not matter

@@ -25,15 +25,15 @@ def main(model: str, *outs: str) -> None:
     """Run two studies and write down what came of them; in the second one memory runs out."""
     torch.set_num_threads(1)
     state = accelerate.PartialState(cpu=True)
-    real = train.response_nll
+    real = train.response_nll  # type: ignore[attr-defined]
 
-    def nll(model: torch.nn.Module, batch: train.Any) -> torch.Tensor:
+    def nll(model: torch.nn.Module, batch: train.Any) -> torch.Tensor:  # type: ignore[name-defined]
         if state.process_index == 1 and len(batch.ids) > 1:
             raise torch.OutOfMemoryError("in the second process only")
         return real(model, batch)
 
     for out, function in zip(outs, (real, nll), strict=True):
-        train.response_nll = function
+        train.response_nll = function  # type: ignore[attr-defined]
         study(model, Path(out), state)
 
 

@@ -87,7 +87,7 @@ BRANCHES = SearchSpace(
 
 def test_what_a_configuration_lacks_is_nan_in_the_cube() -> None:
     configurations = [{"c": "a", "n": 2, "rate": 1e-2}, {"c": "b"}]
-    points = BRANCHES.to_unit(configurations)
+    points = BRANCHES.to_unit(configurations)  # type: ignore[arg-type]
     assert BRANCHES.names == ("c", "n", "rate") and BRANCHES.shared == ("c",)
     np.testing.assert_array_equal(np.isnan(points), [[False] * 3, [False, True, True]])
     np.testing.assert_array_equal(BRANCHES.snap(points), points)

@@ -223,7 +223,7 @@ def _retried(stage: str, *, keep: bool) -> list[dict[str, Any]]:
     """
 
     def stop() -> None:
-        if len(study.trials) == worker.N_STARTUP + 2:
+        if len(study.trials) == worker.N_STARTUP + 2:  # type: ignore[attr-defined]
             raise Killed
 
     study = optuna.create_study(

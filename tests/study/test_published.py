@@ -98,7 +98,7 @@ def test_two_workers_that_choose_at_the_same_moment(
     space = {name: IntDistribution(0, 3) for name in "ab"}
     study = optuna.create_study(sampler=LLMBOSampler(seed=0, n_startup_trials=4))
     for i in range(6 if started else 1):
-        study.tell(study.ask(space), float(i))
+        study.tell(study.ask(space), float(i))  # type: ignore[arg-type]
     two = [study.ask(), study.ask()]
     other, own = two if begun == "earlier" else reversed(two)
     publish = published.publish
@@ -124,12 +124,12 @@ def test_what_was_known_to_be_tried_is_tried_again(monkeypatch: pytest.MonkeyPat
     study = optuna.create_study(sampler=LLMBOSampler(seed=0, n_startup_trials=2))
     space = {"a": IntDistribution(0, 2)}
     for i in range(3):
-        study.tell(study.ask(space), float(i))
-    study.ask(space)
+        study.tell(study.ask(space), float(i))  # type: ignore[arg-type]
+    study.ask(space)  # type: ignore[arg-type]
     told = []
     publish = published.publish
-    monkeypatch.setattr(published, "publish", lambda *args: told.append(args) or publish(*args))
-    study.ask(space)
+    monkeypatch.setattr(published, "publish", lambda *args: told.append(args) or publish(*args))  # type: ignore[func-returns-value]
+    study.ask(space)  # type: ignore[arg-type]
     assert len(told) == 1
 
 

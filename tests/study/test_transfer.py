@@ -54,7 +54,7 @@ def trial(
 
 
 def study_of(trials: list[FrozenTrial], direction: str = "minimize") -> optuna.Study:
-    study = optuna.create_study(direction=direction)
+    study = optuna.create_study(direction=direction)  # type: ignore[arg-type]
     study.add_trials(trials)
     return study
 

@@ -18,7 +18,7 @@ def line(trial: optuna.Trial) -> float:
 
 
 def study_of(sampler: LLMBOSampler, n: int = 8, direction: str = "minimize") -> optuna.Study:
-    study = optuna.create_study(sampler=sampler, direction=direction)
+    study = optuna.create_study(sampler=sampler, direction=direction)  # type: ignore[arg-type]
     study.enqueue_trial({"x": 0.1, "y": 0.2})
     study.optimize(line, n_trials=n)
     return study
@@ -70,7 +70,7 @@ def test_the_language_model_and_its_prompt(tiny_llm: Path) -> None:
 
 
 def test_fallbacks_say_so(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fitted.fit_surrogates
+    fit = fitted.fit_surrogates  # type: ignore[attr-defined]
 
     def fail(observed: object, targets: object, kernel: str, *rest: object) -> object:
         if kernel == "sum" or broken:

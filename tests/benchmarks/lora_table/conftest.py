@@ -28,7 +28,7 @@ LEVELS = {
 
 def make_row(params: dict[str, Any], loss: float, **changes: Any) -> dict[str, Any]:
     """A row of the table; whatever is not given is the same in all."""
-    context = {**CONTEXT, **{n: changes[n] for n in ("fraction", "seed") if n in changes}}
+    context = {**CONTEXT, **{n: changes[n] for n in ("fraction", "seed") if n in changes}}  # type: ignore[misc]
     row = {
         "run_id": tables.run_id(params, context),
         "design": "grid",

@@ -78,7 +78,7 @@ class TestExact:
     @pytest.mark.parametrize("where", [{"fraction": 1.0}, {"seed": 1}])
     def test_no_grid_there(self, table: pandas.DataFrame, where: dict[str, float]) -> None:
         with pytest.raises(InputError, match=r"has 0 runs of a grid at .* or use Surrogate"):
-            TableObjective(table, **where)
+            TableObjective(table, **where)  # type: ignore[arg-type]
 
     def test_incomplete_grid(self, table: pandas.DataFrame) -> None:
         with pytest.raises(InputError, match=f"has {len(table) - 1} runs of a grid"):
@@ -120,8 +120,8 @@ class TestShipped:
 
     def test_the_surrogate_answers_anywhere_in_the_space(self, shipped: pandas.DataFrame) -> None:
         objective = SurrogateObjective(shipped, "cpu")
-        low = {name: axis.low for name, axis in tier("cpu").space.items()}
-        high = {name: axis.high for name, axis in tier("cpu").space.items()}
+        low = {name: axis.low for name, axis in tier("cpu").space.items()}  # type: ignore[attr-defined]
+        high = {name: axis.high for name, axis in tier("cpu").space.items()}  # type: ignore[attr-defined]
         losses = [objective.loss(c) for c in (low, high, *random_configurations(tier("cpu")))]
         assert all(3.0 < loss < 20.0 for loss in losses)
         for params in ({**low, "rank": 65}, {**low, "learning_rate": 9e-6}):

@@ -88,11 +88,11 @@ def test_kernels() -> None:
 
 
 def test_the_lengthscale_prior(problem: Problem) -> None:
-    before = covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_DEVIATION
+    before = covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_STANDARD_DEVIATION
     fitted = fit(problem, kernel="numeric", lengthscale=(30.0, 0.1))
     matern = fitted.model.covar_module.base_kernel
     assert float(matern.lengthscale.detach().min()) > 20
-    assert (covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_DEVIATION) == before
+    assert (covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_STANDARD_DEVIATION) == before
     same = fit(problem, kernel="numeric", lengthscale=before).predict()
     np.testing.assert_array_equal(same, fit(problem, kernel="numeric").predict())
 

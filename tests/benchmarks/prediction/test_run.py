@@ -23,7 +23,7 @@ from optuna_llmbo.errors import InputError
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.workers, "pool", lambda jobs: ThreadPoolExecutor(1))
+    monkeypatch.setattr(run.workers, "pool", lambda jobs: ThreadPoolExecutor(1))  # type: ignore[attr-defined]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:

@@ -61,7 +61,7 @@ def test_whitened_axes_are_those_of_the_package(problem: Problem) -> None:
 def test_scalings() -> None:
     rows = np.random.default_rng(0).normal(size=(40, 6)) * [9, 4, 1, 1, 1, 1] + 3
     found = {
-        name: texts.features(rows, 3, name).std(axis=0)  # type: ignore[arg-type]
+        name: texts.features(rows, 3, name).std(axis=0)
         for name in ("whitened", "half", "natural", "normalized")
     }
     unit = np.sqrt(1 / 12)

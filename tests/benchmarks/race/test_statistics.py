@@ -32,7 +32,7 @@ def test_trials_to_reach(target: float, trials: float) -> None:
 
 class TestBootstrap:
     @pytest.mark.parametrize("statistic", [np.median, np.mean])
-    def test_as_scipy(self, statistic) -> None:
+    def test_as_scipy(self, statistic) -> None:  # type: ignore[no-untyped-def]
         values = np.random.default_rng(0).normal(size=20)
         ours = statistics.bootstrap(values, statistic)
         theirs = stats.bootstrap(

@@ -24,7 +24,7 @@ N = 20_000
         (FloatDistribution(1e-8, 1.0, log=True), lambda x: np.log10(x) / 8 + 1),
     ],
 )
-def test_floats_are_uniform_on_their_scale(distribution: FloatDistribution, scale) -> None:
+def test_floats_are_uniform_on_their_scale(distribution: FloatDistribution, scale) -> None:  # type: ignore[no-untyped-def]
     values = np.array([row["x"] for row in draw({"x": distribution}, N, seed=0)])
     assert stats.kstest(scale(values), "uniform").pvalue > 0.01
 

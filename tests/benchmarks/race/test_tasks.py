@@ -149,7 +149,7 @@ class TestLoRA:
 
         assert lora.DEFAULT == DEFAULTS["optuna-llmbo"]
         for name, d in (tasks.load("lora-exact").distributions or {}).items():
-            near = min(abs(np.log((c + 1e-9) / (lora.DEFAULT[name] + 1e-9))) for c in d.choices)
+            near = min(abs(np.log((c + 1e-9) / (lora.DEFAULT[name] + 1e-9))) for c in d.choices)  # type: ignore[attr-defined]
             chosen = np.log((lora.GRID_DEFAULT[name] + 1e-9) / (lora.DEFAULT[name] + 1e-9))
             assert abs(chosen) == pytest.approx(near)
 
@@ -166,7 +166,7 @@ class TestLoRA:
         start = draw(model.space, 1, seed=0)[0]
         assert lora._climb(model, start, seed=0) < model.predict([start])[0]
         for step in lora._near(model.space, start, scale=0.5, seed=0):
-            assert all(d.low <= step[name] <= d.high for name, d in model.space.items())
+            assert all(d.low <= step[name] <= d.high for name, d in model.space.items())  # type: ignore[attr-defined]
 
 
 class TestConditional:

@@ -23,6 +23,6 @@ def test_a_value_reads_back_as_it_was(value: Scalar) -> None:
 
 def test_document() -> None:
     values = {"a": 1, "names": ["x", "no"], "data": [{"path": "p", "n": 2}, {"path": "q"}]}
-    text = document(["said", "", "more: of it"], values)
+    text = document(["said", "", "more: of it"], values)  # type: ignore[arg-type]
     assert text.startswith("# said\n#\n# more: of it\n\na: 1\n")
     assert yaml.safe_load(text) == values

@@ -51,7 +51,7 @@ def test_the_likeliest_choice_of_each_example(
 ) -> None:
     """Responses that are the model's own choices are all right, and the others all wrong."""
     for score in ("mean", "sum"):
-        mine, others = [], []
+        mine, others = [], []  # type: ignore[var-annotated]
         for i, example in enumerate(questions):
             offered = [f"choice {i}", "x" * (i % 5 + 1), "why"]
             scores = [log_likelihood(tiny, example, choice) for choice in offered]

@@ -71,12 +71,12 @@ def test_a_users_function(tiny: LanguageModel, examples: list[Example]) -> None:
         assert model is tiny.model and tokenizer is tiny.tokenizer
         return torch.tensor(len(examples))
 
-    metric = Custom("count", "maximize", count)
+    metric = Custom("count", "maximize", count)  # type: ignore[arg-type]
     assert metric(tiny.model, tiny.tokenizer, examples) == 24.0
     for bad in (float("nan"), None, "3"):
         with pytest.raises(InputError, match="'count' returned .*: expected a finite number"):
             Custom("count", "maximize", lambda *_, bad=bad: bad)(None, None, examples)
     with pytest.raises(InputError, match="direction must be one of minimize, maximize"):
-        Custom("count", "up", count)
+        Custom("count", "up", count)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected a function"):
         Custom("count", "maximize", 3)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_the_same_values_as_one_by_one(
         asked.append(decoding)
         return whole(model, tokenizer, examples, decoding)
 
-    whole = several.generate
+    whole = several.generate  # type: ignore[attr-defined]
     monkeypatch.setattr(several, "generate", generate)
     together = measure_all(metrics, tiny.model, tiny.tokenizer, examples)
     assert together == alone and list(together) == list(alone)
