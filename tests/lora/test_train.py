@@ -190,10 +190,92 @@ def test_training_in_bfloat16(tiny_llm: str, examples: list[Example]) -> None:
 
 @pytest.mark.parametrize("variant", ["rslora", "dora", "pissa", "olora", "lora+"])
 def test_variants_train(tiny: LanguageModel, examples: list[Example], variant: str) -> None:
-    plain = run(tiny.model, examples, RECIPE)
-    other = run(tiny.model, examples, LoRARecipe.from_params({"variant": variant}, RECIPE))
-    assert other[0][-1].loss < other[0][0].loss
-    assert other[2] != plain[2]
+    base = validation_loss(tiny.model, examples)
+    steps, _, loss = run(tiny.model, examples, of_variant(variant))
+    assert steps[-1].loss < steps[0].loss
+    assert loss < base - 0.2
+
+
+def of_variant(variant: str, **changes: Any) -> LoRARecipe:
+    return LoRARecipe.from_params({"variant": variant, **changes}, RECIPE)
+
+
+def assert_same_run(first: Any, second: Any) -> None:
+    """Bit by bit."""
+    assert first[0] == second[0]
+    assert list(first[1]) == list(second[1])
+    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+    assert first[2] == second[2]
+
+
+def test_rslora_is_lora_with_the_roots_alpha(tiny: LanguageModel, examples: list[Example]) -> None:
+    """alpha / sqrt(r) = (alpha sqrt(r)) / r (Kalajdzievski 2023, arXiv:2312.03732); of rank 4 both
+    are exact."""
+    other = of_variant("rslora", lora_alpha=8.0)
+    plain = of_variant("lora", lora_alpha=8.0 * 2)
+    assert_same_run(run(tiny.model, examples, other), run(tiny.model, examples, plain))
+
+
+def test_lora_plus_is_lora_with_another_rate_of_b(
+    tiny: LanguageModel, examples: list[Example]
+) -> None:
+    """A ratio of 1 is LoRA itself; see `test_optimizer` for which weights the ratio is of."""
+    level, plain = of_variant("lora+", lr_ratio=1.0), of_variant("lora")
+    assert_same_run(run(tiny.model, examples, level), run(tiny.model, examples, plain))
+    usual, explicit = of_variant("lora+"), of_variant("lora", lr_ratio=16.0)
+    assert_same_run(run(tiny.model, examples, usual), run(tiny.model, examples, explicit))
+
+
+def test_dora_trains_magnitude_and_direction_apart(
+    tiny: LanguageModel, examples: list[Example]
+) -> None:
+    """W' = m (W + s B A) / |W + s B A|, row by row (Liu et al. 2024, arXiv:2402.09353, eq. 5)."""
+    recipe = of_variant("dora")
+    with adapter(tiny.model, recipe, seed=0):
+        layer: Any = tiny.model.model.layers[0].mlp.up_proj
+        magnitude = layer.lora_magnitude_vector["default"].weight
+        weight = layer.base_layer.weight
+        torch.testing.assert_close(magnitude, weight.norm(dim=1))
+        list(train.training_steps(tiny.model, examples, recipe))
+        assert not torch.allclose(magnitude, weight.norm(dim=1), rtol=1e-3)
+        with torch.no_grad():
+            a, b = (getattr(layer, f"lora_{part}")["default"].weight for part in "AB")
+            direction = weight + 8.0 / 4 * b @ a
+            expected = magnitude[:, None] * direction / direction.norm(dim=1, keepdim=True)
+            found = layer(torch.eye(layer.in_features)).T
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def adapter_start(tiny: LanguageModel, variant: str) -> tuple[torch.Tensor, ...]:
+    """A layer's weights, and A and B of its new adapter."""
+    weight: torch.Tensor = tiny.model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    with adapter(tiny.model, of_variant(variant), seed=0):
+        layer: Any = tiny.model.model.layers[0].mlp.up_proj
+        a, b = (getattr(layer, f"lora_{part}")["default"].weight for part in "AB")
+        return weight, a.detach().clone(), b.detach().clone()
+
+
+def test_pissa_starts_at_the_best_of_its_rank(tiny: LanguageModel) -> None:
+    """What is left out is no more than the other singular values (Eckart & Young 1936), but for
+    the randomized decomposition's error on random weights with a flat spectrum (Meng, Wang & Zhang
+    2024, arXiv:2404.02948).
+    """
+    weight, a, b = adapter_start(tiny, "pissa")
+    left = np.linalg.norm((weight - 8.0 / 4 * b @ a).numpy())
+    rest = np.linalg.svd(weight.numpy(), compute_uv=False)[4:]
+    least = np.linalg.norm(rest)
+    assert least <= left < 1.02 * least < 0.95 * np.linalg.norm(weight.numpy())
+    torch.testing.assert_close(a @ a.T, b.T @ b, atol=1e-4, rtol=1e-4)  # the root in each
+
+
+def test_olora_starts_at_an_orthonormal_basis(tiny: LanguageModel) -> None:
+    """W = Q R: B is the first r columns of Q, A the first r rows of R (Büyükakyüz 2024,
+    arXiv:2406.01775)."""
+    weight, a, b = adapter_start(tiny, "olora")
+    torch.testing.assert_close(b.T @ b, torch.eye(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(a, b.T @ weight, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(b @ a[:, :4], weight[:, :4], atol=1e-5, rtol=1e-4)
+    assert float(a[:, :4].tril(-1).abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize(
