@@ -56,6 +56,17 @@ def test_the_text_is_a_view(tiny_llm: Path) -> None:
     assert alone.importance.shares["text"][-1] == pytest.approx(1.0, abs=0.15)
 
 
+def test_an_earlier_prefix_is_what_the_study_said_then() -> None:
+    """But for the sample of configurations, which is another one after each trial. Fails if a
+    prefix is fitted to all trials, or to the last ones."""
+    whole = importance_of(study_of(LORA, loss, 12))
+    for size in (4, 7):
+        then = importance_of(study_of(LORA, loss, size))
+        i = whole.n_trials.index(size)
+        for name, shares in whole.shares.items():
+            assert shares[i] == pytest.approx(then.shares[name][-1], abs=0.05)
+
+
 def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for the choice, which all parts ask, and one for each shorter prefix."""
     sizes = []
@@ -66,5 +77,5 @@ def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         return fit(observed, targets, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fitted, "fit_surrogates", count)
-    examine(study_of(PLANE, bowl, 6), LLMBOSampler(seed=0))
-    assert sizes == [6, 4, 5]
+    found = importance_of(study_of(PLANE, bowl, 6))
+    assert sorted(sizes) == list(found.n_trials) == [4, 5, 6]

@@ -191,12 +191,22 @@ def test_an_early_end_is_trusted_less_than_a_complete_run() -> None:
     assert np.median(np.sqrt(variance[gaps > 0])) < 0.5 * np.median(pruned)
 
 
-def test_collapsed_weight_does_not_end_the_fit() -> None:
-    """The prior's support is open at 0, where the weight of constant targets is driven."""
+@pytest.mark.parametrize("constant", [0.0, 0.7])
+def test_constant_targets_do_not_end_the_fit(constant: float) -> None:
+    """The likelihood drives the weight to 0, where its prior's support ends; the prior keeps it
+    away. The process then says the constant everywhere, and is surer of it near the data."""
     x = torch.linspace(0, 1, 12, dtype=torch.float64)[:, None]
-    process.fit_process(
-        x, torch.zeros(12, dtype=torch.float64), scaled_matern(range(1), ard=True, weight_median=1)
-    )
+    targets = torch.full((12,), constant, dtype=torch.float64)
+    kernel = scaled_matern(range(1), ard=True, weight_median=1)
+    model = process.fit_process(x, targets, kernel)
+    new = torch.tensor([[0.05], [0.5], [4.0]], dtype=torch.float64)
+    with torch.no_grad():
+        found = model.posterior(new)
+    weight = model.covar_module.outputscale.item()
+    assert 0 < weight < 0.1
+    np.testing.assert_allclose(found.mean[:, 0].numpy(), constant, atol=1e-3)
+    near, inside, far = found.variance[:, 0].tolist()
+    assert max(near, inside) < 0.01 * far < 0.01 * weight
 
 
 def test_constant_targets_of_several_studies_do_not_end_the_fit() -> None:
