@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from typer.testing import Result
 
 from optuna_llmbo import cli
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import terminal
 from optuna_llmbo.embedding import language_model
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.objective import LoRAObjective
+from optuna_llmbo.study.trial_attributes import CHOSEN_BY
 
 
 Tune = Callable[..., Result]
@@ -112,12 +114,51 @@ def test_running_again_resumes(tune: Tune, tmp_path: Path) -> None:
     assert sum(trial.user_attrs["is_default"] for trial in trials) == 1
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("sampler", ["llmbo", "tpe", "gp"])
-@pytest.mark.parametrize("pruner", ["none", "hyperband"])
-def test_samplers_and_pruners(tune: Tune, sampler: str, pruner: str) -> None:
-    result = tune(sampler=sampler, pruner=pruner, trials=2 if sampler != "llmbo" else 7)
+def worse_every_time(self: LoRAObjective, trial: optuna.Trial) -> float:
+    """In place of training: the n-th trial has a loss of n all along."""
+    trial.suggest_float("learning_rate", 1e-6, 5e-3, log=True)
+    for percent in (50, 100):
+        trial.report(float(trial.number), percent)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return float(trial.number)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "made", "n_complete"),
+    [
+        ("llmbo", "none", LLMBOSampler, 7),
+        ("tpe", "hyperband", optuna.samplers.TPESampler, 1),
+        ("gp", "median", optuna.samplers.GPSampler, 5),
+    ],
+)
+def test_samplers_and_pruners(
+    tune: Tune,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    pruner: str,
+    made: type[optuna.samplers.BaseSampler],
+    n_complete: int,
+) -> None:
+    """Hyperband prunes from the second trial on, the median after five."""
+    used = []
+
+    def run(self: LoRAObjective, trial: optuna.Trial) -> float:
+        used.append(trial.study.sampler)
+        return worse_every_time(self, trial)
+
+    monkeypatch.setattr(LoRAObjective, "__call__", run)
+    result = tune(sampler=sampler, pruner=pruner, trials=7)
     assert result.exit_code == 0, result.output
+    assert {type(one) for one in used} == {made}
+    trials = load(tmp_path).trials
+    states = [trial.state for trial in trials]
+    pruned = [TrialState.PRUNED] * (7 - n_complete)
+    assert states == [TrialState.COMPLETE] * n_complete + pruned
+    assert len({trial.params["learning_rate"] for trial in trials}) == 7
+    by_model = trials[-1].user_attrs.get(CHOSEN_BY) == "model"
+    assert by_model == (sampler == "llmbo")
 
 
 def test_an_interrupt_leaves_a_resumable_study(
