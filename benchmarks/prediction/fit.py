@@ -155,7 +155,8 @@ def _linear(columns: range, weight_median: float) -> Kernel:
 @contextmanager
 def lengthscale_prior(median: float, deviation: float) -> Iterator[None]:
     """Use another lengthscale prior in all Matern kernels that are made inside."""
-    with replaced(covariances, _LENGTHSCALE_MEDIAN=median, _LENGTHSCALE_DEVIATION=deviation):
+    values = {"_LENGTHSCALE_MEDIAN": median, "_LENGTHSCALE_STANDARD_DEVIATION": deviation}
+    with replaced(covariances, **values):
         yield
 
 
@@ -169,8 +170,8 @@ def free_training() -> Iterator[None]:
     with replaced(
         text_views,
         _STEPS=FREE_STEPS,
-        _TOKEN_DEVIATION=math.inf,
-        _PROJECTION_DEVIATION=math.inf,
+        _TOKEN_STANDARD_DEVIATION=math.inf,
+        _PROJECTION_STANDARD_DEVIATION=math.inf,
         LeaveOneOutPseudoLikelihood=lambda *_: lambda *_: torch.tensor(float(next(rising))),
     ):
         yield
