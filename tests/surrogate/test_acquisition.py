@@ -90,7 +90,7 @@ def posterior(process: SingleTaskGP, x: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Mean and covariance of a process at points x, (n,) and (n, n)."""
     at = process.train_inputs[0][:, 0].numpy()
     mean = float(process.mean_module.constant.detach())
-    among = matern(process, at, at) + float(process.likelihood.noise) * np.eye(len(at))
+    among = matern(process, at, at) + process.likelihood.noise.item() * np.eye(len(at))
     between = matern(process, at, x)
     weights = np.linalg.solve(among, between)
     return (
