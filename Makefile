@@ -41,7 +41,7 @@ demo: $(DEMO_INSTALLED)
 dashboard: $(INSTALLED)
 	$(BIN)/optuna-llmbo dashboard --storage $(DEMO_STORAGE) --watch 30
 
-# The README's pictures, of the demo's study; needs Debian's chromium. The seed fixes the order in
+# The pictures of docs/dashboard.md, of the demo's study; needs Debian's chromium. The seed fixes the order in
 # which optuna-dashboard shows figures.
 screenshots: $(INSTALLED)
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.browser.screenshots --storage $(DEMO_STORAGE) --study demo
