@@ -72,7 +72,7 @@ test: lint types test-oldest-optuna
 # The sampler on the oldest Optuna that pyproject.toml allows, beside the one that is installed.
 test-oldest-optuna: $(OLDEST_OPTUNA)
 	PYTHONPATH=$(OLDEST_OPTUNA) $(BIN)/python -m pytest -n 2 tests/test_optuna_suite.py::TestNumeric \
-		tests/study/test_history.py tests/study/test_plan.py tests/suggestion/test_provenance.py \
+		tests/study/test_history.py tests/study/test_published.py tests/suggestion/test_provenance.py \
 		tests/test_sampler.py::test_constraints
 
 $(OLDEST_OPTUNA): $(INSTALLED)
