@@ -9,13 +9,16 @@ import math
 from pathlib import Path
 import pickle
 import threading
+import time
 from typing import Any
+import warnings
 
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
 from optuna.trial import create_trial
 from optuna.trial import TrialState
@@ -895,3 +898,18 @@ def test_the_first_trial_is_the_middle_where_nothing_is_known(make: MakeSampler)
     study.optimize(lambda trial: trial.suggest_float("x", 1e-4, 1e-2, log=True), n_trials=2)
     assert study.trials[0].params["x"] == pytest.approx(1e-3)
     assert study.trials[1].params != study.trials[0].params
+
+
+def test_a_worker_that_dies_before_the_objective_leaves_a_stale_trial(tmp_path: Path) -> None:
+    """Optuna's heartbeats begin with the objective; without ours the trial would run for ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{tmp_path}/study.db", heartbeat_interval=1, grace_period=1
+        )
+        study = optuna.create_study(storage=storage, sampler=LLMBOSampler(seed=0))
+        study.optimize(bowl, n_trials=2)
+        left = study.ask()  # its worker dies before the objective begins
+        time.sleep(2.5)
+        optuna.storages.fail_stale_trials(study)
+    assert study.trials[left.number].state == TrialState.FAIL

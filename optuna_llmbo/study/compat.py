@@ -14,6 +14,7 @@ import warnings
 import optuna
 from optuna.samplers._base import _process_constraints_after_trial
 from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -83,6 +84,16 @@ def heartbeat(trial: optuna.Trial) -> Iterator[None]:
     """
     with get_heartbeat_thread(trial._trial_id, trial.storage):
         yield
+
+
+def record_heartbeat(study: Study, trial: FrozenTrial) -> None:
+    """Record a first heartbeat of a trial that has just been created, where the storage has them.
+
+    Optuna's own begin a moment later. A process that dies before would leave a running trial that
+    never had a heartbeat, and so is never found to be stale.
+    """
+    if is_heartbeat_enabled(study._storage):
+        study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
 
 
 def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
