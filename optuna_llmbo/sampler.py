@@ -186,7 +186,7 @@ class LLMBOSampler(BaseSampler):
             self._independent_sampler.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Record a heartbeat, clear what a retried trial inherited, tell the independent sampler."""
+        """Record a heartbeat, clear what a retry inherited, tell the independent sampler."""
         compat.record_heartbeat(study, trial)
         Turn(self._engine, study, trial).begin()
         if self._independent_sampler is not None:
