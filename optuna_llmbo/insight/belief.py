@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial
 import torch
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import one_thread
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.suggestion.candidates import candidate_pool
 from optuna_llmbo.suggestion.decision import Prediction
@@ -55,11 +54,11 @@ class Belief:
             points: (m, d).
             other: (others, d); None: the same points.
         """
-        kernel = self.model.surrogates.parts[0].model.covar_module
+        (posterior,) = self.model.surrogates.posteriors
         left = self.model.features(points)
         right = left if other is None else self.model.features(other)
-        with torch.no_grad(), one_thread():
-            return np.asarray(kernel(left, right).to_dense().numpy())
+        with torch.no_grad():
+            return np.asarray(posterior.prior(left, right).numpy())
 
     def correlation(self, points: np.ndarray, other: np.ndarray) -> np.ndarray:
         """How alike the process takes points to be, (m, others): 1 for the same."""
@@ -117,6 +116,5 @@ class Belief:
 
     def mean_at(self, features: Tensor) -> np.ndarray:
         """The posterior mean on the model's own scale, (m,), larger is better."""
-        with torch.no_grad(), one_thread():
-            posterior = self.model.surrogates.model.posterior(features)
-        return np.asarray(posterior.mean[:, 0].numpy())
+        mean, _ = self.model.surrogates.moments(features)
+        return np.asarray(mean[:, 0].numpy())

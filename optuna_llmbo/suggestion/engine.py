@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 import hashlib
-import threading
 from typing import Any
 from typing import Literal
 from typing import TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 import optuna.logging
 from optuna.study import Study
 
-from optuna_llmbo._util.torch_state import isolated_torch
+from optuna_llmbo._util.torch_state import TorchThread
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.language_model import load_shared_model
 from optuna_llmbo.errors import InputError
@@ -88,15 +88,15 @@ class Engine:
     options: SamplerOptions
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
     _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _thread: TorchThread = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A language model needs all threads, the numbers are faster on one.
+        self._thread = TorchThread(None if self.options.reads_text else 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock and the language model."""
-        return {**self.__dict__, "_lock": None, "_encoder": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        """Everything but the language model."""
+        return {**self.__dict__, "_encoder": None}
 
     def known(self, study: Study, region: Region, number: int) -> Known:
         """Read what is known of a study.
@@ -214,12 +214,19 @@ class Engine:
             attempts.append(self.options.without_text())
         for options in attempts:
             try:
-                with self._lock, isolated_torch(known.seed):
-                    read = self._read(known) if options.reads_text else None
-                    return function(options, read), options.kernel
+                return self._thread.run(partial(self._call, function, options, known))
             except SurrogateFitError as error:
                 self.warn(study, f"kernel={options.kernel!r} failed and was left out: {error}")
         return None
+
+    def _call(
+        self,
+        function: Callable[[SamplerOptions, ReadTexts | None], T],
+        options: SamplerOptions,
+        known: Known,
+    ) -> tuple[T, KernelName]:
+        read = self._read(known) if options.reads_text else None
+        return function(options, read), options.kernel
 
     def _read(self, known: Known) -> ReadTexts:
         prompt = Prompt(known.space, known.knowledge, self.options.task)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import one_thread
 from optuna_llmbo.suggestion.decision import Decision
 from optuna_llmbo.suggestion.decision import Terms
 from optuna_llmbo.suggestion.known import Known
@@ -73,9 +72,7 @@ class FittedModel:
         Returns:
             (places, m, q) in the objectives' units, larger is better.
         """
-        with torch.no_grad(), one_thread():
-            posterior = self.surrogates.model.posterior(self.features(points))
-        mean, sd = posterior.mean.numpy(), posterior.variance.sqrt().numpy()
+        mean, sd = (part.numpy() for part in self.surrogates.moments(self.features(points)))
         scores = mean + np.reshape(places, (-1, 1, 1)) * sd
         scales = self.data.observations.scales
         objectives = [scale.inverse(scores[..., j].ravel()) for j, scale in enumerate(scales)]

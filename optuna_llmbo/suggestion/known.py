@@ -31,6 +31,7 @@ from optuna_llmbo.surrogate.feasibility import fit_constraints
 from optuna_llmbo.surrogate.observations import gather
 from optuna_llmbo.surrogate.observations import MAX_OBSERVED
 from optuna_llmbo.surrogate.observations import Observations
+from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.process import Surrogates
 from optuna_llmbo.surrogate.process import Views
 
@@ -105,15 +106,18 @@ class ModelData:
         for values in constraints.values():
             feasible &= ~breaks(values)
         return AcquisitionInputs(
-            model=surrogates.model,
+            objectives=surrogates.posteriors,
             observed=features,
             targets=torch.from_numpy(self.observations.achieved(feasible)),
             pending=surrogates.features(self.views(pending, read))
             if len(pending)
             else features[:0],
-            constraints=fit_constraints(
-                features, views.numeric.shape[1], constraints, self._infeasible
-            ),
+            constraints=[
+                Posterior(model)
+                for model in fit_constraints(
+                    features, views.numeric.shape[1], constraints, self._infeasible
+                )
+            ],
         )
 
     @cached_property

@@ -1,62 +1,61 @@
 """The acquisition functions that score candidates.
 
-Shapes: n observed, m candidates, q objectives, c constraints.
+Shapes: n observed, m candidates, q objectives, N draws, s points that values are drawn at, K cells
+of a box decomposition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+import math
 from typing import Literal
-import warnings
 
-from botorch.acquisition import AcquisitionFunction
-from botorch.acquisition import GenericMCObjective
-from botorch.acquisition import LogExpectedImprovement
-from botorch.acquisition import qLogNoisyExpectedImprovement
-from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
-from botorch.exceptions import BotorchWarning
-from botorch.models import ModelListGP
-from botorch.models import SingleTaskGP
-from botorch.models.model import Model
-from botorch.sampling import SobolQMCNormalSampler
+from botorch.utils.multi_objective.box_decompositions.box_decomposition_list import (
+    BoxDecompositionList,
+)
+from botorch.utils.multi_objective.box_decompositions.non_dominated import (
+    FastNondominatedPartitioning,
+)
 from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
-from linear_operator.utils.warnings import NumericalWarning
+from botorch.utils.safe_math import logdiffexp
 import torch
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import one_thread
-from optuna_llmbo.surrogate.joint_posterior import JointPosteriors
+from optuna_llmbo.surrogate.posterior import draw
+from optuna_llmbo.surrogate.posterior import Drawn
+from optuna_llmbo.surrogate.posterior import Posterior
 
 
 AcquisitionName = Literal["log_nei", "log_ei"]
 ACQUISITIONS: tuple[AcquisitionName, ...] = ("log_nei", "log_ei")
 
-_N_SAMPLES = {1: 128, 2: 32, 3: 16, 4: 8}
-"""Monte Carlo samples by number of objectives: the cost of a sample grows fast with it."""
-_CHUNK = 4096
+_N_DRAWS = {1: 64, 2: 32, 3: 16, 4: 8}
+"""Draws by number of objectives: the number of cells grows fast with it."""
+_N_DRAWS_TO_PRUNE = 256
+_MOST_TO_IMPROVE_ON = {1: 64, 2: 128, 3: 64, 4: 32}
+"""Observed configurations that are drawn: those that are most often the best of all."""
+_NUMBERS_AT_ONCE = 2**21
+_FAR = 1e5
+"""Standard scores beyond which log h is computed from its asymptote."""
 
 
 @dataclass(frozen=True)
 class AcquisitionInputs:
     """What an acquisition function is given besides the candidates."""
 
-    model: Model
-    """A model of the q standardized targets, all maximized."""
+    objectives: Sequence[Posterior]
+    """q processes of the standardized targets, all maximized."""
     observed: Tensor
     """(n, columns) features of the observed configurations."""
     targets: Tensor
     """(rows, q) standardized targets to improve on, of feasible trials if there are any."""
     pending: Tensor
     """(running, columns) features of the running configurations; may have no rows."""
-    constraints: Sequence[SingleTaskGP]
-    """c models over the same features, each feasible at or below 0."""
+    constraints: Sequence[Posterior]
+    """Processes over the same features, each feasible at or below 0."""
 
 
 def make_scorer(
@@ -64,88 +63,142 @@ def make_scorer(
 ) -> Callable[[Tensor], Tensor]:
     """Make the function that scores candidates: how much they are worth trying next.
 
-    With several objectives the score is the logarithm of the expected growth of the noisy
-    hypervolume that the observed configurations dominate (Daulton, Balandat & Bakshy 2021,
-    arXiv:2105.08195). With one, "log_ei" is log expected improvement over the best observed value;
-    "log_nei" its noisy form (all: Ament et al. 2023, arXiv:2310.20708), over the best noise-free
-    value among the observed configurations, which nobody knows exactly. So it does not return to
-    the best one to see whether it was luck. It takes running trials and constraints into account,
-    and where there are any it replaces "log_ei".
+    "log_ei" is the logarithm of the expected improvement over the best observed value; "log_nei"
+    its noisy form, over the best noise-free value among the observed configurations, which nobody
+    knows exactly (Letham et al. 2019, arXiv:1706.07094; logarithms: Ament et al. 2023,
+    arXiv:2310.20708). So it does not return to the best one to see whether it was luck. With
+    several objectives the improvement is the growth of the hypervolume that the observed
+    configurations dominate (Daulton, Balandat & Bakshy 2021, arXiv:2105.08195).
+
+    The values at the observed and the running configurations are drawn; given them, a candidate's
+    expected improvement and its probability of being feasible have closed forms. Running trials
+    count with their drawn values. Where there are any, or constraints or several objectives,
+    "log_nei" replaces "log_ei".
 
     Args:
         inputs: the fitted models and the state of the study.
         acquisition: one of `ACQUISITIONS`.
-        seed: decides the quasi-random samples of "log_nei".
+        seed: decides the draws.
 
     Returns:
         A function from features (m, columns) to scores (m,) float64.
     """
-    q = inputs.targets.shape[1]
-    plain = not inputs.constraints and not len(inputs.pending)
-    with _quiet():
-        if q > 1:
-            function = _hypervolume(inputs, q, seed)
-        elif plain and acquisition == "log_ei":
-            function = LogExpectedImprovement(inputs.model, best_f=inputs.targets.max())
+    q = len(inputs.objectives)
+    noisy = acquisition == "log_nei" or q > 1 or inputs.constraints or len(inputs.pending)
+    with torch.no_grad():
+        if noisy:
+            places = torch.cat([_may_be_best(inputs, seed), inputs.pending])
         else:
-            function = _noisy(inputs, seed)
+            places = inputs.observed[:0]
+        processes = [*inputs.objectives, *inputs.constraints]
+        drawn = draw(processes, places, _N_DRAWS[q] if noisy else 1, seed)
+        objectives, constraints = drawn[:q], drawn[q:]
+        if noisy:
+            cells = _cells(_feasible_values(inputs, drawn), _worst(inputs))
+        else:
+            cells = _above(inputs.targets.max(dim=0).values[None])
 
     def score(candidates: Tensor) -> Tensor:
-        with _quiet():
-            chunks = candidates[:, None, :].split(_CHUNK)
-            return torch.cat([function(chunk) for chunk in chunks])
+        with torch.no_grad():
+            at_once = max(1, _NUMBERS_AT_ONCE // cells.lower.numel())
+            parts = candidates.split(at_once)
+            return torch.cat([_scores(part, objectives, constraints, cells) for part in parts])
 
     return score
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No gradients, one thread, and no warnings of added jitter or of nothing being feasible yet,
-    which tell a study's user nothing."""
-    with torch.no_grad(), one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", BotorchWarning)
-        warnings.simplefilter("ignore", NumericalWarning)
-        yield
+@dataclass(frozen=True)
+class _Cells:
+    """What is not dominated, as cells, for each draw."""
+
+    lower: Tensor
+    """(N, K, q)."""
+    upper: Tensor | None
+    """(N, K, q); None: infinite everywhere."""
 
 
-def _noisy(inputs: AcquisitionInputs, seed: int) -> AcquisitionFunction:
-    with _seeded(seed):
-        return qLogNoisyExpectedImprovement(
-            **_common(inputs, 1, seed),
-            objective=GenericMCObjective(lambda samples, X=None: samples[..., 0]),
-        )
+def _scores(
+    candidates: Tensor, objectives: Sequence[Drawn], constraints: Sequence[Drawn], cells: _Cells
+) -> Tensor:
+    """Logarithm of the mean over draws of the expected improvement times the probability of being
+    feasible, (m,)."""
+    volume: Tensor | float = 0.0  # (N, K, m)
+    for j, objective in enumerate(objectives):
+        mean, sd = objective.moments(candidates)
+        gain = _log_mean_above(cells.lower[:, :, j, None], mean[:, None], sd)
+        if cells.upper is not None:
+            beyond = _log_mean_above(cells.upper[:, :, j, None], mean[:, None], sd)
+            gain = logdiffexp(torch.minimum(beyond, gain), gain)
+        volume = volume + gain
+    assert isinstance(volume, Tensor)
+    logs = volume.logsumexp(dim=1) if volume.shape[1] > 1 else volume[:, 0]
+    for constraint in constraints:
+        mean, sd = constraint.moments(candidates)
+        logs = logs + torch.special.log_ndtr(-mean / sd)
+    return logs.logsumexp(dim=0) - math.log(len(logs))
 
 
-def _hypervolume(inputs: AcquisitionInputs, q: int, seed: int) -> AcquisitionFunction:
-    best = inputs.targets[is_non_dominated(inputs.targets)]
-    with _seeded(seed):
-        return qLogNoisyExpectedHypervolumeImprovement(
-            **_common(inputs, q, seed),
-            ref_point=infer_reference_point(best),
-            objective=IdentityMCMultiOutputObjective(outcomes=list(range(q))),
-        )
+def _log_mean_above(bound: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """log E[max(f - bound, 0)] of a normal variable f; -inf where the bound is infinite."""
+    score = (mean - bound) / sd
+    return sd.log() + torch.where(score == -math.inf, -math.inf, _log_h(score))
 
 
-def _common(inputs: AcquisitionInputs, q: int, seed: int) -> dict[str, Any]:
-    """Arguments of the noisy functions; the models' outputs are q targets, then constraints."""
-    constraints = [
-        lambda samples, i=q + i: samples[..., i] for i in range(len(inputs.constraints))
-    ]
-    targets = inputs.model.models if isinstance(inputs.model, ModelListGP) else [inputs.model]
-    return {
-        "model": JointPosteriors([*targets, *inputs.constraints]),
-        "X_baseline": inputs.observed,
-        "sampler": SobolQMCNormalSampler(torch.Size([_N_SAMPLES[q]]), seed=seed),
-        "X_pending": inputs.pending if len(inputs.pending) else None,
-        "constraints": constraints or None,
-        # Leaving out points that cannot be the best takes a fraction of the time.
-        "prune_baseline": True,
-        "cache_root": False,
-    }
+def _log_h(z: Tensor) -> Tensor:
+    """log(phi(z) + z Phi(z)), to full precision for any z (Ament et al. 2023, eq. 9)."""
+    z = z.clamp(min=-1e150)
+    near, far = z.clamp(min=-1.0), -z.clamp(max=-1.0)
+    density = torch.exp(-near.square() / 2) / math.sqrt(2 * math.pi)
+    above = torch.log(density + near * torch.special.ndtr(near))
+    tail = torch.special.erfcx(far.clamp(max=_FAR) / math.sqrt(2)) * math.sqrt(math.pi / 2)
+    rest = torch.where(far < _FAR, torch.log1p(-far.clamp(max=_FAR) * tail), -2 * far.log())
+    below = -far.square() / 2 - math.log(2 * math.pi) / 2 + rest
+    return torch.where(z > -1, above, below)
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # pruning the baseline draws samples
-        yield
+def _may_be_best(inputs: AcquisitionInputs, seed: int) -> Tensor:
+    """The observed configurations that are the best, or not dominated, in some draw, (s, columns).
+
+    The others cannot be improved on, and leaving them out takes a fraction of the time.
+    """
+    q = len(inputs.objectives)
+    processes = [*inputs.objectives, *inputs.constraints]
+    values = _feasible_values(inputs, draw(processes, inputs.observed, _N_DRAWS_TO_PRUNE, seed))
+    if q == 1:
+        best = (values == values.max(dim=1, keepdim=True).values)[..., 0]
+    else:
+        best = is_non_dominated(values)
+    counts = (best & values.isfinite().all(dim=2)).sum(dim=0)
+    order = torch.argsort(counts, descending=True, stable=True)[: _MOST_TO_IMPROVE_ON[q]]
+    return inputs.observed[order[counts[order] > 0].sort().values]
+
+
+def _feasible_values(inputs: AcquisitionInputs, drawn: Sequence[Drawn]) -> Tensor:
+    """The drawn values, (N, s, q), -inf for all objectives where a constraint is broken."""
+    q = len(inputs.objectives)
+    values = torch.stack([objective.values for objective in drawn[:q]], dim=2)
+    for constraint in drawn[q:]:
+        values = values.masked_fill((constraint.values > 0)[..., None], -math.inf)
+    return values
+
+
+def _worst(inputs: AcquisitionInputs) -> Tensor:
+    """What to improve on where nothing is feasible, or with several objectives on each, (q,)."""
+    if inputs.targets.shape[1] == 1:
+        return inputs.targets.min(dim=0).values - 1
+    reference: Tensor = infer_reference_point(inputs.targets[is_non_dominated(inputs.targets)])
+    return reference
+
+
+def _cells(values: Tensor, worst: Tensor) -> _Cells:
+    """The cells above values (N, s, q), of which some may be -inf, and above the worst (q,)."""
+    if len(worst) == 1:
+        return _above(torch.maximum(values.max(dim=1).values, worst))
+    fronts = [FastNondominatedPartitioning(worst, torch.maximum(draws, worst)) for draws in values]
+    lower, upper = BoxDecompositionList(*fronts).get_hypercell_bounds()
+    return _Cells(lower, upper)
+
+
+def _above(bounds: Tensor) -> _Cells:
+    """One cell above each draw's bound, (N, 1)."""
+    return _Cells(bounds[:, None], None)

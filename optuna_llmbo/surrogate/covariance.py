@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
+from typing import Any
 from typing import Literal
 
 from gpytorch.constraints import GreaterThan
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel
 from gpytorch.kernels import LinearKernel
-from gpytorch.kernels import MaternKernel
 from gpytorch.kernels import ScaleKernel
 from gpytorch.priors import LogNormalPrior
 from gpytorch.priors import UniformPrior
@@ -75,6 +75,45 @@ class Layout:
     def source(self) -> range:
         """The column with the study: 0 for this one, i for the i-th other one."""
         return range(self.p + self.k + 1, self.p + self.k + 2)
+
+
+class _Matern52(torch.autograd.Function):
+    """(1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r) of squared distances r^2, any shape.
+
+    The derivative by r^2 is written out: that of a square root is infinite at zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, squared: Tensor) -> Tensor:
+        """The correlations."""
+        root = (5 * squared).sqrt()
+        decay = torch.exp(-root)
+        ctx.save_for_backward(root, decay)
+        return (1 + root + 5 / 3 * squared) * decay
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The gradient with respect to the squared distances."""
+        root, decay = ctx.saved_tensors
+        return gradients[0] * (-5 / 6) * (1 + root) * decay
+
+
+class Matern52(Kernel):
+    """The Matern-5/2 kernel, faster than GPyTorch's with a lengthscale for each column."""
+
+    has_lengthscale = True
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: object) -> Tensor:
+        """The correlation matrix, (n, m), or its diagonal, (n,)."""
+        left, right = x1 / self.lengthscale, x2 / self.lengthscale
+        if diag:
+            return _Matern52.apply((left - right).square().sum(dim=-1))
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a b, precise only around the origin
+        centre = left.detach().mean(dim=-2, keepdim=True)
+        left, right = left - centre, right - centre
+        ones, others = (part.square().sum(dim=-1) for part in (left, right))
+        squared = ones[..., :, None] + others[..., None, :] - 2 * left @ right.mT
+        return _Matern52.apply(squared.clamp_min(0))
 
 
 class Transfer(Kernel):
@@ -154,7 +193,7 @@ def scaled_matern(
     return ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
 
 
-def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> MaternKernel:
+def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> Matern52:
     """A Matern-5/2 kernel with a log-normal prior on the lengthscale.
 
     The prior grows with the square root of the dimension, as distances do (Hvarfner, Hellsten &
@@ -164,8 +203,7 @@ def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> 
     median = _LENGTHSCALE_MEDIAN * math.sqrt(width)
     prior = LogNormalPrior(math.log(median), _LENGTHSCALE_STANDARD_DEVIATION)
     start = max(float(prior.mode), 1.1 * least_lengthscale)
-    return MaternKernel(
-        nu=2.5,
+    return Matern52(
         ard_num_dims=width if ard else None,
         active_dims=tuple(columns),
         lengthscale_prior=prior,

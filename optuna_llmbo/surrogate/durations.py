@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import one_thread
 from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.process import fit_errors
 from optuna_llmbo.surrogate.process import fit_process
 
@@ -46,12 +46,14 @@ def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], 
         model = fit_process(
             numeric[torch.from_numpy(known)],
             targets,
-            scaled_matern(columns, ard=True, weight_median=1.0),
+            lambda: scaled_matern(columns, ard=True, weight_median=1.0),
         )
 
+    posterior = Posterior(model)
+
     def log_seconds(features: Tensor) -> np.ndarray:
-        with torch.no_grad(), one_thread():
-            mean: np.ndarray = model.posterior(features).mean[:, 0].numpy()
-        return mean * sd
+        with torch.no_grad():
+            mean, _ = posterior.moments(features)
+        return sd * np.asarray(mean.numpy())
 
     return log_seconds

@@ -60,7 +60,10 @@ def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float)
     finite = values[known & np.isfinite(values)]
     bound = float(np.abs(finite).max(initial=0.0)) or 1.0
     scaled = torch.from_numpy(np.clip(values[known], -bound, bound) / bound)
-    kernel = scaled_matern(
-        range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
+    return fit_process(
+        features[torch.from_numpy(known)],
+        scaled,
+        lambda: scaled_matern(
+            range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
+        ),
     )
-    return fit_process(features[torch.from_numpy(known)], scaled, kernel)

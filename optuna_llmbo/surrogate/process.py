@@ -7,42 +7,34 @@ columns: numbers, text, gap, source. Targets are float64, maximized and standard
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-import warnings
 
 from botorch.exceptions import BotorchError
-from botorch.exceptions import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
-from botorch.models import ModelListGP
 from botorch.models import SingleTaskGP
-from botorch.models.model import Model
-from botorch.models.transforms.input import FilterFeatures
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError
 from linear_operator.utils.errors import NotPSDError
 import torch
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import one_thread
+from optuna_llmbo._util.torch_state import default_torch
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import Layout
+from optuna_llmbo.surrogate.likelihood import maximize_likelihood
+from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.text_view import fit_text_view
 from optuna_llmbo.surrogate.text_view import TextView
 
-
-_FIT_TOLERANCE = 1e-5
-"""The fit ends when the likelihood improves by less than this share."""
 
 _LEAST_NOISE = 1e-6
 """Share of the standardized target's variance: a deterministic objective has hardly any noise."""
@@ -93,21 +85,25 @@ class Surrogates:
 
     parts: tuple[Surrogate, ...]
 
-    @cached_property
-    def model(self) -> Model:
-        """A BoTorch model of all objectives, over the parts' features side by side."""
-        if len(self.parts) == 1:
-            return self.parts[0].model
-        start = 0
+    @property
+    def posteriors(self) -> list[Posterior]:
+        """The posterior of each objective, over the parts' features side by side."""
+        posteriors, start = [], 0
         for part in self.parts:
-            columns = torch.arange(start, start + part.observed.shape[-1])
-            part.model.input_transform = FilterFeatures(columns, transform_on_train=False)
-            start += len(columns)
-        return ModelListGP(*(part.model for part in self.parts))
+            posteriors.append(Posterior(part.model, start))
+            start += part.observed.shape[1]
+        return posteriors
 
     def features(self, views: Views) -> Tensor:
-        """The model's input for some configurations, (m, columns) float64."""
+        """The models' input for some configurations, (m, columns) float64."""
         return torch.cat([part.features(views) for part in self.parts], dim=1)
+
+    def moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise-free posterior mean and standard deviation of the objectives, each (m, q)."""
+        with torch.no_grad():
+            each = [posterior.moments(features) for posterior in self.posteriors]
+            mean, variance = (torch.stack(column, dim=1) for column in zip(*each, strict=True))
+        return mean, variance.sqrt()
 
 
 def fit_surrogates(
@@ -181,36 +177,29 @@ def _fit(
     )
     with torch.no_grad():
         features = _features(observed, text_view)
-    return fit_process(features, targets, covariance(kernel, layout))
+    return fit_process(features, targets, lambda: covariance(kernel, layout))
 
 
-def fit_process(features: Tensor, targets: Tensor, kernel: Kernel) -> SingleTaskGP:
-    """Fit a Gaussian process with inferred noise by L-BFGS from one start, retried on failure.
+def fit_process(
+    features: Tensor, targets: Tensor, covariance_function: Callable[[], Kernel]
+) -> SingleTaskGP:
+    """Fit a Gaussian process with inferred noise from one start.
 
     Args:
         features: (n, columns) float64.
         targets: (n,) float64.
-        kernel: its covariance function; its hyperparameters are fitted in place.
+        covariance_function: makes its kernel.
     """
-    model = SingleTaskGP(
-        features,
-        targets[:, None],
-        likelihood=_noise_model(),
-        covar_module=kernel.to(torch.float64),
-        outcome_transform=None,
-    )
+    with default_torch(torch.float64):
+        model = SingleTaskGP(
+            features,
+            targets[:, None],
+            likelihood=_noise_model(),
+            covar_module=covariance_function(),
+            outcome_transform=None,
+        )
     maximize_likelihood(model)
     return model
-
-
-def maximize_likelihood(model: SingleTaskGP) -> None:
-    """Fit a process's hyperparameters in place from their values; leave it in eval mode."""
-    mll = ExactMarginalLogLikelihood(model.likelihood, model)
-    mll.requires_grad_(True).train()
-    with warnings.catch_warnings(), one_thread():
-        warnings.simplefilter("ignore", OptimizationWarning)
-        fit_gpytorch_mll(mll, optimizer_kwargs={"options": {"ftol": _FIT_TOLERANCE}})
-    mll.eval()
 
 
 def _noise_model() -> GaussianLikelihood:
