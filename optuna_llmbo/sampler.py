@@ -16,7 +16,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_llmbo.embedding.language_model import check_available
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.knowledge import load_knowledge
@@ -173,9 +172,8 @@ class LLMBOSampler(BaseSampler):
             ablation=ablation if ablation is not None else Ablation(),
             seed=seed,
         )
-        if options.model is not None:
-            check_available(options.model)  # now, not after the start-up trials
         self._engine = Engine(options)
+        self._engine.load()  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling

@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.prediction import texts
 from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Variant
-from optuna_llmbo._util.torch_state import isolated_torch
+from benchmarks.torch_state import isolated_torch
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation

@@ -36,7 +36,7 @@ import torch
 from torch import nn
 from torch import Tensor
 
-from optuna_llmbo._util.torch_state import isolated_torch
+from benchmarks.torch_state import isolated_torch
 from optuna_llmbo.embedding.encoder import Assignment
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading

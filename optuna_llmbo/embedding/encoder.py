@@ -20,7 +20,6 @@ from torch import Tensor
 from optuna_llmbo._util.torch_state import default_torch
 from optuna_llmbo.embedding.cache import EmbeddingCache
 from optuna_llmbo.embedding.language_model import LanguageModel
-from optuna_llmbo.embedding.language_model import quiet_transformers
 from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie_reader import TrieReader
@@ -101,7 +100,7 @@ class Encoder:
     ) -> None:
         self._llm = llm
         self._tokenize = functools.lru_cache(_LINES_REMEMBERED)(self._line_ids)
-        with default_torch(), quiet_transformers():
+        with default_torch():
             looks_ahead = self._looks_ahead()
             self._pooling = _check_pooling(pooling, llm, looks_ahead)
             start, end = self._special_tokens()
@@ -207,7 +206,7 @@ class Encoder:
         return sequence
 
     def _line_ids(self, line: str) -> TokenIds:
-        return tuple(self._llm.tokenizer(line, add_special_tokens=False).input_ids)
+        return tuple(self._llm.tokenizer(line, add_special_tokens=False, verbose=False).input_ids)
 
     def _special_tokens(self) -> tuple[TokenIds, TokenIds]:
         """Find the token ids that the tokenizer adds before and after a text."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 import math
@@ -95,17 +97,21 @@ class Axis:
         return self._typed(self.numbers(np.array([u]))[0])
 
     def to_unit(self, value: Any) -> float:
-        """The place of `value`: in [0, 1], or up to one range outside if it is out of range.
+        """The place of `value`: see `to_units`."""
+        return float(self.to_units([value])[0])
+
+    def to_units(self, values: Sequence[Any]) -> np.ndarray:
+        """The places of m values, (m,): in [0, 1], or up to one range outside if out of range.
 
         So what was learned of values that a changed range has lost is kept.
         """
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            index = int(np.flatnonzero(self._order == int(d.to_internal_repr(value)))[0])
-            return (index + 0.5) / len(d.choices)
+            places = self._choice_places
+            return np.array([places[_identity(value)] for value in values], dtype=np.float64)
         if d.single():
-            return 0.5
-        return float(self._place(np.array([value], dtype=np.float64))[0])
+            return np.full(len(values), 0.5)
+        return self._place(np.array(values, dtype=np.float64))
 
     def place(self, number: float) -> float:
         """The place in [0, 1] nearest to a number's; nan for nominal choices."""
@@ -128,14 +134,14 @@ class Axis:
         """Whether a value is one of the choices, or a number within the range."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            return any(type(c) is type(value) and (c == value or c is value) for c in d.choices)
+            return _identity(value) in self._choice_places
         return _is_number(value) and d.low <= value <= d.high  # type: ignore[attr-defined]
 
     def nearest(self, value: Any) -> Any | None:
         """The admissible value closest to `value`, or None where closeness means nothing."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            if any(type(c) is type(value) and c == value for c in d.choices):
+            if self.contains(value):
                 return value
             numbers = [c for c in d.choices if _is_number(c)] if _is_number(value) else []
             return min(numbers, key=lambda c: abs(c - value), default=None)
@@ -178,6 +184,16 @@ class Axis:
         indices = list(range(len(choices)))
         return np.array(indices if self.is_nominal else sorted(indices, key=lambda i: choices[i]))
 
+    @cached_property
+    def _choice_places(self) -> dict[Hashable, float]:
+        """The place of each choice, by its identity."""
+        choices = self.distribution.choices  # type: ignore[attr-defined]
+        places = (np.arange(len(choices)) + 0.5) / len(choices)
+        return {
+            _identity(choices[i]): float(place)
+            for i, place in zip(self._order, places, strict=True)
+        }
+
     @property
     def _log_bounds(self) -> tuple[float, float]:
         d = self.distribution
@@ -193,6 +209,17 @@ def _step(distribution: BaseDistribution) -> float | int | None:
 
 def _is_log(distribution: BaseDistribution) -> bool:
     return bool(getattr(distribution, "log", False))
+
+
+def _identity(value: Any) -> Hashable:
+    """What makes two choices the same: type and value; True is not 1, and nan is itself."""
+    if value != value:
+        return type(value), "nan"
+    try:
+        hash(value)
+    except TypeError:  # Optuna warns of such choices, but takes them
+        return type(value), repr(value)
+    return type(value), value
 
 
 def _is_number(value: Any) -> bool:

@@ -27,11 +27,14 @@ class NumericView:
     Args:
         space: the parameters that are chosen together.
         knowledge: the packs that apply to it.
+        tried: (n, d) points that the kernel is fitted to or compares with: nominal choices that
+            none of them has share a column.
     """
 
-    def __init__(self, space: SearchSpace, knowledge: Knowledge) -> None:
+    def __init__(self, space: SearchSpace, knowledge: Knowledge, tried: np.ndarray) -> None:
         self._space = space
         self._knowledge = knowledge
+        self._apart = space.choices(tried)
 
     @cached_property
     def derived_names(self) -> tuple[str, ...]:
@@ -41,7 +44,8 @@ class NumericView:
     @property
     def width(self) -> int:
         """Number of features, p: the hyperparameters' first, then the derived quantities'."""
-        return self._space.n_features + len(self._ranges)
+        (row,) = self._space.features(np.full((1, len(self._space.names)), np.nan), self._apart)
+        return len(row) + len(self._ranges)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """The features of points, (m, p) float64, roughly in [0, 1].
@@ -55,7 +59,7 @@ class NumericView:
             for name, (log, low, high) in self._ranges.items()
         ]
         filled = (np.nan_to_num(column, nan=0.5)[:, None] for column in columns)
-        return np.hstack([self._space.features(points), *filled])
+        return np.hstack([self._space.features(points, self._apart), *filled])
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[bool, float, float]]:

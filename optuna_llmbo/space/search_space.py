@@ -29,7 +29,9 @@ from optuna_llmbo.space.axis import Axis
 
 
 Configuration = Mapping[str, Any]
-Key = tuple[float, ...]
+Key = bytes
+Choices = Mapping[str, np.ndarray]
+"""Indices of nominal choices, by the parameter's name."""
 
 _KEY_DIGITS = 9
 _ABSENT_KEY = -9.0
@@ -73,24 +75,28 @@ class SearchSpace:
         """Number of configurations with all parameters; infinite if a parameter is continuous."""
         return math.prod(axis.n_values for axis in self.axes)
 
-    @property
-    def n_features(self) -> int:
-        """Number of columns of `features`."""
-        return sum(axis.width for axis in self.axes) + len(self.groups)
-
     def restrict(self, params: Mapping[str, Any]) -> Configuration | None:
         """The part of a trial's parameters that lies in this space.
 
         None if a shared parameter is missing, if none of the parameters is there, or if a value
         has no place: a choice that is gone.
         """
-        if not all(name in params for name in self.shared):
-            return None
+        known = {}
+        for name, axis, is_shared in self._parameters:
+            if name in params:
+                known[name] = params[name]
+                if not axis.has_place(params[name]):
+                    return None
+            elif is_shared:
+                return None
+        return known or None
+
+    @cached_property
+    def _parameters(self) -> list[tuple[str, Axis, bool]]:
+        """Name, axis and whether every configuration has it, for each parameter."""
+        shared = set(self.shared)
         pairs = zip(self.names, self.axes, strict=True)
-        known = {name: (params[name], axis) for name, axis in pairs if name in params}
-        if not known or not all(axis.has_place(value) for value, axis in known.values()):
-            return None
-        return {name: value for name, (value, _) in known.items()}
+        return [(name, axis, name in shared) for name, axis in pairs]
 
     def contains(self, configuration: Configuration) -> bool:
         """Whether all values of a configuration are within their ranges."""
@@ -113,8 +119,8 @@ class SearchSpace:
 
     def keys(self, points: np.ndarray) -> list[Key]:
         """Hashable keys of points (m, d), equal for points of the same configuration."""
-        rounded = np.nan_to_num(np.round(points, _KEY_DIGITS), nan=_ABSENT_KEY)
-        return [tuple(row) for row in rounded.tolist()]
+        rounded = np.where(np.isnan(points), _ABSENT_KEY, np.round(points, _KEY_DIGITS) + 0.0)
+        return [row.tobytes() for row in rounded]
 
     def key(self, configuration: Configuration) -> Key:
         """The key of a configuration."""
@@ -146,26 +152,44 @@ class SearchSpace:
 
     def to_unit(self, configurations: Sequence[Configuration]) -> np.ndarray:
         """The points of m configurations, (m, d): the inverse of `from_unit`."""
-        columns = [
-            [axis.to_unit(c[name]) if name in c else math.nan for c in configurations]
-            for name, axis in zip(self.names, self.axes, strict=True)
-        ]
-        return np.asarray(columns, dtype=np.float64).T.reshape(len(configurations), len(self.axes))
+        points = np.full((len(configurations), len(self.axes)), np.nan)
+        for column, (name, axis) in enumerate(zip(self.names, self.axes, strict=True)):
+            having = [i for i, c in enumerate(configurations) if name in c]
+            points[having, column] = axis.to_units([configurations[i][name] for i in having])
+        return points
 
-    def features(self, points: np.ndarray) -> np.ndarray:
-        """Features for a kernel: (m, sum of the axes' widths + groups), [0, 1] inside the ranges.
+    def choices(self, points: np.ndarray) -> Choices:
+        """The nominal choices at points (m, d), by parameter: see `features`."""
+        return {
+            name: np.unique(_choice(axis, units[~np.isnan(units)]))
+            for name, axis, units in zip(self.names, self.axes, points.T, strict=True)
+            if axis.width > 1
+        }
+
+    def features(self, points: np.ndarray, apart: Choices | None = None) -> np.ndarray:
+        """Features for a kernel: (m, columns), [0, 1] inside the ranges.
 
         Three or more nominal choices become one column each, scaled so that any two different
         choices are at distance one. A parameter that a point lacks counts as the middle of its
         range, or as equally far from all choices; a column for each group says whether it is
         there.
+
+        Args:
+            points: (m, d).
+            apart: the choices with a column of their own; the others share one, as choices that
+                no trial has are alike for a kernel that is fitted to trials. Default None: all
+                have their own.
         """
         columns = []
-        for axis, units in zip(self.axes, points.T, strict=True):
+        for name, axis, units in zip(self.names, self.axes, points.T, strict=True):
             present = ~np.isnan(units)
             if axis.width > 1:
-                index = (np.where(present, units, 0.0) * axis.width).astype(int)
-                columns.append(np.eye(axis.width)[index] * present[:, None] / math.sqrt(2))
+                index = _choice(axis, np.where(present, units, 0.0))
+                own = np.arange(axis.width) if apart is None else apart[name]
+                is_own = index[:, None] == own[None]
+                if len(own) < axis.width:
+                    is_own = np.hstack([is_own, ~is_own.any(axis=1, keepdims=True)])
+                columns.append(is_own * present[:, None] / math.sqrt(2))
             else:
                 columns.append(np.where(present, units, 0.5)[:, None])
         for group in self.groups:
@@ -177,6 +201,12 @@ class SearchSpace:
         """The points of all configurations of a finite space without groups, (m, d)."""
         mesh = np.meshgrid(*(axis.places() for axis in self.axes), indexing="ij")
         return np.stack(mesh, axis=-1).reshape(-1, len(self.axes))
+
+
+def _choice(axis: Axis, units: np.ndarray) -> np.ndarray:
+    """Which choice of a nominal axis is at each place, as an index."""
+    index: np.ndarray = (units * axis.width).astype(int)
+    return index
 
 
 def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 import math
 
@@ -103,18 +104,18 @@ def read_history(
         current: number of the trial that a configuration is chosen for; it is left out.
     """
     signs = np.array([sign_of(direction) for direction in directions])
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    trend = _Trend([t for t in trials if t.state == TrialState.COMPLETE])
     retried = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
     observed: list[tuple[Configuration, np.ndarray, FrozenTrial]] = []
-    infeasible, pending, seen = [], [], set()
+    infeasible, pending, seen = [], [], []
     for trial in trials:
         configuration = space.restrict(published.intended(trial, space.distributions))
         if configuration is None or trial.number == current:
             continue
-        seen.add(space.key(configuration))
+        seen.append(configuration)
         if trial.state == TrialState.RUNNING:
             pending.append(configuration)
-        elif (values := _final_values(trial, complete)) is not None:
+        elif (values := _final_values(trial, trend)) is not None:
             observed.append((configuration, signs * values, trial))
         elif trial.state != TrialState.WAITING and not _is_accident(trial, retried):
             infeasible.append(configuration)
@@ -126,7 +127,7 @@ def read_history(
         constraints=_constraints([trial for _, _, trial in observed]),
         infeasible=tuple(infeasible),
         pending=tuple(pending),
-        seen=frozenset(seen),
+        seen=frozenset(space.keys(space.to_unit(seen))),
     )
 
 
@@ -135,21 +136,34 @@ def _is_accident(trial: FrozenTrial, retried: Collection[int]) -> bool:
     return bool(trial.user_attrs.get(INTERRUPTED)) or trial.number in retried
 
 
-def _final_values(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> np.ndarray | None:
+@dataclass(frozen=True)
+class _Trend:
+    """How the complete trials went on after each step."""
+
+    complete: Sequence[FrozenTrial]
+    known: dict[int, float] = field(default_factory=dict)
+
+    def rest(self, step: int) -> float:
+        """The median change from a step to the end; 0 if no complete trial reported at it."""
+        if step not in self.known:
+            rests = [
+                t.value - t.intermediate_values[step]
+                for t in self.complete
+                if t.value is not None and step in t.intermediate_values
+            ]
+            finite = [rest for rest in rests if math.isfinite(rest)]
+            self.known[step] = float(np.median(finite)) if finite else 0.0
+        return self.known[step]
+
+
+def _final_values(trial: FrozenTrial, trend: _Trend) -> np.ndarray | None:
     """Final or estimated values, (q,); None without any. Only single-objective trials prune."""
     if trial.state == TrialState.COMPLETE:
         return np.array(trial.values, dtype=np.float64)
     step = trial.last_step
     if trial.state != TrialState.PRUNED or step is None or trial.user_attrs.get(INFEASIBLE):
         return None
-    value = trial.intermediate_values[step]
-    rests = [
-        t.value - t.intermediate_values[step]
-        for t in complete
-        if t.value is not None and step in t.intermediate_values
-    ]
-    rests = [rest for rest in rests if math.isfinite(rest)]
-    estimate = value + (float(np.median(rests)) if rests else 0.0)
+    estimate = trial.intermediate_values[step] + trend.rest(step)
     return None if math.isnan(estimate) else np.array([estimate])
 
 

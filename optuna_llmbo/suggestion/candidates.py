@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
 from typing import Any
-import warnings
 
 import numpy as np
 from scipy.stats import qmc
@@ -173,8 +172,5 @@ def unseen(space: SearchSpace, points: np.ndarray, seen: Set[Key]) -> np.ndarray
 
 def _sobol(space: SearchSpace, rng: np.random.Generator, *, n: int, skip: int = 0) -> np.ndarray:
     engine = qmc.Sobol(len(space.names), scramble=True, rng=rng)
-    if skip:
-        engine.fast_forward(skip)
-    with warnings.catch_warnings():  # balance needs a power of two; here it is no loss
-        warnings.filterwarnings("ignore", message="The balance properties", category=UserWarning)
-        return engine.random(n)
+    # SciPy warns of any other number of points than a power of two.
+    return engine.random_base2((skip + n - 1).bit_length())[skip : skip + n]

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import optuna.logging
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from optuna_llmbo._util.torch_state import TorchThread
 from optuna_llmbo.embedding.encoder import Encoder
@@ -94,15 +95,30 @@ class Engine:
         # A language model needs all threads, the numbers are faster on one.
         self._thread = TorchThread(None if self.options.reads_text else 1)
 
+    def load(self) -> None:
+        """Load the language model, if the options name one.
+
+        Loading changes state that all threads see, such as the default dtype, so it is done when
+        the sampler is created; in a process that was sent the sampler, when it is needed.
+
+        Raises:
+            InputError: if it cannot be loaded.
+        """
+        if self.options.model is not None:
+            load_shared_model(self.options.model, self.options.device)
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the language model."""
         return {**self.__dict__, "_encoder": None}
 
-    def known(self, study: Study, region: Region, number: int) -> Known:
+    def known(
+        self, study: Study, trials: Sequence[FrozenTrial], region: Region, number: int
+    ) -> Known:
         """Read what is known of a study.
 
         Args:
             study: the study.
+            trials: its trials, in any state.
             region: where the next configuration may lie.
             number: the trial that a configuration is chosen for; its own entry is left out.
         """
@@ -113,7 +129,7 @@ class Engine:
         n_objectives = len(study.directions)
         return Known(
             region=region,
-            history=read_history(compat.all_trials(study), study.directions, space, number),
+            history=read_history(trials, study.directions, space, number),
             sources=tuple(
                 read_source(source, space, n_objectives) for source in options.source_studies
             ),
@@ -177,7 +193,7 @@ class Engine:
         informed = informative(trials)
         branches = read_branches(informed, latest_distributions(informed))
         if branches.space.names:
-            known = self.known(study, Region(branches), len(trials))
+            known = self.known(study, trials, Region(branches), len(trials))
             if known.history.n_observed:
                 return known
         raise InputError(

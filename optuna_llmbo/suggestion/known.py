@@ -70,8 +70,12 @@ class ModelData:
     @cached_property
     def numeric_view(self) -> NumericView:
         """The numbers: hyperparameters, then derived quantities."""
-        derived = self.options.ablation.derived
-        return NumericView(self.known.space, self.known.knowledge if derived else Knowledge())
+        known, derived = self.known, self.options.ablation.derived
+        history = known.history
+        own = [*history.configurations, *history.infeasible, *history.pending]
+        tried = [known.space.to_unit(own), *(source.points for source in known.sources)]
+        knowledge = known.knowledge if derived else Knowledge()
+        return NumericView(known.space, knowledge, np.vstack(tried))
 
     @cached_property
     def observations(self) -> Observations:

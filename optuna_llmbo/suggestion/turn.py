@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 import time
@@ -146,10 +147,11 @@ class Turn:
         """Choose and publish, and again if another worker has published the same meanwhile."""
         began = time.perf_counter()
         for _ in range(_ATTEMPTS):
-            known = self.engine.known(self.study, region, self.trial.number)
+            trials = compat.all_trials(self.study)
+            known = self.engine.known(self.study, trials, region, self.trial.number)
             chosen_by, configuration, decision = choose(known)
             published.publish(self.study, self.trial, configuration, region.space.distributions)
-            if not configuration or not self._is_taken(known, configuration):
+            if not configuration or not self._is_taken(known, configuration, trials):
                 break
         if self.engine.options.provenance:
             read = chosen_by == "model" and self.engine.options.reads_text
@@ -187,19 +189,24 @@ class Turn:
         by: ChosenBy = "model" if kernel == self.engine.options.kernel else "fallback"
         return by, decision.configuration, decision
 
-    def _is_taken(self, known: Known, configuration: Configuration) -> bool:
+    def _is_taken(
+        self, known: Known, configuration: Configuration, before: Sequence[FrozenTrial]
+    ) -> bool:
         """Whether another trial has come to try the same since the study was read.
 
         Called once the own plan is published, so that of two workers that choose the same at one
         moment at least one sees the other's. What was known before is tried again on purpose.
+
+        Args:
+            known: what was known when it was chosen.
+            configuration: what was chosen.
+            before: the study's trials then.
         """
         space = known.space
         key = space.key(configuration)
         if key in known.history.seen:
             return False
-        trials = compat.all_trials(self.study)
-        others = (trial for trial in trials if trial.number != self.trial.number)
-        intended = (
-            space.restrict(published.intended(trial, space.distributions)) for trial in others
-        )
-        return any(other is not None and space.key(other) == key for other in intended)
+        unchanged = {t.number for t in before if t.state.is_finished()} | {self.trial.number}
+        others = (t for t in compat.all_trials(self.study) if t.number not in unchanged)
+        intended = (space.restrict(published.intended(t, space.distributions)) for t in others)
+        return key in space.keys(space.to_unit([other for other in intended if other]))

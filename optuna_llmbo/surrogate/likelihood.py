@@ -5,18 +5,20 @@ Shapes: n observed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import math
 from typing import Any
 
 from botorch.models import SingleTaskGP
-import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
 
 
-_TOLERANCE = 0.01
-"""The fit ends when a step raises the log likelihood by less than this."""
-_MAX_ITERATIONS = 200
+_TOLERANCE = 1e-4
+"""The fit ends when a step raises the log likelihood by less than this for each observation."""
+_MAX_ITERATIONS = 30
+_IMPOSSIBLE = 1e3
+"""Stands for the loss where there is no likelihood, which the line search then steps back from."""
 _JITTERS = (0.0, 1e-8, 1e-6, 1e-4)
 
 
@@ -63,58 +65,61 @@ class _GaussianLogDensity(torch.autograd.Function):
 def maximize_likelihood(model: SingleTaskGP) -> None:
     """Fit a process's hyperparameters in place from their values; leave it in eval mode.
 
-    L-BFGS-B maximizes the marginal likelihood times the priors' densities (Rasmussen & Williams
-    2006, eq. 2.30).
+    L-BFGS maximizes the marginal likelihood times the priors' densities (Rasmussen & Williams
+    2006, eq. 2.30). It is PyTorch's: SciPy's waits for threads of a BLAS library that only a
+    setting for the whole process could stop.
 
     Raises:
         torch.linalg.LinAlgError: if no hyperparameters on the way give a finite likelihood.
     """
-    model.train()
-    (observed,), targets = model.train_inputs, model.train_targets
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    sizes = [weight.numel() for weight in weights]
-    start = torch.cat([weight.detach().reshape(-1) for weight in weights]).numpy()
-    best, best_loss, n = start, np.inf, len(targets)
-
-    def place(values: np.ndarray) -> None:
-        with torch.no_grad():
-            parts = torch.from_numpy(values).split(sizes)
-            for weight, part in zip(weights, parts, strict=True):
-                weight.copy_(part.view_as(weight))
-
-    def loss_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best, best_loss
-        place(values)
-        try:
-            loss = -_log_posterior(model, observed, targets) / n
-            gradients = torch.autograd.grad(loss, weights)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            return np.inf, np.zeros_like(values)
-        if loss.item() < best_loss:
-            best, best_loss = values.copy(), loss.item()
-        return loss.item(), torch.cat([part.reshape(-1) for part in gradients]).numpy()
-
-    scipy.optimize.minimize(
-        loss_and_gradient,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        options={"ftol": _TOLERANCE / n, "maxiter": _MAX_ITERATIONS},
+    model.train().requires_grad_(True)
+    n, log_posterior = len(model.train_targets), _log_posterior(model)
+    weights = list(model.parameters())
+    best, best_loss = [weight.detach().clone() for weight in weights], math.inf
+    optimizer = torch.optim.LBFGS(
+        weights,
+        max_iter=_MAX_ITERATIONS,
+        tolerance_change=_TOLERANCE,
+        history_size=_MAX_ITERATIONS,
+        line_search_fn="strong_wolfe",
     )
-    place(best)
+
+    def closure() -> Tensor:
+        nonlocal best, best_loss
+        optimizer.zero_grad(set_to_none=False)
+        try:
+            loss = -log_posterior() / n
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return model.train_targets.new_tensor(_IMPOSSIBLE)
+        if loss.item() < best_loss:
+            best, best_loss = [weight.detach().clone() for weight in weights], loss.item()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        for weight, value in zip(weights, best, strict=True):
+            weight.copy_(value)
+            weight.grad = None
     model.eval()
-    if not np.isfinite(best_loss):
+    if not math.isfinite(best_loss):
         raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
             "no hyperparameters give a finite likelihood"
         )
 
 
-def _log_posterior(model: SingleTaskGP, observed: Tensor, targets: Tensor) -> Tensor:
-    """Log density of targets and hyperparameters, up to a constant."""
-    n = len(targets)
-    noise = model.likelihood.noise * torch.eye(n, dtype=observed.dtype)
-    covariance = model.covar_module(observed).to_dense() + noise
-    total = _GaussianLogDensity.apply(covariance, targets - model.mean_module(observed))
-    for _, module, prior, closure, _ in model.named_priors():
-        total = total + prior.log_prob(closure(module)).sum()
-    return total
+def _log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
+    """Make the function that computes the log density of targets and hyperparameters, up to a
+    constant."""
+    (observed,), targets = model.train_inputs, model.train_targets
+    identity = torch.eye(len(targets), dtype=observed.dtype)
+    priors = [(prior, closure, module) for _, module, prior, closure, _ in model.named_priors()]
+
+    def log_posterior() -> Tensor:
+        noisy = model.covar_module(observed).to_dense() + model.likelihood.noise * identity
+        total = _GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
+        for prior, closure, module in priors:
+            total = total + prior.log_prob(closure(module)).sum()
+        return total
+
+    return log_posterior

@@ -14,7 +14,7 @@ from benchmarks.prediction.fit import Fit
 from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Text
 from benchmarks.prediction.variants import Variant
-from optuna_llmbo._util.torch_state import isolated_torch
+from benchmarks.torch_state import isolated_torch
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation

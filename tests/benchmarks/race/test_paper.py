@@ -19,7 +19,7 @@ from benchmarks.race import methods
 from benchmarks.race import paper
 from benchmarks.race import tasks
 from benchmarks.race.paper import PaperSampler
-from optuna_llmbo._util.torch_state import isolated_torch
+from benchmarks.torch_state import isolated_torch
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.embedding.language_model import load_model
