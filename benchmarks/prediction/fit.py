@@ -106,7 +106,7 @@ def _fit_as_is(
     complete = np.zeros((len(numeric), 2))  # runs of this study
     Z = torch.from_numpy(np.hstack([numeric, text, complete]))
     layout = Layout(p=numeric.shape[1], k=text.shape[1], has_gaps=False, n_sources=0)
-    model = fit_process(Z[observed], targets, kernel_of(variant, layout))
+    model = fit_process(Z[observed], targets, lambda: kernel_of(variant, layout))
     return Fit(model, Z[others], moved=False)
 
 

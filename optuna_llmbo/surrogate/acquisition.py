@@ -195,9 +195,10 @@ def _worst(inputs: AcquisitionInputs) -> Tensor:
 
 def _cells(values: Tensor, worst: Tensor) -> _Cells:
     """The cells above values (N, s, q), of which some may be -inf, and above the worst (q,)."""
+    values = torch.cat([values.maximum(worst), worst.expand(len(values), 1, -1)], dim=1)
     if len(worst) == 1:
-        return _above(torch.maximum(values.max(dim=1).values, worst))
-    fronts = [FastNondominatedPartitioning(worst, torch.maximum(draws, worst)) for draws in values]
+        return _above(values.max(dim=1).values)
+    fronts = [FastNondominatedPartitioning(worst, draws) for draws in values]
     lower, upper = BoxDecompositionList(*fronts).get_hypercell_bounds()
     return _Cells(lower, upper)
 

@@ -22,7 +22,8 @@ LORA = SearchSpace(
 
 
 def view(space: SearchSpace) -> NumericView:
-    return NumericView(space, load_knowledge("auto").relevant(space.names))
+    nothing = np.zeros((0, len(space.names)))
+    return NumericView(space, load_knowledge("auto").relevant(space.names), nothing)
 
 
 def test_lora_quantities_are_added_on_a_log_scale() -> None:

@@ -53,7 +53,7 @@ def test_states() -> None:
     assert got.configurations == ({"x": 0.1},)
     assert got.infeasible == ({"x": 0.2}, {"x": 0.5}, {"x": 0.6})
     assert got.pending == ({"x": 0.4},)
-    assert got.seen == {(0.1,), (0.2,), (0.3,), (0.4,), (0.5,), (0.6,)}
+    assert got.seen == {SPACE.key({"x": x}) for x in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}
 
 
 def test_a_worker_that_died_says_nothing_of_the_configuration() -> None:

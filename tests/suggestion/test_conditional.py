@@ -113,9 +113,10 @@ def test_enqueued_values_are_built_upon() -> None:
         x, y = (trial.suggest_float(name, 0, 1) for name in "xy")
         return (x - y) ** 2  # the best y is the given x
 
-    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(objective, n_trials=15)
     for x in (0.1, 0.5, 0.9):
+        # Trials that are spread out: once the optimum is found there is nothing to improve on.
+        study = optuna.create_study(sampler=LLMBOSampler(n_startup_trials=12, seed=0))
+        study.optimize(objective, n_trials=12)
         study.enqueue_trial({"x": x})
         study.optimize(objective, n_trials=1)
         assert study.trials[-1].params["x"] == x

@@ -196,9 +196,10 @@ def test_the_interval_is_the_central_95_percent() -> None:
     asked = observed(targets=targets[:, None])
     points = np.random.default_rng(1).random((5, 2))
     surrogate = fitted(asked, points).surrogates
+    (part,) = surrogate.parts
     with torch.no_grad():
         views = Views(torch.from_numpy(PLANE.features(points)))
-        posterior = surrogate.model.posterior(surrogate.features(views))
+        posterior = part.model.posterior(surrogate.features(views))
     mean = targets.mean() + targets.std() * posterior.mean[:, 0].numpy()
     deviation = targets.std() * posterior.variance[:, 0].sqrt().numpy()
     low, high = norm(mean, deviation).interval(0.95)

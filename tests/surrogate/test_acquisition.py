@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import math
 
-from botorch.models import ModelListGP
 from botorch.models import SingleTaskGP
 from gpytorch.constraints import GreaterThan
 from gpytorch.likelihoods import GaussianLikelihood
@@ -36,6 +35,7 @@ from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.acquisition import make_scorer
 from optuna_llmbo.surrogate.covariance import scaled_matern
 from optuna_llmbo.surrogate.feasibility import fit_constraints
+from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.process import fit_surrogate
 from optuna_llmbo.surrogate.process import Views
 
@@ -56,11 +56,14 @@ def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Acquis
     surrogate = fit_surrogate(Views(X), y, "numeric", Views(X), Ablation())
     constraints = {} if over is None else {"c": X[:, 0].numpy() - over}
     return AcquisitionInputs(
-        model=surrogate.model,
+        objectives=[Posterior(surrogate.model)],
         observed=surrogate.observed,
         targets=y[:, None],
         pending=pending,
-        constraints=fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0)),
+        constraints=[
+            Posterior(limit)
+            for limit in fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0))
+        ],
     )
 
 
@@ -68,7 +71,7 @@ def test_log_ei_is_log_expected_improvement() -> None:
     here = situation()
     scores = make_scorer(here, "log_ei", seed=0)(CANDIDATES)
     with torch.no_grad():
-        posterior = here.model.posterior(CANDIDATES)
+        posterior = here.objectives[0].process.posterior(CANDIDATES)
     for i in (0, 17, 40):
         mean, deviation = float(posterior.mean[i, 0]), math.sqrt(float(posterior.variance[i, 0]))
         z = (mpmath.mpf(mean) - float(here.targets.max())) / deviation
@@ -122,11 +125,11 @@ def gains(here: AcquisitionInputs, candidates: torch.Tensor) -> tuple[np.ndarray
     """What candidates are expected to add, and the standard error of it, (m,) each."""
     points = torch.cat([here.observed, here.pending, candidates])[:, 0].numpy()
     n, m = len(points) - len(candidates), len(candidates)
-    models = here.model.models if isinstance(here.model, ModelListGP) else [here.model]
+    models = [part.process for part in here.objectives]
     values = np.stack([draw(part, points, seed) for seed, part in enumerate(models)], axis=2)
     feasible = np.ones(values.shape[:2], dtype=bool)
     for seed, part in enumerate(here.constraints, start=9):
-        feasible &= draw(part, points, seed) <= 0
+        feasible &= draw(part.process, points, seed) <= 0
     if len(models) == 1:
         best = np.where(feasible[:, :n], values[:, :n, 0], -np.inf).max(axis=1)
         assert np.isfinite(best).all()  # with nothing feasible there is nothing to improve on
@@ -166,11 +169,11 @@ def noisy(pending: Sequence[float], over: float | None, k: int) -> AcquisitionIn
     limits = [] if over is None else [process(x, 2 * (x - over), 0.05, 0.25)]
     waiting = torch.tensor(pending, dtype=torch.float64)[:, None]
     return AcquisitionInputs(
-        model=parts[0] if k == 1 else ModelListGP(*parts),
+        objectives=[Posterior(part) for part in parts],
         observed=parts[0].train_inputs[0],
         targets=torch.from_numpy(y),
         pending=pad(waiting, (0, 2)),
-        constraints=limits,
+        constraints=[Posterior(limit) for limit in limits],
     )
 
 
@@ -203,7 +206,7 @@ def test_noisy_improvement_without_noise_is_expected_improvement(seed: int) -> N
     y = np.array([-1.0, 0.3, 0.1, 0.5, -0.6])
     exact = process(x, y, 1e-8, 0.25)
     here = AcquisitionInputs(
-        model=exact,
+        objectives=[Posterior(exact)],
         observed=exact.train_inputs[0],
         targets=exact.train_targets[:, None],
         pending=NONE,
@@ -274,11 +277,11 @@ def drawn(pending: str | None, limit: float) -> AcquisitionInputs:
     waiting = [] if pending is None else [list(FRONT).index(pending)]
     over = np.clip(values.sum(axis=1) - limit, -1, 1)
     return AcquisitionInputs(
-        model=ModelListGP(*(process(x, one, 1e-8, 0.25) for one in values.T)),
+        objectives=[Posterior(process(x, one, 1e-8, 0.25)) for one in values.T],
         observed=points[:2],
         targets=torch.from_numpy(values[:2]),
         pending=points[waiting],
-        constraints=[process(x, over, 1e-8, 0.25)],
+        constraints=[Posterior(process(x, over, 1e-8, 0.25))],
     )
 
 

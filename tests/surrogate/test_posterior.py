@@ -1,18 +1,19 @@
-"""The joint posterior against GPyTorch's own, which computes every set of points anew."""
+"""The posterior against GPyTorch's own, and what is drawn of it against conditioning by numpy."""
 
 from __future__ import annotations
 
-from botorch.models import ModelListGP
-from botorch.models import SingleTaskGP
-from botorch.models.model import Model
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from optuna_llmbo.surrogate.ablation import Ablation
-from optuna_llmbo.surrogate.feasibility import fit_constraints
-from optuna_llmbo.surrogate.joint_posterior import JointPosteriors
+from optuna_llmbo.surrogate.posterior import draw
+from optuna_llmbo.surrogate.posterior import Drawn
+from optuna_llmbo.surrogate.posterior import Posterior
+from optuna_llmbo.surrogate.posterior import quasi_normal
 from optuna_llmbo.surrogate.process import fit_surrogates
+from optuna_llmbo.surrogate.process import Surrogates
 from optuna_llmbo.surrogate.process import Views
 
 
@@ -23,68 +24,96 @@ def points(*shape: int, seed: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def sets(d: int, shared: int, own: int, seed: int = 1) -> Tensor:
-    """M sets: the same points first, then each its own, then the first shared one again."""
-    same = points(shared, d, seed=seed).expand(M, shared, d)
-    return torch.cat([same, points(M, own, d, seed=seed + 1), same[:, :1]], dim=1)
+def complete(n: int, seed: int, q: int = 1) -> Tensor:
+    """Features of complete trials of this study, for q objectives side by side."""
+    x = torch.cat([points(n, P, seed=seed), torch.zeros(n, 2, dtype=torch.float64)], dim=1)
+    return x.repeat(1, q)
 
 
-@pytest.fixture(scope="module", params=["one", "two, one with its own trials", "with constraints"])
-def models(request: pytest.FixtureRequest) -> tuple[list[SingleTaskGP], Model]:
-    """The processes, and BoTorch's model of the same outputs."""
+@pytest.fixture(scope="module", params=["plain", "with its own trials"])
+def surrogates(request: pytest.FixtureRequest) -> Surrogates:
+    """Processes of two objectives."""
     x = points(N, P, seed=0)
     y = torch.stack([torch.sin(5 * x).sum(dim=1), (x**2).sum(dim=1)], dim=1)
     y = (y - y.mean(dim=0)) / y.std(dim=0)
-    if request.param == "one":
-        model = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Ablation()).model
-        return [model], model
-    if request.param == "with constraints":
-        one = fit_surrogates(Views(x), y[:, :1], "numeric", Views(x), Ablation())
-        limits = fit_constraints(
-            one.features(Views(x)), P, {"c": y[:, 1].numpy()}, points(2, P, seed=5)
+    views = Views(x)
+    if request.param != "plain":
+        source = torch.tensor([0.0] * 8 + [1.0] * 4, dtype=torch.float64)
+        gap = torch.where(source > 0, 0.0, torch.linspace(0, 0.6, N, dtype=torch.float64))
+        views = Views(x, None, gap, source)
+    return fit_surrogates(views, y, "numeric", Views(x), Ablation())
+
+
+def test_moments_are_those_of_gpytorch(surrogates: Surrogates) -> None:
+    x = complete(M, seed=1, q=2)
+    mean, deviation = surrogates.moments(x)
+    assert mean.shape == deviation.shape == (M, 2)
+    for j, part in enumerate(surrogates.parts):
+        with torch.no_grad():
+            expected = part.model.posterior(x[:, : P + 2])
+        torch.testing.assert_close(mean[:, j], expected.mean[:, 0], atol=1e-8, rtol=0)
+        torch.testing.assert_close(
+            deviation[:, j].square(), expected.variance[:, 0], atol=1e-8, rtol=0
         )
-        return [one.model, *limits], ModelListGP(one.model, *limits)
-    source = torch.tensor([0.0] * 8 + [1.0] * 4, dtype=torch.float64)
-    gap = torch.where(source > 0, 0.0, torch.linspace(0, 0.6, N, dtype=torch.float64))
-    views = Views(x, None, gap, source)
-    model = fit_surrogates(views, y, "numeric", Views(x), Ablation()).model
-    return list(model.models), model
 
 
-@pytest.mark.parametrize(("shared", "own"), [(1, 1), (6, 1), (4, 3)])
-def test_equal_to_the_posterior_of_every_set(
-    models: tuple[list[SingleTaskGP], Model], shared: int, own: int
-) -> None:
-    processes, model = models
-    x = sets(_width(model), shared, own)
-    x[..., P : P + 2] = x[..., -2:] = 0  # complete, of this study
+def test_given_a_draw_the_moments_are_those_of_conditioning(surrogates: Surrogates) -> None:
+    places, x = complete(5, seed=2, q=2), complete(M, seed=3, q=2)
+    second = surrogates.posteriors[1]
+    drawn = Drawn(second, places, torch.from_numpy(quasi_normal(8, 5, seed=0)))
     with torch.no_grad():
-        expected, ours = model.posterior(x), JointPosteriors(processes).posterior(x)
-    torch.testing.assert_close(ours.mean, expected.mean, atol=1e-9, rtol=0)
-    torch.testing.assert_close(
-        ours.distribution.covariance_matrix,
-        expected.distribution.covariance_matrix,
-        atol=1e-8,
-        rtol=0,
-    )
+        mean, deviation = drawn.moments(x)
+        joint = second.process.posterior(torch.cat([places, x])[:, : P + 2])
+    centre = joint.mean[:, 0].numpy()
+    covariance = joint.distribution.covariance_matrix.numpy()
+    weights = np.linalg.solve(covariance[:5, :5], covariance[:5, 5:])
+    away = drawn.values.detach().numpy() - centre[:5]
+    np.testing.assert_allclose(mean.numpy(), centre[5:] + away @ weights, atol=1e-5)
+    left = np.diag(covariance[5:, 5:]) - (weights * covariance[:5, 5:]).sum(axis=0)
+    np.testing.assert_allclose(deviation.numpy() ** 2, left, atol=1e-6)
 
 
-def test_one_set_and_the_same_set_over_and_over(
-    models: tuple[list[SingleTaskGP], Model],
-) -> None:
-    processes, model = models
-    x = torch.zeros(5, _width(model), dtype=torch.float64)
-    x[:, :P] = points(5, P, seed=3)
-    ours = JointPosteriors(processes)
+def test_draws_have_the_posterior_s_moments(surrogates: Surrogates) -> None:
+    places = complete(4, seed=4, q=2)
     with torch.no_grad():
-        expected = model.posterior(x).mean
-        torch.testing.assert_close(ours.posterior(x).mean, expected, atol=1e-9, rtol=0)
-        again = ours.posterior(x.expand(3, *x.shape)).mean
-    torch.testing.assert_close(again, expected.expand_as(again), atol=1e-9, rtol=0)
+        both = draw(surrogates.posteriors, places, n=4096, seed=0)
+    for part, drawn in zip(surrogates.parts, both, strict=True):
+        with torch.no_grad():
+            expected = part.model.posterior(places[:, : P + 2])
+        covariance = expected.distribution.covariance_matrix.numpy()
+        values = drawn.values.detach().numpy()
+        scale = np.sqrt(np.diag(covariance)).max()
+        np.testing.assert_allclose(
+            values.mean(axis=0), expected.mean[:, 0].numpy(), atol=0.02 * scale
+        )
+        np.testing.assert_allclose(np.cov(values.T), covariance, atol=0.03 * scale**2)
+    one, other = (drawn.values.detach().numpy()[:, 0] for drawn in both)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.03  # of different objectives
 
 
-def _width(model: Model) -> int:
-    """Columns that a model takes: those of its parts side by side where it filters them."""
-    parts = list(model.models) if isinstance(model, ModelListGP) else [model]
-    own = parts[0].train_inputs[0].shape[-1]
-    return own * len(parts) if getattr(parts[0], "input_transform", None) else own
+def test_of_no_places_nothing_is_known(surrogates: Surrogates) -> None:
+    x = complete(M, seed=1, q=2)
+    (first, _) = surrogates.posteriors
+    with torch.no_grad():
+        (drawn,) = draw([first], x[:0], n=2, seed=0)
+        mean, deviation = drawn.moments(x)
+        expected, variance = first.moments(x)
+    assert drawn.values.shape == (2, 0)
+    torch.testing.assert_close(mean, expected.expand(2, M))
+    torch.testing.assert_close(deviation, variance.sqrt())
+
+
+def test_the_same_place_twice_has_the_same_value(surrogates: Surrogates) -> None:
+    places = complete(3, seed=2)
+    again = torch.cat([places, places])
+    with torch.no_grad():
+        (drawn,) = draw([Posterior(surrogates.parts[0].model)], again, n=4, seed=0)
+        _, deviation = drawn.moments(places)
+    np.testing.assert_allclose(drawn.values[:, :3], drawn.values[:, 3:], atol=1e-2)
+    assert float(deviation.max()) < 1e-2
+
+
+def test_more_draws_than_a_sobol_sequence_has_dimensions() -> None:
+    normal = quasi_normal(2, 21_300, seed=0)
+    assert normal.shape == (2, 21_300) and np.isfinite(normal).all()
+    assert abs(np.corrcoef(normal[0, :90], normal[0, 21_201:21_291])[0, 1]) < 0.5

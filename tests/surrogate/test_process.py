@@ -96,7 +96,7 @@ def test_posterior_is_that_of_the_textbook() -> None:
     x = torch.from_numpy(np.random.default_rng(0).random((9, 2)))
     new = torch.from_numpy(np.random.default_rng(1).random((4, 2)))
     y = smooth(x)
-    model = process.fit_process(x, y, scaled_matern(range(2), ard=True, weight_median=1.0))
+    model = process.fit_process(x, y, lambda: scaled_matern(range(2), ard=True, weight_median=1.0))
     with torch.no_grad():
         kernel = model.covar_module
         noise = float(model.likelihood.noise)
@@ -197,8 +197,9 @@ def test_constant_targets_do_not_end_the_fit(constant: float) -> None:
     away. The process then says the constant everywhere, and is surer of it near the data."""
     x = torch.linspace(0, 1, 12, dtype=torch.float64)[:, None]
     targets = torch.full((12,), constant, dtype=torch.float64)
-    kernel = scaled_matern(range(1), ard=True, weight_median=1)
-    model = process.fit_process(x, targets, kernel)
+    model = process.fit_process(
+        x, targets, lambda: scaled_matern(range(1), ard=True, weight_median=1)
+    )
     new = torch.tensor([[0.05], [0.5], [4.0]], dtype=torch.float64)
     with torch.no_grad():
         found = model.posterior(new)

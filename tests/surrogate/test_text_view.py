@@ -61,7 +61,7 @@ def fitted_process(view: TextView, observed: Reading) -> SingleTaskGP:
     layout = Layout(p=0, k=view.width, has_gaps=False, n_sources=0)
     with torch.no_grad():
         Z = features(view, observed)
-    return fit_process(Z, targets(len(observed)), covariance("text", layout))
+    return fit_process(Z, targets(len(observed)), lambda: covariance("text", layout))
 
 
 def test_whitened_axes(encoder: Encoder) -> None:

@@ -71,7 +71,7 @@ def test_densities_of_the_observed() -> None:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.random((8, 2)))
     y = torch.from_numpy(rng.normal(size=8))
-    model = fit_process(x, y, scaled_matern(range(2), ard=True, weight_median=1.0))
+    model = fit_process(x, y, lambda: scaled_matern(range(2), ard=True, weight_median=1.0))
     with torch.no_grad():
         noise, constant = float(model.likelihood.noise), float(model.mean_module.constant)
         k = model.covar_module(x).to_dense().numpy() + noise * np.eye(8)
