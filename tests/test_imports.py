@@ -59,6 +59,8 @@ ARROWS = {
 LAYERS = {
     "lora": [
         {
+            "columns",
+            "data_files",
             "distributed",
             "hyperparameters",
             "resources",
@@ -66,8 +68,9 @@ LAYERS = {
             "space_file",
             "stdlib_docstrings",
         },
-        {"data", "memory", "recipe"},
-        {"optimizer", "space", "tokens"},
+        {"memory", "recipe", "table"},
+        {"data", "optimizer", "space"},
+        {"tokens"},
         {"evaluate", "splits"},
         {"adapter", "generate", "train"},
         {"base_model", "checkpoint", "export", "metrics"},

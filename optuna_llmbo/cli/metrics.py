@@ -107,7 +107,8 @@ def _tests(options: Mapping[str, Any], column: str) -> dict[str, str]:
                 source,
                 prompt_column=options.get("prompt_column"),
                 response_column=column,
-                stratum_column=column,  # data without columns reject it
+                ignore_columns=options.get("ignore_columns", ()),
+                is_checked=False,  # the objective's own reading is
             )
             tests |= {pair.prompt: pair.response for pair in pairs}
     return tests

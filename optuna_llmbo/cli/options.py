@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
+import re
 from typing import Annotated
 from typing import Any
 from typing import TYPE_CHECKING
@@ -53,9 +54,11 @@ class PrunerName(StrEnum):
     none = "none"
 
 
-def _source(text: str) -> str | int:
-    """Parse data, or a number of examples."""
-    return int(text) if text.isdecimal() else text
+def _source(text: str) -> str | float:
+    """Parse data, or a number or fraction of examples."""
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return text
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
 
 
 def _proxy(text: str | float) -> float:
@@ -70,15 +73,20 @@ def _option(panel: str, help: str, *flags: str, **more: Any) -> Any:
 Model = Annotated[str, _option(MODEL_AND_DATA, "Hub id, folder, .gguf file, or 'embedded'.")]
 Train = Annotated[
     str,
-    _option(MODEL_AND_DATA, "Hub id, JSON/JSONL/CSV/Parquet file, or 'stdlib-docstrings'."),
+    _option(
+        MODEL_AND_DATA,
+        "JSON/JSONL/CSV/Parquet file, folder of such files, hub id (NAME, NAME@SPLIT, "
+        "NAME:CONFIGURATION@SPLIT), or 'stdlib-docstrings'.",
+    ),
 ]
 Validation = Annotated[
     str | None,
     _option(
         MODEL_AND_DATA,
-        "Data as --train, or a number of examples to split off. Default: 10%, at most 128.",
+        "Data as --train, or how much of it to split off: examples (200) or a fraction (0.1). "
+        "Default: 10%, at most 128.",
         parser=_source,
-        metavar="DATA|COUNT",
+        metavar="DATA|COUNT|SHARE",
     ),
 ]
 Test = Annotated[
@@ -87,11 +95,20 @@ Test = Annotated[
         MODEL_AND_DATA,
         "As --validation; read by no trial, and once by `promote`. Default: none.",
         parser=_source,
-        metavar="DATA|COUNT",
+        metavar="DATA|COUNT|SHARE",
     ),
 ]
 PromptColumn = Annotated[str | None, _option(MODEL_AND_DATA, "Column with the prompts.")]
 ResponseColumn = Annotated[str | None, _option(MODEL_AND_DATA, "Column with the responses.")]
+IgnoreColumns = Annotated[
+    list[str],
+    _option(
+        MODEL_AND_DATA,
+        "Column that is not to be read though it looks like a part of the examples; repeat for "
+        "several.",
+        "--ignore-column",
+    ),
+]
 Proxy = Annotated[
     float,
     _option(
@@ -213,7 +230,10 @@ def objective_of(
 
     measures = metrics.measures_of(options, allow_execution=allow_execution)
     about = {name: value for name, value in options.items() if name not in metrics.OPTION_NAMES}
-    return LoRAObjective(**{**about, "metric": measures, **more})
+    ignored = list(about.get("ignore_columns", ()))
+    if (tests := options.get("tests_column")) is not None:
+        ignored.append(tests)  # the metric reads it
+    return LoRAObjective(**{**about, "metric": measures, "ignore_columns": ignored, **more})
 
 
 def recorded(study: optuna.Study) -> dict[str, Any]:

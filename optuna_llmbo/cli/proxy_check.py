@@ -34,6 +34,7 @@ def proxy_check(
     test: options.Test = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
+    ignore_columns: options.IgnoreColumns = [],  # noqa: B006 - typer copies it
     proxy_by: options.ProxyBy = ObjectiveOptions.proxy_by,
     space: options.Space = None,
     variant: options.Variant = ObjectiveOptions.variant,

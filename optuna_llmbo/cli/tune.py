@@ -42,6 +42,7 @@ def tune(
     test: options.Test = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
+    ignore_columns: options.IgnoreColumns = [],  # noqa: B006 - typer copies it
     proxy: options.Proxy = ObjectiveOptions.proxy,
     proxy_by: options.ProxyBy = ObjectiveOptions.proxy_by,
     metric: options.Metric = ["loss"],  # noqa: B006 - typer copies it, and shows it in --help

@@ -20,6 +20,7 @@ import platformdirs
 
 from optuna_llmbo.embedding.gguf_file import dequantized
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 
 
 if TYPE_CHECKING:
@@ -175,16 +176,20 @@ def load_model(
                 )
             quantized = quantization_config is not None
             where = {"device_map": {"": device}} if quantized else {}
-            model = _auto_class(config).from_pretrained(
+            model, found = _auto_class(config).from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,
                 quantization_config=quantization_config,
+                output_loading_info=True,
                 **code,
                 **where,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # each library has its own: safetensors, tokenizers, torch
         raise _not_loadable(source, error) from error
+    _check_complete(source, found)
     model = (model if quantized else model.to(device)).eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, source, device, dtype)
 
@@ -220,6 +225,32 @@ def _auto_class(config: Any) -> Any:
     heads = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
     is_causal = any(name.endswith(heads) for name in config.architectures or ())
     return transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
+
+
+def _check_complete(source: ModelSource, found: dict[str, Any]) -> None:
+    """Check that a model's weights were all in its files; warn if these have more.
+
+    Args:
+        source: for the message.
+        found: what `from_pretrained` says of the loading.
+
+    Raises:
+        InputError: if some were not, and have random values now.
+    """
+    # a pooler is unused, and random where a checkpoint has none
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise InputError(
+            f"cannot load the language model {source}: its files lack {len(missing)} weights, "
+            f"such as {missing[0]}, which would be random. Check that config.json belongs to the "
+            f"weights. {_REMEDIES}"
+        )
+    if unexpected := sorted(found["unexpected_keys"]):
+        warn_once(
+            f"the files of the language model {source} have {len(unexpected)} weights that "
+            f"the model does not use, such as {unexpected[0]}: check that config.json belongs to "
+            "the weights."
+        )
 
 
 def _not_loadable(source: ModelSource, error: Exception) -> InputError:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import importlib.util
+import json
+import math
 import os
+from pathlib import Path
 from typing import Any
 import warnings
 
@@ -13,10 +17,19 @@ from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import train as training
+from optuna_llmbo.lora.tokens import Example
 
 
 QUANTIZATIONS = ("4bit", "8bit")
+
+_PROBE = "The 7 words of this line are probed."
+_TOO_UNKNOWN = 0.5
+"""Fraction of unknown tokens above which a tokenizer does not read a text."""
+_WORSE_THAN_GUESSING = 1.0
+"""Nats above the loss of a uniform guess from which on model and tokenizer do not match: a foreign
+tokenizer costs several."""
 
 
 def load_base(
@@ -52,9 +65,12 @@ def load_base(
         )
     dtype = dtype or training.default_dtype(place)
     config = None if quantization is None else _quantization_config(quantization, place, dtype)
+    if model is not None and (folder := Path(model).expanduser()).is_dir():
+        check_folder(folder)
     loaded = load_model(
         resolve_source(model), device=place, dtype=dtype, quantization_config=config
     )
+    check_tokenizer(loaded)
     if loaded.model.get_output_embeddings() is None:
         raise InputError(
             f"{loaded.source} is no causal language model: it predicts no next token. Choose a "
@@ -68,6 +84,96 @@ def load_base(
     if gradient_checkpointing:
         _checkpoint_activations(loaded)
     return loaded
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder has the parts of a model; not what is in them.
+
+    Raises:
+        InputError: naming the part that is missing.
+    """
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = _json(adapter).get("base_model_name_or_path")
+        raise InputError(
+            f"{str(folder)!r} holds an adapter of the model {base!r}: name that model; or merge "
+            "the adapter into it (peft's merge_and_unload), save the result with its tokenizer, "
+            "and name its folder."
+        )
+    if not (folder / "config.json").is_file():
+        return  # `resolve_source` says what it expects
+    for index in folder.glob("*.safetensors.index.json"):
+        named = set(_json(index).get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise InputError(
+                f"{str(folder)!r} lacks {len(missing)} of the {len(named)} files of weights that "
+                f"{index.name} names, {missing[0]} first: copy them there."
+            )
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{str(folder)!r} has no weights (*.safetensors): copy them there, or save the model "
+            "with model.save_pretrained(folder)."
+        )
+
+
+def check_tokenizer(loaded: LanguageModel) -> None:
+    """Check that a model's tokenizer reads texts.
+
+    Raises:
+        InputError: if it makes nothing of them, as one does whose files are missing.
+    """
+    ids = loaded.tokenizer(_PROBE, add_special_tokens=False).input_ids
+    unknown = sum(i == loaded.tokenizer.unk_token_id for i in ids)
+    if not ids or unknown > _TOO_UNKNOWN * len(ids):
+        raise InputError(
+            f"the tokenizer of {loaded.source} makes {len(ids)} tokens of {_PROBE!r}, {unknown} "
+            "of them unknown ones: its files are missing (tokenizer.json, or the vocabulary that "
+            "it was made of). A checkpoint of a training may lack them: copy them from the model "
+            "that was trained, or save them there with tokenizer.save_pretrained(folder)."
+        )
+
+
+def check_tokens(loaded: LanguageModel, examples: Sequence[Example]) -> None:
+    """Check that a model has an embedding for each token of the examples.
+
+    Raises:
+        InputError: if not.
+    """
+    size = int(loaded.model.get_input_embeddings().weight.shape[0])
+    largest = max((int(example.ids.max()) for example in examples), default=0)
+    if largest >= size:
+        raise InputError(
+            f"the tokenizer of {loaded.source} makes the token {largest}, and the model has "
+            f"embeddings for {size} tokens, 0 to {size - 1}: the tokenizer belongs to another "
+            "model. Copy the files of the model's own."
+        )
+
+
+def check_base_loss(loaded: LanguageModel, loss: float) -> None:
+    """Check that the base model's loss can be that of a model that reads its own tokens.
+
+    Raises:
+        InputError: if it is not finite, or zero.
+    """
+    if not math.isfinite(loss) or loss <= 0:
+        raise InputError(
+            f"the validation loss of {loaded.source} is {loss} before any training, in "
+            f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
+        )
+    guess = math.log(loaded.model.get_input_embeddings().weight.shape[0])
+    if loss > guess + _WORSE_THAN_GUESSING:
+        warn_once(
+            f"the validation loss of {loaded.source} is {loss:.2f} before any training, and that "
+            f"of guessing is {guess:.2f}: check that the tokenizer and the weights belong "
+            "together."
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _quantization_config(quantization: str, device: torch.device, dtype: torch.dtype) -> Any:

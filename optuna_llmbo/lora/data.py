@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
-import os
-from pathlib import Path
+import math
+import numbers
 from typing import Any
 from typing import TypeVar
 
 import numpy as np
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
-from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
+from optuna_llmbo.lora import columns
+from optuna_llmbo.lora.table import DataSource
+from optuna_llmbo.lora.table import open_table
+from optuna_llmbo.lora.table import Table
 
 
-DataSource = Any  # datasets.Dataset | path | hub id; an alias so that importing needs no datasets
-
-KNOWN_COLUMNS = (("prompt", "response"), ("instruction", "output"), ("question", "answer"))
 VALIDATION_FRACTION = 0.1
 MAX_VALIDATION = 128
 
 # Independent random streams of one seed.
 VALIDATION_STREAM, PROXY_STREAM, TEST_STREAM, STRATA_STREAM, CLUSTERS_STREAM = range(5)
 
-_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 _T = TypeVar("_T")
 
 
@@ -44,81 +43,111 @@ class Pair:
         return self.prompt.strip(), self.response.strip()
 
 
-def load_pairs(
-    source: DataSource,
-    *,
-    prompt_column: str | None = None,
-    response_column: str | None = None,
-    stratum_column: str | None = None,
-) -> list[Pair]:
+def load_pairs(source: DataSource, **columns: Any) -> list[Pair]:
     """Read all examples of a source.
 
     Args:
-        source: a `datasets.Dataset`, the path of a JSON, JSONL, CSV or Parquet file, a dataset's
-            id on the hub (its split "train"), or "stdlib-docstrings".
-        prompt_column: None: the first of `KNOWN_COLUMNS` that exists.
-        response_column: as `prompt_column`.
-        stratum_column: the column to stratify the proxy by, if any.
+        source: as `open_table` takes it.
+        **columns: as `pairs_of` takes them.
 
     Raises:
-        InputError: if there is no such source or column, no rows, or rows without text.
+        InputError: as `open_table` and `pairs_of`.
     """
-    if isinstance(source, str) and source == STDLIB_DOCSTRINGS:
-        if stratum_column is not None:
-            raise InputError(
-                f"{STDLIB_DOCSTRINGS} has no column {stratum_column!r}, nor any other."
-            )
-        return [Pair(prompt, response) for prompt, response in stdlib_docstrings()]
-    dataset = _load_dataset(source)
-    columns = _choose_columns(dataset.column_names, prompt_column, response_column)
-    _check_column(dataset.column_names, stratum_column)
-    if len(dataset) == 0:
-        raise InputError(f"{source_name(source)} has no rows.")
-    prompts, responses = (list(dataset[column]) for column in columns)
-    _check_texts(columns[0], prompts)
-    _check_texts(columns[1], responses)
-    strata = [None] * len(prompts) if stratum_column is None else list(dataset[stratum_column])
+    return pairs_of(open_table(source), **columns)
+
+
+def pairs_of(
+    table: Table,
+    *,
+    prompt_column: str | None = None,
+    response_column: str | None = None,
+    ignore_columns: Collection[str] = (),
+    stratum_column: str | None = None,
+    is_checked: bool = True,
+) -> list[Pair]:
+    """Read all examples of a table.
+
+    Args:
+        table: of n rows.
+        prompt_column: None: the first of `columns.KNOWN_COLUMNS` that exists. To a column
+            "instruction" the column "input" is joined, after a blank line, where it is not empty.
+        response_column: as `prompt_column`.
+        ignore_columns: columns that may hold a part of the examples and are not to be read; some
+            of them may be missing.
+        stratum_column: the column to stratify the proxy by, if any.
+        is_checked: check that the other columns hold no part of the examples.
+
+    Returns:
+        n pairs.
+
+    Raises:
+        InputError: if there is no such column, no rows, rows without text, or a column that is not
+            used and looks like a part of the examples.
+    """
+    chosen = columns.choose(table.names, prompt_column, response_column, ignore_columns)
+    columns.check_exists(table.names, stratum_column)
+    if table.n_rows == 0:
+        raise InputError(f"{table.source} has no rows.")
+    known = {*chosen.used, *ignore_columns, stratum_column}
+    if is_checked:
+        unused = {name: table.stored(name) for name in table.names if name not in known}
+        columns.check_all_used(table.source, unused)
+    prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
+    if chosen.input is not None:
+        prompts = _joined(prompts, _texts_or_none(table, chosen.input))
+    strata = [None] * table.n_rows if stratum_column is None else table.column(stratum_column)
     _check_strata(stratum_column, strata)
     return [Pair(*row) for row in zip(prompts, responses, strata, strict=True)]
 
 
-def source_name(source: DataSource) -> str:
-    """A short name of a source for messages and for the study's record."""
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        return path.name if path.is_file() else os.fspath(source)
-    return f"a {type(source).__name__}"
+def is_size(source: Any) -> bool:
+    """Whether a validation or test source is a number of examples, or a fraction of them."""
+    return isinstance(source, numbers.Real)
 
 
-def validation_count(validation: int | None, n: int) -> int:
-    """How many of `n` examples to split off: 10%, at most 128, or the number asked for.
+def validation_count(validation: float | None, n: int, whole: int | None = None) -> int:
+    """How many of `n` examples to split off: 10%, at most 128, or as asked for.
+
+    Args:
+        validation: None, a number of examples, or a fraction of `whole`.
+        n: how many examples there are.
+        whole: how many there were before a test set was split off; None: `n`.
 
     Raises:
         InputError: if that leaves no training or no validation examples.
     """
-    tenth = min(MAX_VALIDATION, max(1, round(VALIDATION_FRACTION * n)))
-    count = tenth if validation is None else validation
-    check_count("validation", validation, count, n)
-    return count
+    if validation is None:
+        tenth = min(MAX_VALIDATION, max(1, round(VALIDATION_FRACTION * n)))
+        return checked_count("validation", tenth, n)
+    return checked_count("validation", validation, n, whole)
 
 
-def check_count(part: str, asked: Any, count: int, n: int) -> None:
-    """Check that `count` of `n` examples can be split off for a part.
+def checked_count(part: str, asked: float, n: int, whole: int | None = None) -> int:
+    """How many of `n` examples to split off for a part.
 
     Args:
         part: "validation" or "test".
-        asked: what the caller gave, for the message.
-        count: how many that means.
+        asked: a number of examples; or a fraction in (0, 1) of `whole`, rounded to the nearest
+            number of examples.
         n: how many examples there are.
+        whole: what the fraction is of; None: `n`.
 
     Raises:
-        InputError: if that leaves no examples on one of the two sides.
+        InputError: if that is neither, or leaves no examples on one of the two sides.
     """
-    if isinstance(count, bool) or not 1 <= count < n:
+    is_count = isinstance(asked, numbers.Integral) and not isinstance(asked, bool)
+    if not is_count and not 0 < asked < 1 or isinstance(asked, bool):
+        raise InputError(
+            f"{part}={asked!r}: expected a number of examples (an integer from 1), a fraction of "
+            "them above 0 and below 1, or data."
+        )
+    count = int(asked) if is_count else round(asked * (n if whole is None else whole))
+    if not 1 <= count < n:
         raise InputError(
             f"{part}={asked!r}: cannot split {count} of {n} usable examples off for {part}; "
             f"expected 1 to {n - 1}."
         )
+    return count
 
 
 def split(
@@ -165,63 +194,44 @@ def permutation(n: int, seed: int, stream: int) -> np.ndarray:
     return np.random.default_rng([seed, stream]).permutation(n)
 
 
-def _load_dataset(source: DataSource) -> Any:
-    import datasets
-
-    if isinstance(source, datasets.Dataset):
-        return source
-    if not isinstance(source, (str, os.PathLike)):
+def _texts(table: Table, column: str) -> list[str]:
+    """The texts of a column that is to have one in every row."""
+    texts = _texts_or_none(table, column)
+    bad = [i for i, text in enumerate(texts) if text is None]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        rows = ", ".join(map(str, bad[:5]))
         raise InputError(
-            f"expected a datasets.Dataset, a path, a hub id or {STDLIB_DOCSTRINGS!r}, got "
-            f"a {type(source).__name__}. Of a DatasetDict, pass one split."
+            f"column {column!r} has no text in row {rows}{more} (counted from 0): remove these "
+            "rows, or fill them."
         )
-    path = Path(source).expanduser()
-    builder = _BUILDERS.get(path.suffix.lower())
-    if path.exists() and builder is None:
-        raise InputError(f"{path} has none of the known suffixes: {', '.join(_BUILDERS)}.")
-    if builder is not None and not path.is_file():
-        raise InputError(f"there is no data file {str(path)!r}.")
-    place, files = (builder, str(path)) if builder else (os.fspath(source), None)
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # they would disturb a live view
-    try:
-        return datasets.load_dataset(place, data_files=files, split="train")
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"cannot read the data {os.fspath(source)!r}: {reason} Expected a JSON, JSONL, CSV or "
-            f"Parquet file, a hub id with a split 'train', or {STDLIB_DOCSTRINGS!r}."
-        ) from error
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
+    return [text for text in texts if text is not None]
 
 
-def _choose_columns(
-    columns: Sequence[str], prompt: str | None, response: str | None
-) -> tuple[str, str]:
-    for named in (prompt, response):
-        _check_column(columns, named)
-    detected = next((pair for pair in KNOWN_COLUMNS if set(pair) <= set(columns)), (None, None))
-    prompt, response = prompt or detected[0], response or detected[1]
-    if prompt is None or response is None:
-        known = " or ".join("/".join(pair) for pair in KNOWN_COLUMNS)
-        raise InputError(
-            f"cannot tell prompts from responses: name prompt_column and response_column, or use "
-            f"{known}. {_listed(columns)}"
-        )
-    if prompt == response:
-        raise InputError(f"prompts and responses are both read from the column {prompt!r}.")
-    return prompt, response
+def _texts_or_none(table: Table, column: str) -> list[str | None]:
+    """The texts of a column; None where there is no text, or one of spaces only."""
+    values = table.column(column)
+    for row, value in enumerate(values):
+        is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+        if not (is_missing or isinstance(value, str)):
+            what = (
+                "conversations are not read, only pairs of a prompt and a response"
+                if isinstance(value, (list, tuple, dict))
+                else "write it as the text that the model is to read or answer"
+            )
+            raise InputError(
+                f"column {column!r} has {value!r:.80} in row {row} (counted from 0), which is a "
+                f"{type(value).__name__} and no text: {what}."
+            )
+    return [value if isinstance(value, str) and value.strip() else None for value in values]
 
 
-def _check_column(columns: Sequence[str], named: str | None) -> None:
-    if named is not None and named not in columns:
-        raise InputError(f"there is no column {named!r}. {_listed(columns)}")
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return f"The columns are: {', '.join(columns) or 'none'}."
+def _joined(prompts: Sequence[str], inputs: Sequence[str | None]) -> list[str]:
+    """Instructions with their inputs, after a blank line."""
+    return [
+        prompt if more is None else f"{prompt}\n\n{more}"
+        for prompt, more in zip(prompts, inputs, strict=True)
+    ]
 
 
 def _check_strata(column: str | None, values: Sequence[Any]) -> None:
@@ -231,15 +241,4 @@ def _check_strata(column: str | None, values: Sequence[Any]) -> None:
         raise InputError(
             f"column {column!r} has {values[bad]!r:.80} in row {bad} (counted from 0): to "
             "stratify by it, its values must be texts, numbers or booleans."
-        )
-
-
-def _check_texts(column: str, texts: Sequence[Any]) -> None:
-    bad = [i for i, text in enumerate(texts) if not (isinstance(text, str) and text.strip())]
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        rows = ", ".join(map(str, bad[:5]))
-        raise InputError(
-            f"column {column!r} has no text in row {rows}{more} (counted from 0): remove these "
-            "rows, or fill them."
         )

@@ -18,15 +18,16 @@ import torch
 
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.data import DataSource
 from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.options import Metric
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.lora.prepare import identity
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
+from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
 
@@ -72,8 +73,8 @@ class LoRAObjective:
         model: str | os.PathLike[str] | None,
         train: DataSource,
         *,
-        validation: DataSource | int | None = None,
-        test: DataSource | int | None = None,
+        validation: DataSource | float | None = None,
+        test: DataSource | float | None = None,
         proxy: float = ObjectiveOptions.proxy,
         proxy_by: str = ObjectiveOptions.proxy_by,
         metric: str | Measure | Sequence[str | Measure] = ObjectiveOptions.metric,
@@ -85,6 +86,7 @@ class LoRAObjective:
         max_length: int = ObjectiveOptions.max_length,
         prompt_column: str | None = None,
         response_column: str | None = None,
+        ignore_columns: Sequence[str] = (),
         reports: int = ObjectiveOptions.reports,
         micro_batch_size: int = ObjectiveOptions.micro_batch_size,
         folder: str | os.PathLike[str] | None = None,
@@ -112,6 +114,7 @@ class LoRAObjective:
             max_length=max_length,
             prompt_column=prompt_column,
             response_column=response_column,
+            ignore_columns=ignore_columns,
             reports=reports,
             micro_batch_size=micro_batch_size,
             folder=folder,
@@ -186,7 +189,8 @@ class LoRAObjective:
         if there is None:
             study.set_user_attr(FINGERPRINT, ours)
             return
-        if differ := differences(there, ours, label="now"):
+        if identity(there) != identity(ours):
+            differ = differences(there, ours, label="now")
             raise InputError(
                 f"the study {study.study_name!r} holds results of another objective, which "
                 f"differs in {differ}. They cannot be compared: use another study name."

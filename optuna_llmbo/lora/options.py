@@ -19,9 +19,9 @@ from optuna_llmbo.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from optuna_llmbo.lora.data import DataSource
     from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.lora.space import Space
+    from optuna_llmbo.lora.table import DataSource
     from optuna_llmbo.lora.tokens import Example
 
 
@@ -36,13 +36,15 @@ class ObjectiveOptions:
     Args:
         model: a hub id, a folder, a GGUF file or "embedded"; None: as
             `language_model.resolve_source` decides.
-        train: a `datasets.Dataset`, a JSON, JSONL, CSV or Parquet file, a dataset's hub id, or
-            "stdlib-docstrings" for the documented functions of Python's standard library.
-        validation: data as `train`; or the number of examples to split off `train`; None: 10% of
-            them, at most 128.
-        test: data as `train`; or the number of examples to split off `train`, before validation;
-            None: no test set. No trial trains on it or is scored on it; it is kept for a final
-            measurement.
+        train: a `datasets.Dataset`; a JSON, JSONL, CSV or Parquet file (.gz too), a folder of such
+            files, or one written by `save_to_disk`; a dataset of the hub, "NAME", "NAME@SPLIT" or
+            "NAME:CONFIGURATION@SPLIT" (the split "train" unless named); or "stdlib-docstrings" for
+            the documented functions of Python's standard library. See docs/lora.md.
+        validation: data as `train`; or the number of examples to split off `train`, or which
+            fraction of them, in (0, 1); None: 10% of what the test leaves, at most 128.
+        test: data as `train`; or the number or fraction of examples to split off `train`, before
+            validation; None: no test set. No trial trains on it or is scored on it; it is kept for
+            a final measurement.
         proxy: the part of the training examples that trials train on: a fraction in (0, 1], or a
             number of examples, an integer from 2. With the same seed a larger proxy contains every
             smaller one.
@@ -69,6 +71,8 @@ class ObjectiveOptions:
         max_length: examples with more tokens are left out before anything is split or sampled.
         prompt_column: None: prompt, instruction or question.
         response_column: None: response, output or answer.
+        ignore_columns: columns not to be read. A column that looks like a part of the examples and
+            is neither read nor named here is an error (docs/lora.md).
         reports: evaluations per trial, each reported to the pruner, 1 to 100.
         micro_batch_size: maximum number of examples in memory at once; halved for all trials when
             memory runs out. It changes gradients only by rounding and by which inputs the dropout
@@ -90,8 +94,8 @@ class ObjectiveOptions:
 
     model: str | os.PathLike[str] | None
     train: DataSource
-    validation: DataSource | int | None = None
-    test: DataSource | int | None = None
+    validation: DataSource | float | None = None
+    test: DataSource | float | None = None
     proxy: float = 0.1
     proxy_by: str = "random"
     metric: str | Measure | Sequence[str | Measure] = "loss"
@@ -103,6 +107,7 @@ class ObjectiveOptions:
     max_length: int = 512
     prompt_column: str | None = None
     response_column: str | None = None
+    ignore_columns: Sequence[str] = ()
     reports: int = 4
     micro_batch_size: int = 8
     folder: str | os.PathLike[str] | None = None
@@ -132,6 +137,10 @@ class ObjectiveOptions:
                 )
         if self.keep < 0:
             raise InputError(f"keep={self.keep!r}: expected how many adapters to keep, 0 or more.")
+        if isinstance(self.ignore_columns, str):
+            raise InputError(
+                f"ignore_columns={self.ignore_columns!r}: expected a list of names, got one text."
+            )
         check_count("micro_batch_size", self.micro_batch_size)
         check_count("reports", self.reports, 100)
         check_count("max_length", self.max_length)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
-import math
 import os
+import sys
 from typing import Any
-
-import optuna
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
+from optuna_llmbo.lora.base_model import check_base_loss
+from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.columns import check_exists
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
@@ -31,10 +34,13 @@ from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
+from optuna_llmbo.lora.table import open_table
+from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
 
 
-_logger = optuna.logging.get_logger("optuna.optuna_llmbo.lora")
+_ONLY_NAMES = ("model", "train")
+"""Entries of a fingerprint that name what hashes identify: files may be moved and renamed."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         quantization=options.quantization,
         gradient_checkpointing=options.gradient_checkpointing,
     )
-    usable = {
-        name: _encode(part, loaded.tokenizer, options.max_length) for name, part in pairs.items()
-    }
+    usable = _encode(pairs, loaded, options.max_length)
     parts = splits.hold_out(usable, options.validation, options.test, options.seed)
     train, validation, test = (parts[name] for name in splits.PARTS)
     pool = _in_order(options, loaded.model, train)
@@ -110,11 +114,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
     micro_batch = MicroBatch(options.micro_batch_size)
     base_loss = _loss(loaded.model, validation, micro_batch)
-    if not math.isfinite(base_loss):
-        raise InputError(
-            f"the validation loss of {loaded.source} is {base_loss} before any training, in "
-            f"{loaded.dtype}: try dtype=torch.float32, and check the model's files."
-        )
+    check_base_loss(loaded, base_loss)
     record = _fingerprint(options, loaded, proxy, validation, test) | _differing(defaults)
     return Prepared(
         model=loaded.model,
@@ -130,6 +130,11 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         fingerprint=record,
         micro_batch=micro_batch,
     )
+
+
+def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a fingerprint that have to agree for results to be comparable."""
+    return {name: value for name, value in fingerprint.items() if name not in _ONLY_NAMES}
 
 
 def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, ...]:
@@ -151,31 +156,57 @@ def _load_pairs(options: ObjectiveOptions) -> dict[str, list[data.Pair]]:
     columns = {
         "prompt_column": options.prompt_column,
         "response_column": options.response_column,
+        "ignore_columns": options.ignore_columns,
     }
     stratum_column = proxies.column_of(options.proxy_by)
-    parts = {
-        splits.TRAIN: data.load_pairs(options.train, **columns, stratum_column=stratum_column)
-    }
+    sources = {splits.TRAIN: options.train}
     for name, source in ((splits.VALIDATION, options.validation), (splits.TEST, options.test)):
-        if source is not None and not isinstance(source, int):
-            parts[name] = data.load_pairs(source, **columns)
+        if source is not None and not data.is_size(source):
+            sources[name] = source
+    tables = {name: open_table(source) for name, source in sources.items()}
+    there = {name for table in tables.values() for name in table.names}
+    for ignored in options.ignore_columns:
+        check_exists(sorted(there), ignored)
+    parts = {
+        name: data.pairs_of(
+            table, **columns, stratum_column=stratum_column if name == splits.TRAIN else None
+        )
+        for name, table in tables.items()
+    }
     splits.check_leaks(parts)
     return parts
 
 
-def _encode(pairs: Sequence[data.Pair], tokenizer: Any, max_length: int) -> list[Example]:
-    examples = tokens.encode(pairs, tokenizer, max_length)
-    left_out = len(pairs) - len(examples)
-    if not examples:
-        raise InputError(
-            f"all {len(pairs)} examples are longer than max_length={max_length} tokens: raise it."
-        )
+def _encode(
+    pairs: Mapping[str, Sequence[data.Pair]], loaded: LanguageModel, max_length: int
+) -> dict[str, list[Example]]:
+    """Examples by part, without those that are too long."""
+    whole = {
+        name: tokens.encode(some, loaded.tokenizer, sys.maxsize) for name, some in pairs.items()
+    }
+    for some in whole.values():
+        check_tokens(loaded, some)
+    usable = {
+        name: [example for example in some if len(example) <= max_length]
+        for name, some in whole.items()
+    }
+    longest = max(len(example) for some in whole.values() for example in some)
+    left_out = []
+    for name, some in whole.items():
+        if not usable[name]:
+            raise InputError(
+                f"all {len(some)} {name} examples are longer than max_length={max_length} tokens: "
+                f"raise it. The longest has {longest}."
+            )
+        if gone := len(some) - len(usable[name]):
+            left_out.append(f"{gone} of {len(some)} {name}")
     if left_out:
-        _logger.info(
-            f"{left_out} of {len(pairs)} examples are longer than max_length={max_length} tokens "
-            "and are left out."
+        warn_once(
+            f"{' and '.join(left_out)} examples are longer than max_length={max_length} tokens "
+            f"and are left out. The longest has {longest}: raise max_length (--max-length), or "
+            "shorten them."
         )
-    return examples
+    return usable
 
 
 def _loss(model: Any, examples: Sequence[Example], micro_batch: MicroBatch) -> float:
@@ -212,12 +243,14 @@ def _fingerprint(
         more["quantization"] = options.quantization
     if options.proxy_by != proxies.RANDOM:
         more["proxy_by"] = options.proxy_by
+    if tokens.writes_the_date(loaded.tokenizer):
+        more["template_date"] = tokens.TEMPLATE_DAY.date().isoformat()
     if test:
         more |= {"test_examples": len(test), "test_hash": tokens.digest(test)}
     return more | {
         "model": source.location if is_hub else os.path.basename(os.path.abspath(source.location)),
         "weights": loaded.fingerprint[:16],
-        "train": data.source_name(options.train),
+        "train": source_name(options.train),
         "train_examples": len(train),
         "train_hash": tokens.digest(train),
         "validation_examples": len(validation),

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora.data import DataSource
 from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.tokens import Example
 
 
 PARTS = TRAIN, VALIDATION, TEST = "training", "validation", "test"
+
+FEW = 16
+"""Examples of which fewer measure mostly chance."""
 
 _PAIRS_OF_PARTS = ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST))
 _HARM = {
@@ -67,8 +70,8 @@ def warn_of_shared_prompts(parts: Mapping[str, Sequence[Pair]]) -> None:
 
 def hold_out(
     parts: Mapping[str, Sequence[Example]],
-    validation: DataSource | int | None,
-    test: DataSource | int | None,
+    validation: DataSource | float | None,
+    test: DataSource | float | None,
     seed: int,
 ) -> dict[str, list[Example]]:
     """Split off the parts that have no source of their own from the training examples, test first.
@@ -78,9 +81,9 @@ def hold_out(
 
     Args:
         parts: examples by part, for parts with a source; must contain "training".
-        validation: how many to split off; None: 10% of the remaining ones, at most 128; ignored if
-            `parts` has them.
-        test: how many to split off; None: no test set; ignored if `parts` has them.
+        validation: how many to split off, or which fraction of the training examples that `parts`
+            has; None: 10% of those that the test leaves, at most 128; ignored if `parts` has them.
+        test: as `validation`; None: no test set.
         seed: seed of the choice.
 
     Returns:
@@ -91,21 +94,44 @@ def hold_out(
     """
     whole = {name: list(examples) for name, examples in parts.items()}
     train = whole.pop(TRAIN)
+    n = len(train)
     if TEST not in whole:
         whole[TEST] = []
         if test is not None:
-            data.check_count(TEST, test, test, len(train))
-            train, whole[TEST] = _split(train, test, seed, TEST)
+            train, whole[TEST] = _split(train, data.checked_count(TEST, test, n), seed, TEST)
     if VALIDATION not in whole:
-        count = data.validation_count(validation, len(train))
+        count = data.validation_count(validation, len(train), n)
         train, whole[VALIDATION] = _split(train, count, seed, VALIDATION)
     whole[TRAIN] = train
+    warn_of_small_parts(whole)
     warn_of_shared_prompts({n: [example.pair for example in e] for n, e in whole.items()})
     return whole
+
+
+def warn_of_small_parts(parts: Mapping[str, Sequence[Example]]) -> None:
+    """Warn once if validation or test has so few examples that chance decides.
+
+    The standard error of a mean of n losses is their standard deviation over the root of n: with
+    `FEW` examples it is still a quarter of it.
+    """
+    few = {n: len(parts.get(n, ())) for n in (VALIDATION, TEST)}
+    small = [f"{count} {name}" for name, count in few.items() if 0 < count < FEW]
+    if small:
+        warn_once(
+            f"there are only {' and '.join(small)} examples: with fewer than {FEW} the differences "
+            "between configurations are mostly chance. Give more of them."
+        )
 
 
 def _split(
     examples: Sequence[Example], count: int, seed: int, part: str
 ) -> tuple[list[Example], list[Example]]:
     keys = [example.pair.key for example in examples]
-    return data.split(examples, keys, count, seed, part)
+    rest, held_out = data.split(examples, keys, count, seed, part)
+    copies = len(examples) - len(rest) - len(held_out)
+    if copies:
+        warn_once(
+            f"{copies} of {len(examples)} examples are copies of {part} examples and are left "
+            "out, so that none of these is trained on."
+        )
+    return rest, held_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+import datetime
 import hashlib
 from typing import Any
 
@@ -18,7 +19,13 @@ from optuna_llmbo.lora.data import Pair
 
 IGNORED = -100  # label of a position without loss, torch's `ignore_index`
 
+TEMPLATE_DAY = datetime.datetime(2024, 7, 26, 12)
+"""What chat templates that write the current date are told, so that the same examples have the
+same tokens on every day. It is the day that Llama 3.1 and 3.2 write where there is no clock."""
+
 _CHUNK = 1000  # pairs given to the tokenizer at once
+_CLOCK = "strftime_now"  # what `transformers` gives to templates
+_DIRECTIVES = [*"aAbBcdDefFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"]
 
 
 @dataclass(frozen=True)
@@ -66,18 +73,33 @@ def encode(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Examp
         max_length: maximum number of tokens, prompt and end of sequence included.
 
     Raises:
-        InputError: if the template cannot render a pair, or there is no end-of-sequence token.
+        InputError: if the template cannot render a pair or renders it differently each time,
+            there is no end-of-sequence token, or the tokenizer makes nothing of a response.
     """
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token.")
     examples = []
+    template = template_on_a_fixed_day(tokenizer)
+    if any(
+        _render(pair, tokenizer, template) != _render(pair, tokenizer, template)
+        for pair in pairs[:1]
+    ):
+        raise InputError(
+            "the tokenizer's chat template renders the same example differently each time, so "
+            "that trials cannot be compared: give the tokenizer a template without randomness."
+        )
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
-        rendered = [_render(pair, tokenizer) for pair in chunk]
+        rendered = [_render(pair, tokenizer, template) for pair in chunk]
         prompts = _ids(tokenizer, [prompt for prompt, _ in rendered])
         responses = _ids(tokenizer, [response for _, response in rendered])
         begin = _begin(tokenizer)
         for pair, prompt, response in zip(chunk, prompts, responses, strict=True):
+            if not response:
+                raise InputError(
+                    f"the tokenizer makes no tokens of the response {pair.response[:60]!r}: check "
+                    "that its files are complete and belong to the model."
+                )
             prompt = begin + prompt
             ids = prompt + _ended(response, tokenizer)
             if len(ids) <= max_length:
@@ -122,7 +144,27 @@ def digest(examples: Sequence[Example]) -> str:
     return state.hexdigest()[:16]
 
 
-def _render(pair: Pair, tokenizer: Any) -> tuple[str, str]:
+def writes_the_date(tokenizer: Any) -> bool:
+    """Whether the tokenizer's chat template writes the current date."""
+    return bool(tokenizer.chat_template) and _CLOCK in tokenizer.get_chat_template()
+
+
+def template_on_a_fixed_day(tokenizer: Any) -> str | None:
+    """The chat template with `TEMPLATE_DAY` as the current date; None if it writes none.
+
+    The clock that `transformers` gives to templates is hidden behind a macro of the same name,
+    which replaces the directives of `strftime`.
+    """
+    if not writes_the_date(tokenizer):
+        return None
+    ways = [f"%{flag}{one}" for one in _DIRECTIVES for flag in ("-", "")]
+    values = [(way, TEMPLATE_DAY.strftime(way)) for way in ways]
+    filters = "".join(f"|replace({way!r}, {value!r})" for way, value in values if value != way)
+    template: str = tokenizer.get_chat_template()
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}{template}"
+
+
+def _render(pair: Pair, tokenizer: Any, template: str | None) -> tuple[str, str]:
     """The text before the start of the response, and the rest."""
     if not tokenizer.chat_template:
         return pair.prompt + "\n", pair.response
@@ -132,9 +174,9 @@ def _render(pair: Pair, tokenizer: Any) -> tuple[str, str]:
     ]
     try:
         prompt = tokenizer.apply_chat_template(
-            turns[:1], tokenize=False, add_generation_prompt=True
+            turns[:1], chat_template=template, tokenize=False, add_generation_prompt=True
         )
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+        whole = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
     except (jinja2.TemplateError, TypeError, KeyError) as error:
         raise InputError(
             f"the tokenizer's chat template cannot render a user's and an assistant's turn: "

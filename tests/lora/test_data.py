@@ -9,6 +9,7 @@ import pytest
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
+from optuna_llmbo.lora.columns import KNOWN_COLUMNS
 from optuna_llmbo.lora.data import Pair
 from tests.lora.conftest import rows
 
@@ -30,7 +31,7 @@ def test_reads_files(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert data.load_pairs(str(path)) == PAIRS
 
 
-@pytest.mark.parametrize(("prompt", "response"), data.KNOWN_COLUMNS)
+@pytest.mark.parametrize(("prompt", "response"), KNOWN_COLUMNS)
 def test_detects_columns(prompt: str, response: str) -> None:
     table = datasets.Dataset.from_list([{"id": 1, response: "b", prompt: "a"}])
     assert data.load_pairs(table) == [Pair("a", "b")]
@@ -38,7 +39,10 @@ def test_detects_columns(prompt: str, response: str) -> None:
 
 def test_named_columns_win() -> None:
     table = datasets.Dataset.from_list([{"prompt": "a", "response": "b", "code": "c"}])
-    assert data.load_pairs(table, response_column="code") == [Pair("a", "c")]
+    named = {"response_column": "code", "ignore_columns": ["response"]}
+    assert data.load_pairs(table, **named) == [Pair("a", "c")]
+    with pytest.raises(InputError, match="would not be read: 'response'"):
+        data.load_pairs(table, response_column="code")
 
 
 def test_a_column_to_stratify_by() -> None:
@@ -71,7 +75,7 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
             {},
             "row 1, 2, 3, 4, 5 and 2 more",
         ),
-        (_table(prompt=["a"], response=[3]), {}, "'response' has no text in row 0"),
+        (_table(prompt=["a"], response=[3]), {}, "'response' has 3 in row 0 .*int and no text"),
         (
             _table(prompt=["a"], response=["b"]),
             {"stratum_column": "topic"},
@@ -82,10 +86,10 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
             {"stratum_column": "tags"},
             r"column 'tags' has \[\] in row 0 .*texts, numbers or booleans",
         ),
-        ("stdlib-docstrings", {"stratum_column": "topic"}, "has no column 'topic', nor any"),
+        ("stdlib-docstrings", {"stratum_column": "topic"}, "no column 'topic'. The columns are: prompt, resp"),
         (datasets.DatasetDict(), {}, "got a DatasetDict. Of a DatasetDict, pass one split"),
-        (None, {}, "expected a datasets.Dataset, a path, .* got a NoneType"),
-        ("nowhere.jsonl", {}, "there is no data file 'nowhere.jsonl'"),
+        (None, {}, "expected a datasets.Dataset, .* got a NoneType"),
+        ("nowhere.jsonl", {}, "there is no data file or folder 'nowhere.jsonl'"),
     ],
 )
 def test_bad_sources(source: Any, columns: dict[str, str], message: str) -> None:
@@ -121,7 +125,7 @@ def test_validation_count(validation: int | None, n: int, count: int) -> None:
     assert data.validation_count(validation, n) == count
 
 
-@pytest.mark.parametrize(("validation", "n"), [(0, 8), (8, 8), (-1, 8), (True, 8), (None, 1)])
+@pytest.mark.parametrize(("validation", "n"), [(0, 8), (8, 8), (-1, 8), (0.01, 8), (0.99, 8), (None, 1)])
 def test_bad_validation_count(validation: int | None, n: int) -> None:
     with pytest.raises(InputError, match=f"of {n} usable examples off for validation"):
         data.validation_count(validation, n)

@@ -393,16 +393,15 @@ def test_validation_of_its_own(make_objective: Make) -> None:
 
 
 def test_long_examples_are_left_out_before_the_rest(
-    make_objective: Make, caplog: pytest.LogCaptureFixture
+    make_objective: Make, warnings_logged: list[str]
 ) -> None:
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    objective = make_objective(max_length=25, validation=6, proxy=1.0)
+    objective = make_objective(max_length=25, validation=16, proxy=1.0)
     record = objective.fingerprint
     fitting = record["train_examples"] + record["validation_examples"]
     assert 6 < fitting < 60
-    lines = {id(record): record.getMessage() for record in caplog.records}.values()
-    assert len(lines) == 1
-    assert f"{60 - fitting} of 60 examples are longer than max_length=25" in next(iter(lines))
+    (line,) = warnings_logged
+    assert f"{60 - fitting} of 60 training examples are longer than max_length=25" in line
+    assert "The longest has 30: raise max_length" in line
 
 
 @pytest.mark.parametrize(
@@ -410,7 +409,7 @@ def test_long_examples_are_left_out_before_the_rest(
     [
         ({"model": "no such model"}, "no such model"),
         ({"prompt_column": "text"}, "no column 'text'. The columns are: prompt, response"),
-        ({"train": "nowhere.csv"}, "there is no data file 'nowhere.csv'"),
+        ({"train": "nowhere.csv"}, "there is no data file or folder 'nowhere.csv'"),
         ({"train": datasets.Dataset.from_list(rows(60)).select([])}, "has no rows|no column"),
         ({"validation": datasets.Dataset.from_list(rows(3))}, "3 of the validation examples"),
         ({"validation": 60}, "cannot split 60 of 60"),
@@ -429,7 +428,7 @@ def test_long_examples_are_left_out_before_the_rest(
         ({"epochs": 1.5}, "epochs=1.5: expected an integer"),
         ({"micro_batch_size": 0}, "micro_batch_size=0: expected an integer from 1"),
         ({"max_length": 0}, "max_length=0: expected an integer from 1"),
-        ({"max_length": 5}, "all 60 examples are longer than max_length=5 tokens: raise it"),
+        ({"max_length": 5}, "all 60 training examples are longer than max_length=5 tokens: raise it"),
         ({"max_length": 4096}, "max_length=4096: .* reads at most 2048 tokens"),
         ({"variant": "loha"}, "variant='loha': expected one of lora, rslora, dora"),
         (

@@ -7,7 +7,7 @@ pairs as a trial does and leaves out what a trial leaves out. It needs `datasets
 
 from __future__ import annotations
 
-from optuna_llmbo.lora.data import KNOWN_COLUMNS
+from optuna_llmbo.lora.columns import KNOWN_COLUMNS
 from optuna_llmbo.lora.export.facts import check_data
 from optuna_llmbo.lora.export.facts import Facts
 
