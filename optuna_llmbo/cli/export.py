@@ -52,10 +52,17 @@ def export(
         ),
     ] = None,
     validation: Annotated[
-        str | None, typer.Option(help="As --train. Default: no evaluation.")
+        str | None,
+        typer.Option(
+            help="As --train, or how much of it to split off, as in `tune`. Default: no "
+            "evaluation.",
+            parser=options.source,
+            metavar="DATA|COUNT|SHARE",
+        ),
     ] = None,
     prompt_column: options.PromptColumn = None,
     response_column: options.ResponseColumn = None,
+    ignore_columns: options.IgnoreColumns = [],  # noqa: B006 - typer copies it
     examples: Annotated[
         int | None,
         typer.Option(
@@ -97,6 +104,7 @@ def export(
             validation=validation,
             prompt_column=prompt_column,
             response_column=response_column,
+            ignore_columns=tuple(ignore_columns) or None,
             n_examples=examples,
             micro_batch_size=micro_batch_size,
             dtype=None if dtype is None else dtype.value,

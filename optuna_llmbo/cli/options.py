@@ -54,7 +54,7 @@ class PrunerName(StrEnum):
     none = "none"
 
 
-def _source(text: str) -> str | float:
+def source(text: str) -> str | float:
     """Parse data, or a number or fraction of examples."""
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return text
@@ -85,7 +85,7 @@ Validation = Annotated[
         MODEL_AND_DATA,
         "Data as --train, or how much of it to split off: examples (200) or a fraction (0.1). "
         "Default: 10%, at most 128.",
-        parser=_source,
+        parser=source,
         metavar="DATA|COUNT|SHARE",
     ),
 ]
@@ -94,7 +94,7 @@ Test = Annotated[
     _option(
         MODEL_AND_DATA,
         "As --validation; read by no trial, and once by `promote`. Default: none.",
-        parser=_source,
+        parser=source,
         metavar="DATA|COUNT|SHARE",
     ),
 ]

@@ -76,6 +76,7 @@ def load_base(
             f"{loaded.source} is no causal language model: it predicts no next token. Choose a "
             "model of the Llama, Qwen, Mistral, Gemma, Phi or GPT-2 families."
         )
+    check_causal(loaded)
     positions = getattr(loaded.model.config, "max_position_embeddings", None)
     if positions is not None and max_length > positions:
         raise InputError(
@@ -129,6 +130,27 @@ def check_tokenizer(loaded: LanguageModel) -> None:
             "of them unknown ones: its files are missing (tokenizer.json, or the vocabulary that "
             "it was made of). A checkpoint of a training may lack them: copy them from the model "
             "that was trained, or save them there with tokenizer.save_pretrained(folder)."
+        )
+
+
+def check_causal(loaded: LanguageModel) -> None:
+    """Check that a model's predictions do not depend on the tokens that they are to predict.
+
+    Raises:
+        InputError: if they do, as those of an encoder with a language-model head.
+    """
+    ids = loaded.tokenizer(_PROBE, add_special_tokens=False).input_ids
+    size = int(loaded.model.get_input_embeddings().weight.shape[0])
+    rows = torch.tensor([[i % size for i in (*ids, last)] for last in (0, 1)])
+    with torch.no_grad():
+        out = loaded.model(input_ids=rows.to(loaded.device), use_cache=False).logits
+    one, other = out[:, :-1].float()
+    rounding = 1e-4 if loaded.dtype == torch.float32 else 0.05
+    if (one - other).abs().max() > rounding * one.abs().max():
+        raise InputError(
+            f"{loaded.source} is no causal language model: its predictions depend on the tokens "
+            "that follow. Choose a model of the Llama, Qwen, Mistral, Gemma, Phi or GPT-2 "
+            "families."
         )
 
 

@@ -220,8 +220,8 @@ def _texts_or_none(table: Table, column: str) -> list[str | None]:
                 else "write it as the text that the model is to read or answer"
             )
             raise InputError(
-                f"column {column!r} has {value!r:.80} in row {row} (counted from 0), which is a "
-                f"{type(value).__name__} and no text: {what}."
+                f"column {column!r} has {value!r:.80} in row {row} (counted from 0), which is no "
+                f"text but of type {type(value).__name__}: {what}."
             )
     return [value if isinstance(value, str) and value.strip() else None for value in values]
 

@@ -114,8 +114,8 @@ def _from_json(content: bytes) -> list[Row]:
         lines = enumerate(text.split("\n"), start=1)
         try:
             rows = [_parsed(line, f"line {i}: ") for i, line in lines if line.strip()]
-        except ValueError:
-            if _is_one_object(text):
+        except ValueError as error:
+            if isinstance(error.__cause__, json.JSONDecodeError) and _is_one_object(text):
                 raise ValueError(
                     "it holds one object. Expected a list of objects, or one object per line."
                 ) from None

@@ -118,8 +118,8 @@ def warn_of_small_parts(parts: Mapping[str, Sequence[Example]]) -> None:
     small = [f"{count} {name}" for name, count in few.items() if 0 < count < FEW]
     if small:
         warn_once(
-            f"there are only {' and '.join(small)} examples: with fewer than {FEW} the differences "
-            "between configurations are mostly chance. Give more of them."
+            f"there are only {' and '.join(small)} examples: with fewer than {FEW} the "
+            "differences between configurations are mostly chance. Give more of them."
         )
 
 

@@ -25,7 +25,7 @@ SYNTAX = (
 """What names data, for messages."""
 
 _ON_HUB = re.compile(
-    r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>[^:@/]+))?(@(?P<split>[^@]+))?"
+    r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<configuration>[^:@/]+))?(@(?P<split>[^@]+))?"
 )
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` writes
 
@@ -84,6 +84,16 @@ def source_name(source: DataSource) -> str:
         path = Path(source).expanduser()
         return path.resolve().name if path.exists() else os.fspath(source)
     return f"a {type(source).__name__}"
+
+
+def absolute(source: str) -> str:
+    """The same source wherever it is named: a path becomes absolute, anything else stays."""
+    place, at, split = source.rpartition("@")
+    for where, end in ((source, ""), (place, at + split)):
+        path = Path(where).expanduser()
+        if where and path.exists():
+            return str(path.resolve()) + end
+    return source
 
 
 def _of_rows(label: str, rows: Sequence[data_files.Row]) -> Table:

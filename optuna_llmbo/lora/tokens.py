@@ -25,7 +25,6 @@ same tokens on every day. It is the day that Llama 3.1 and 3.2 write where there
 
 _CHUNK = 1000  # pairs given to the tokenizer at once
 _CLOCK = "strftime_now"  # what `transformers` gives to templates
-_DIRECTIVES = [*"aAbBcdDefFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"]
 
 
 @dataclass(frozen=True)
@@ -150,18 +149,20 @@ def writes_the_date(tokenizer: Any) -> bool:
 
 
 def template_on_a_fixed_day(tokenizer: Any) -> str | None:
-    """The chat template with `TEMPLATE_DAY` as the current date; None if it writes none.
+    """The chat template with `TEMPLATE_DAY` as the current date; None if it writes none."""
+    return DAY + tokenizer.get_chat_template() if writes_the_date(tokenizer) else None
 
-    The clock that `transformers` gives to templates is hidden behind a macro of the same name,
-    which replaces the directives of `strftime`.
-    """
-    if not writes_the_date(tokenizer):
-        return None
-    ways = [f"%{flag}{one}" for one in _DIRECTIVES for flag in ("-", "")]
-    values = [(way, TEMPLATE_DAY.strftime(way)) for way in ways]
-    filters = "".join(f"|replace({way!r}, {value!r})" for way, value in values if value != way)
-    template: str = tokenizer.get_chat_template()
-    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}{template}"
+
+def _day() -> str:
+    """A macro that hides the clock of templates: `TEMPLATE_DAY` in the directives of a format."""
+    ways = [f"%{flag}{one}" for one in "aAbBcdDeFHIjmMpSTUwxXyYZ" for flag in ("-", "")]
+    values = {way: TEMPLATE_DAY.strftime(way) for way in ways}
+    filters = "".join(f"|replace({w!r}, {v!r})" for w, v in values.items() if v != w)
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}"
+
+
+DAY = _day()
+"""Before a template, makes `TEMPLATE_DAY` the current date."""
 
 
 def _render(pair: Pair, tokenizer: Any, template: str | None) -> tuple[str, str]:

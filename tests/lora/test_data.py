@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 
 from optuna_llmbo.errors import InputError
@@ -18,8 +19,7 @@ PAIRS = [Pair(**row) for row in rows(20)]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-def test_reads_files(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_reads_files(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"pairs{suffix}"
     table = datasets.Dataset.from_list(rows(20))
     writers = {".csv": table.to_csv, ".parquet": table.to_parquet, ".jsonl": table.to_json}
@@ -75,7 +75,7 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
             {},
             "row 1, 2, 3, 4, 5 and 2 more",
         ),
-        (_table(prompt=["a"], response=[3]), {}, "'response' has 3 in row 0 .*int and no text"),
+        (_table(prompt=["a"], response=[3]), {}, "'response' has 3 in row 0 .*of type int"),
         (
             _table(prompt=["a"], response=["b"]),
             {"stratum_column": "topic"},
@@ -86,7 +86,11 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
             {"stratum_column": "tags"},
             r"column 'tags' has \[\] in row 0 .*texts, numbers or booleans",
         ),
-        ("stdlib-docstrings", {"stratum_column": "topic"}, "no column 'topic'. The columns are: prompt, resp"),
+        (
+            "stdlib-docstrings",
+            {"stratum_column": "topic"},
+            "no column 'topic'. The columns are: prompt, resp",
+        ),
         (datasets.DatasetDict(), {}, "got a DatasetDict. Of a DatasetDict, pass one split"),
         (None, {}, "expected a datasets.Dataset, .* got a NoneType"),
         ("nowhere.jsonl", {}, "there is no data file or folder 'nowhere.jsonl'"),
@@ -97,8 +101,7 @@ def test_bad_sources(source: Any, columns: dict[str, str], message: str) -> None
         data.load_pairs(source, **columns)
 
 
-def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_bad_files(tmp_path: Path) -> None:
     text = tmp_path / "pairs.txt"
     text.write_text("a\tb\n")
     with pytest.raises(InputError, match="known suffixes: .json, .jsonl, .csv, .parquet"):
@@ -119,13 +122,38 @@ def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("validation", "n", "count"), [(None, 50, 5), (None, 9000, 128), (7, 8, 7)]
+    ("validation", "n", "whole", "count"),
+    [
+        (None, 50, None, 5),
+        (None, 9000, None, 128),
+        (7, 8, None, 7),
+        (np.int64(7), 8, None, 7),
+        (0.1, 50, None, 5),
+        (np.float32(0.5), 9, None, 4),
+        (0.1, 90, 100, 10),  # a tenth of all examples, of which the test has ten
+    ],
 )
-def test_validation_count(validation: int | None, n: int, count: int) -> None:
-    assert data.validation_count(validation, n) == count
+def test_validation_count(validation: Any, n: int, whole: int | None, count: int) -> None:
+    assert data.validation_count(validation, n, whole) == count
 
 
-@pytest.mark.parametrize(("validation", "n"), [(0, 8), (8, 8), (-1, 8), (0.01, 8), (0.99, 8), (None, 1)])
+@pytest.mark.parametrize("asked", [0.0, 1.0, 1.5, -0.1, float("nan"), float("inf"), True])
+def test_sizes_that_are_none(asked: Any) -> None:
+    with pytest.raises(InputError, match="validation=.*expected a number .* above 0 and below 1"):
+        data.validation_count(asked, 100)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [(3, True), (0.1, True), (np.int32(3), True), (True, True), ("3", False), (None, False)],
+)
+def test_what_is_a_size(source: Any, expected: bool) -> None:
+    assert data.is_size(source) is expected
+
+
+@pytest.mark.parametrize(
+    ("validation", "n"), [(0, 8), (8, 8), (-1, 8), (0.01, 8), (0.99, 8), (None, 1)]
+)
 def test_bad_validation_count(validation: int | None, n: int) -> None:
     with pytest.raises(InputError, match=f"of {n} usable examples off for validation"):
         data.validation_count(validation, n)

@@ -428,7 +428,10 @@ def test_long_examples_are_left_out_before_the_rest(
         ({"epochs": 1.5}, "epochs=1.5: expected an integer"),
         ({"micro_batch_size": 0}, "micro_batch_size=0: expected an integer from 1"),
         ({"max_length": 0}, "max_length=0: expected an integer from 1"),
-        ({"max_length": 5}, "all 60 training examples are longer than max_length=5 tokens: raise it"),
+        (
+            {"max_length": 5},
+            "all 60 training examples are longer than max_length=5 tokens: raise it",
+        ),
         ({"max_length": 4096}, "max_length=4096: .* reads at most 2048 tokens"),
         ({"variant": "loha"}, "variant='loha': expected one of lora, rslora, dora"),
         (

@@ -101,6 +101,49 @@ def test_a_test_of_its_own_changes_no_other_split(many: list[Example]) -> None:
         assert keys(with_test[name]) == keys(without[name])
 
 
+def test_fractions_are_of_all_examples(many: list[Example]) -> None:
+    parts = splits.hold_out({"training": many}, 0.25, 0.5, seed=0)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "training": 10,
+        "validation": 10,
+        "test": 20,
+    }
+    counted = splits.hold_out({"training": many}, 10, 20, seed=0)
+    assert {name: keys(part) for name, part in counted.items()} == {
+        name: keys(part) for name, part in parts.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((15, None), "there are only 15 validation examples: with fewer than 16"),
+        ((15, 3), "only 15 validation and 3 test examples"),
+        ((16, 15), "only 15 test examples"),
+        ((16, 16), None),
+        ((16, None), None),
+    ],
+)
+def test_parts_in_which_chance_decides(
+    many: list[Example],
+    sizes: tuple[int, int | None],
+    message: str | None,
+    warnings_logged: list[str],
+) -> None:
+    splits.hold_out({"training": many}, *sizes, seed=0)
+    assert len(warnings_logged) == (message is not None)
+    assert message is None or message in warnings_logged[0]
+
+
+def test_copies_that_are_left_out_are_counted(
+    many: list[Example], warnings_logged: list[str]
+) -> None:
+    parts = splits.hold_out({"training": [*many, *many]}, 16, None, seed=0)
+    assert len(parts["training"]) == 2 * 40 - 2 * 16
+    (line,) = warnings_logged
+    assert "16 of 80 examples are copies of validation examples and are left out" in line
+
+
 @pytest.mark.parametrize("test", [0, 40, -1, 0.001])
 def test_counts_that_cannot_be(many: list[Example], test: int) -> None:
     with pytest.raises(InputError, match=f"test={test}: cannot split .* of 40 .* off for test"):

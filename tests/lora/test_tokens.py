@@ -53,6 +53,57 @@ def test_a_template_that_fails(chat) -> None:  # type: ignore[no-untyped-def]
         tokens.encode([PAIR], tokenizer, 100)
 
 
+FORMATS = ["%d %b %Y", "%B %d, %Y", "%Y-%m-%d", "%A %-d. %H:%M", "%x %X", "%y%j"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_template_writes_the_same_date_on_every_day(chat, form: str) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    assert not tokens.writes_the_date(tokenizer)
+    tokenizer.chat_template = (
+        "{%- if strftime_now is defined %}{% set form = '" + form + "' %}"
+        "{%- set day = strftime_now(form) %}{%- else %}{% set day = 'none' %}{%- endif %}"
+        "Today is {{ day }}.\n" + tokenizer.chat_template
+    )
+    assert tokens.writes_the_date(tokenizer)
+    (example,) = tokens.encode([PAIR], tokenizer, 200)
+    day = tokens.TEMPLATE_DAY.strftime(form)
+    expected = f"Today is {day}.\n<user>two and two?<assistant>four, höchstens<eos>"
+    assert tokenizer.decode(example.ids) == expected
+
+
+def test_the_date_of_llama_3(chat) -> None:  # type: ignore[no-untyped-def]
+    """Its template takes a date of the caller's, then the clock's, then this one."""
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokenizer.chat_template = (
+        "{%- if not date_string is defined %}"
+        "{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
+        "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{%- endif %}"
+        "{{- 'Today Date: ' + date_string + '\\n\\n' }}" + tokenizer.chat_template
+    )
+    (example,) = tokens.encode([PAIR], tokenizer, 200)
+    text = tokenizer.decode(example.ids[: example.n_prompt])
+    assert text == "Today Date: 26 Jul 2024\n\n<user>two and two?<assistant>"
+
+
+def test_a_template_with_randomness(chat) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokenizer.chat_template = (
+        "{{ range(99999) | random }} {{ range(99999) | random }}" + tokenizer.chat_template
+    )
+    with pytest.raises(InputError, match="renders the same example differently each time"):
+        tokens.encode([PAIR], tokenizer, 200)
+
+
+def test_a_response_of_no_tokens(tiny_llm: Path) -> None:
+    from tokenizers import normalizers
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("four, höchstens", "")
+    with pytest.raises(InputError, match="makes no tokens of the response 'four, höchstens'"):
+        tokens.encode([PAIR], tokenizer, 100)
+
+
 def test_a_tokenizer_without_an_end(tiny_llm: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
     tokenizer.eos_token = None

@@ -32,14 +32,20 @@ class Facts:
     target_modules: str | tuple[str, ...]
     """"all-linear", or ends of layers' names; `names_of_modules` finds those of a part."""
     train: str
-    """A JSON, JSONL, CSV or Parquet file, or a dataset's hub id."""
+    """A file, a folder of files or a dataset of the hub, as `options.ObjectiveOptions` has it."""
     n_examples: int
     """Number of examples in `train`; determines the length of the warm-up."""
-    validation: str | None = None
-    """As `train`; None: nothing is evaluated."""
+    validation: str | float | None = None
+    """As `train`; or the number or fraction of examples to split off it, the same ones as in the
+    trials; None: nothing is evaluated."""
+    test: float | None = None
+    """The number or fraction of examples that the trials held out before the validation examples:
+    they are left out; None: there are none."""
     prompt_column: str | None = None
     """None: the first known pair of columns, as in training trials."""
     response_column: str | None = None
+    ignore_columns: tuple[str, ...] = ()
+    """Columns that are not read."""
     max_length: int = 512
     """Tokens of the longest example; longer ones are left out."""
     micro_batch_size: int = 8
@@ -67,7 +73,7 @@ class Facts:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name}={value!r}: expected an integer of at least 1.")
-        for text in (self.model, self.train, self.validation or "", *self.origin):
+        for text in (self.model, self.train, str(self.validation or ""), *self.origin):
             if not text.isprintable():
                 raise InputError(f"{text!r}: it goes into comments and cannot have line breaks.")
 

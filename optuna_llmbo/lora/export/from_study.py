@@ -17,8 +17,10 @@ from optuna_llmbo.lora.export.facts import round_alpha
 from optuna_llmbo.lora.export.modules import names_of_modules
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.table import absolute
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
+from optuna_llmbo.study.trial_attributes import OPTIONS
 
 
 def facts_of(
@@ -64,11 +66,18 @@ def facts_of(
         recipe, line = round_alpha(recipe)
         origin.append(line)
     model = _place(model or noted["model"])
+    asked = study.user_attrs.get(OPTIONS, {})  # by the command line, if it made the study
+    columns = {name: asked.get(name) for name in ("prompt_column", "response_column")}
+    if isinstance(changes.get("validation"), (int, float)):
+        test = asked.get("test")
+        columns["test"] = test if isinstance(test, (int, float)) else None
     values: dict[str, Any] = {
+        **columns,
+        "ignore_columns": tuple(asked.get("ignore_columns", ())),
         "model": model,
         "recipe": recipe,
         "target_modules": names_of_modules(model, recipe.target_modules),
-        "train": _place(train or noted["train"]),
+        "train": absolute(train or noted["train"]),
         "n_examples": max(1, round(noted["train_examples"] / noted["proxy"])),
         "max_length": noted["max_length"],
         "seed": noted["seed"],
