@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import datetime
 import json
 from pathlib import Path
 import threading
 from typing import Any
 
 import datasets
+import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
@@ -15,6 +17,7 @@ from optuna.trial import FixedTrial
 from optuna.trial import TrialState
 import pytest
 import torch
+from transformers.utils import chat_template_utils
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
@@ -259,6 +262,66 @@ def test_the_study_is_marked_and_checked(make_objective: Make, tmp_path: Path) -
         resumed.optimize(other, n_trials=1)
 
 
+def test_a_study_goes_on_wherever_its_files_lie(
+    make_objective: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after [2]" / "more"
+    model = make_tiny_llm(before / "model")
+    lines = [json.dumps(row) + "\n" for row in rows(40)]
+    (before / "train.jsonl").write_text("".join(lines))
+    study = make_study()
+    study.optimize(make_objective(space=SMALL, train=before / "train.jsonl", model=model), 1)
+    after.mkdir(parents=True)
+    (before / "train.jsonl").rename(after / "renamed.jsonl")
+    model.rename(after / "renamed")
+    monkeypatch.chdir(after)
+    moved = make_objective(space=SMALL, train="renamed.jsonl", model="./renamed")
+    study.optimize(moved, n_trials=1)
+    assert len(study.trials) == 2
+    (after / "renamed.jsonl").write_text("".join(lines[:-1]))
+    other = make_objective(space=SMALL, train="renamed.jsonl", model="./renamed")
+    with pytest.raises(InputError, match=r"differs in model \('model', now 'renamed'\), .*train_"):
+        study.optimize(other, n_trials=1)
+
+
+def test_a_study_goes_on_the_next_day(
+    make_objective: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Templates that write the date ask a clock for it, here one that stands still."""
+    model = make_tiny_llm(tmp_path / "model", chat=True)
+    template = model / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }} " + template.read_text())
+    study, seen = make_study(), []
+    for day in (1, 2):
+
+        class Clock(datetime.datetime):
+            @classmethod
+            def now(cls, tz: Any = None, day: int = day) -> Clock:
+                return cls(2031, 5, day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+        objective = make_objective(space=SMALL, model=model)
+        tokenizer = objective.prepare().tokenizer
+        turns = [{"role": "user", "content": "hi"}]
+        seen.append(tokenizer.apply_chat_template(turns, tokenize=False))
+        study.optimize(objective, n_trials=1)
+    assert seen == ["01 May 2031 <user>hi", "02 May 2031 <user>hi"]  # the clock is asked
+    assert len(study.trials) == 2
+    assert study.user_attrs["lora_objective"]["template_date"] == "2024-07-26"
+    assert "template_date" not in make_objective().fingerprint
+
+
+def test_data_have_the_same_hashes_for_good(make_objective: Make) -> None:
+    """Stored studies rest on them."""
+    fingerprint = make_objective(validation=20).fingerprint
+    assert fingerprint["train_hash"] == "cb4b8d2455c70594"
+    assert fingerprint["validation_hash"] == "23b0ac09c06ad109"
+    assert "".join(fingerprint) == (
+        "modelweightstraintrain_examplestrain_hashvalidation_examplesvalidation_hash"
+        "proxymetricmax_lengthseeddtypevariantepochs"
+    )
+
+
 def test_fingerprint_holds_what_matters(make_objective: Make) -> None:
     base = make_objective().fingerprint
     assert json.loads(json.dumps(base)) == base
@@ -390,6 +453,31 @@ def test_validation_of_its_own(make_objective: Make) -> None:
     assert objective.fingerprint["validation_examples"] == 9
     assert objective.fingerprint["train_examples"] == 30
     assert make_objective(validation=20).fingerprint["validation_examples"] == 20
+
+
+def test_fractions_to_split_off(make_objective: Make) -> None:
+    objective = make_objective(validation=0.3, test=0.2)
+    assert objective.fingerprint["validation_examples"] == 18
+    assert objective.fingerprint["test_examples"] == 12
+    counted = make_objective(validation=np.int64(18), test=12)
+    assert objective.fingerprint == counted.fingerprint
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_no_column_is_left_out_in_any_part(
+    make_objective: Make, part: str, dataset: datasets.Dataset
+) -> None:
+    parts = {"train": dataset}
+    parts |= {name: datasets.Dataset.from_list(rows(20, i)) for name, i in OTHERS if name == part}
+    parts[part] = parts[part].add_column("system", ["Count."] * len(parts[part]))
+    with pytest.raises(InputError, match="would not be read: 'system'"):
+        make_objective(**parts).prepare()
+    make_objective(**parts, ignore_columns=["system"]).prepare()
+    with pytest.raises(InputError, match="no column 'sistem'. The columns are: prompt, response"):
+        make_objective(**parts, ignore_columns=["sistem"]).prepare()
+
+
+OTHERS = [("validation", 500), ("test", 700)]
 
 
 def test_long_examples_are_left_out_before_the_rest(

@@ -51,3 +51,8 @@ def test_the_options_load_no_torch() -> None:
     code = "import sys, optuna_llmbo.lora.options; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_ignored_columns_are_a_list() -> None:
+    with pytest.raises(InputError, match="ignore_columns='system': expected a list of names"):
+        ObjectiveOptions(None, "data", ignore_columns="system").check()
