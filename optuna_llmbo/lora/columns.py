@@ -27,6 +27,7 @@ PARTS_OF_EXAMPLES = frozenset(
 )
 """Names of columns that hold a part of an example in some format."""
 
+_CONVERSATIONS = {"messages", "conversation", "conversations", "dialog", "dialogue"}
 _MOST_WORDS_OF_A_LABEL = 5
 _ROWS_PER_LABEL = 3
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u9fff"  # Thai, Lao, Japanese, Chinese
@@ -80,9 +81,11 @@ def choose(
             prompt, response = prompt or known_prompt, response or known_response
     if prompt is None or response is None:
         known = " or ".join("/".join(pair) for pair in KNOWN_COLUMNS)
+        turns = _CONVERSATIONS & {name.lower() for name in names}
+        about = "Conversations are not read, only pairs of texts. " if turns else ""
         raise InputError(
             f"cannot tell prompts from responses: name prompt_column and response_column, or use "
-            f"{known}. {_listed(names)}"
+            f"{known}. {about}{_listed(names)}"
         )
     if prompt == response:
         raise InputError(f"prompts and responses are both read from the column {prompt!r}.")

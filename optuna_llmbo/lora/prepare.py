@@ -153,7 +153,7 @@ def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, 
 
 def _load_pairs(options: ObjectiveOptions) -> dict[str, list[data.Pair]]:
     """Training data, and validation and test data if they have their own source."""
-    columns = {
+    columns: dict[str, Any] = {
         "prompt_column": options.prompt_column,
         "response_column": options.response_column,
         "ignore_columns": options.ignore_columns,

@@ -21,6 +21,7 @@ from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import terminal
 from optuna_llmbo.embedding import language_model
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import table
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.study.trial_attributes import CHOSEN_BY
 
@@ -345,7 +346,8 @@ def test_two_metrics(tune: Tune, tmp_path: Path) -> None:
     assert chosen.exit_code == 0 and ": loss 5." in chosen.output, chosen.output
 
 
-def test_tests_are_read_from_a_column(data: Path) -> None:
+def test_tests_are_read_from_a_column(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "stdlib_docstrings", lambda: [("prompt", "response")])  # at once
     row = {
         "prompt": "double it",
         "response": "def f(x): return 2 * x",
@@ -355,7 +357,7 @@ def test_tests_are_read_from_a_column(data: Path) -> None:
     options = {"metric": ["code_pass_at_1"], "tests_column": "check", "train": str(data)}
     (measure,) = metrics.measures_of(options, allow_execution=True)
     assert measure.tests == {"double it": "assert f(2) == 4"}  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="has no column 'check'"):
+    with pytest.raises(InputError, match="no column 'check'"):
         metrics.measures_of(options | {"train": "stdlib-docstrings"}, allow_execution=True)
 
 
@@ -445,3 +447,45 @@ def test_the_cache_is_shown_and_cleared(tmp_path: Path, embeddings_folder: Path)
     assert "(0.0 MB)" in run("clear-cache")
     assert "(1.2 MB)" in run("clear-cache", "--models")
     assert not weights.exists()
+
+
+# --- data ---
+
+
+@pytest.mark.parametrize(
+    ("validation", "examples"), [("0.5", 30), (".5", 30), ("5e-1", 30), ("20", 20)]
+)
+def test_how_much_to_split_off(validation: str, examples: int, tune: Tune, tmp_path: Path) -> None:
+    result = tune(validation=validation, trials=1, proxy=20)
+    assert result.exit_code == 0, result.output
+    assert load(tmp_path).user_attrs["lora_objective"]["validation_examples"] == examples
+
+
+@pytest.mark.parametrize("option", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0.0", "=0.0: expected a number of examples (an integer from 1), a fraction"),
+        ("1.5", "=1.5: expected a number of examples"),
+        ("0", "=0: cannot split 0 of 60 usable examples off"),
+        ("-3", "=-3: cannot split -3 of 60"),
+        ("60", "=60: cannot split 60 of 60"),
+        ("10%", "there is no data file or folder '10%'"),
+    ],
+)
+def test_sizes_that_cannot_be(option: str, value: str, message: str, tune: Tune) -> None:
+    result = tune(**{option: value})
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_column_is_ignored_on_request(tune: Tune, data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) | {"system": "Count."} for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = tune(trials=1)
+    assert refused.exit_code == 2
+    assert "'system' ('Count.')" in refused.output
+    assert "(--ignore-column system)" in refused.output
+    result = tune("--ignore-column", "system", trials=1)
+    assert result.exit_code == 0, result.output
+    assert load(tmp_path).user_attrs["lora_options"]["ignore_columns"] == ["system"]

@@ -194,6 +194,11 @@ def test_which_columns_are_chosen(
     assert (result.prompt, result.response) == chosen
 
 
+def test_conversations_are_not_read() -> None:
+    with pytest.raises(InputError, match="Conversations are not read.*columns are: id, messages"):
+        columns.choose(["id", "messages"])
+
+
 def test_a_column_cannot_be_read_and_ignored() -> None:
     with pytest.raises(InputError, match="'code' is to be read and to be ignored"):
         columns.choose(["prompt", "code"], response="code", ignored=["code"])
