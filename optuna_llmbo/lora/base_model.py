@@ -155,7 +155,7 @@ def check_causal(loaded: LanguageModel) -> None:
 
 
 def check_tokens(loaded: LanguageModel, examples: Sequence[Example]) -> None:
-    """Check that a model has an embedding for each token of the examples.
+    """Check that a model has an embedding for each token of the examples; warn of unknown ones.
 
     Raises:
         InputError: if not.
@@ -167,6 +167,16 @@ def check_tokens(loaded: LanguageModel, examples: Sequence[Example]) -> None:
             f"the tokenizer of {loaded.source} makes the token {largest}, and the model has "
             f"embeddings for {size} tokens, 0 to {size - 1}: the tokenizer belongs to another "
             "model. Copy the files of the model's own."
+        )
+    unknown = loaded.tokenizer.unk_token_id
+    if unknown is None or unknown == loaded.tokenizer.eos_token_id:
+        return
+    lossy = sum(bool((example.ids == unknown).any()) for example in examples)
+    if lossy:
+        warn_once(
+            f"{lossy} of {len(examples)} examples have characters that the tokenizer of "
+            f"{loaded.source} does not know: the model is trained on "
+            f"{loaded.tokenizer.unk_token!r} in their place."
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora.data import Pair
 
 
@@ -183,9 +184,21 @@ def _render(pair: Pair, tokenizer: Any, template: str | None) -> tuple[str, str]
             f"the tokenizer's chat template cannot render a user's and an assistant's turn: "
             f"{error}"
         ) from error
+    response = pair.response
     if whole.startswith(prompt):
-        return prompt, whole[len(prompt) :].rstrip()
-    return prompt, pair.response  # some templates rewrite past turns
+        response = whole[len(prompt) :].rstrip()
+    else:  # some templates rewrite past turns
+        warn_once(
+            "the tokenizer's chat template does not go on from its own prompt with the answer: "
+            "responses follow it as they are, with the end of the sequence."
+        )
+    if pair.prompt.strip() not in prompt or pair.response.strip() not in response:
+        warn_once(
+            "the tokenizer's chat template does not write all texts as they are in the data (some "
+            "leave out the reasoning in answers): the model is trained on what the template "
+            "writes."
+        )
+    return prompt, response
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -18,9 +18,12 @@ from transformers.models.llama import modeling_llama
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.base_model import check_base_loss
+from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.recipe import LoRARecipe
 
 
@@ -197,6 +200,17 @@ def test_a_larger_vocabulary_that_is_not_used(make_objective: Make, folder: Path
     tokenizer.add_special_tokens({"pad_token": "<another pad>"})
     tokenizer.save_pretrained(folder)
     assert make_objective(model=folder).base_loss == make_objective().base_loss
+
+
+def test_unknown_characters_are_told(folder: Path, warnings_logged: list[str]) -> None:
+    loaded = load(folder)
+    examples = tokens.encode([Pair("a", "b"), Pair("a", "c")], loaded.tokenizer, 64)
+    check_tokens(loaded, examples)
+    assert warnings_logged == []
+    loaded.tokenizer.unk_token = "b"
+    check_tokens(loaded, examples)
+    (line,) = warnings_logged
+    assert "1 of 2 examples have characters that the tokenizer" in line
 
 
 def test_a_base_loss_that_cannot_be(tiny: LanguageModel, warnings_logged: list[str]) -> None:

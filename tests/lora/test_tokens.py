@@ -38,12 +38,28 @@ def test_with_a_template(chat) -> None:  # type: ignore[no-untyped-def]
     assert chat.decode(example.ids[example.n_prompt :]) == "four, höchstens<eos>"
 
 
-def test_a_template_that_rewrites_turns_still_ends(chat) -> None:  # type: ignore[no-untyped-def]
+def test_a_template_that_rewrites_turns_still_ends(chat, warnings_logged: list[str]) -> None:  # type: ignore[no-untyped-def]
     rewriting = "{% if add_generation_prompt %}ask: {{ messages[0]['content'] }}{% endif %}"
     tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
     tokenizer.chat_template = rewriting
     (example,) = tokens.encode([PAIR], tokenizer, 100)
     assert tokenizer.decode(example.ids) == "ask: two and two?four, höchstens<eos>"
+    (line,) = warnings_logged
+    assert "does not go on from its own prompt with the answer" in line
+
+
+def test_a_template_that_leaves_texts_out(chat, warnings_logged: list[str]) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokens.encode([PAIR, Pair(" spaces ", " around ")], tokenizer, 200)
+    assert warnings_logged == []
+    last = "message['content'].split('</think>')[-1] | trim"
+    tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", last)
+    tokens.encode([PAIR, Pair(" spaces ", " around ")], tokenizer, 200)
+    assert warnings_logged == []
+    (example,) = tokens.encode([Pair("a", "<think>long</think>b")], tokenizer, 200)
+    assert tokenizer.decode(example.ids) == "<user>a<assistant>b<eos>"
+    (line,) = warnings_logged
+    assert "does not write all texts as they are in the data" in line
 
 
 def test_a_template_that_fails(chat) -> None:  # type: ignore[no-untyped-def]

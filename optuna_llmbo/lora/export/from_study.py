@@ -65,6 +65,11 @@ def facts_of(
     if rounded_alpha and not recipe.lora_alpha.is_integer():
         recipe, line = round_alpha(recipe)
         origin.append(line)
+    if "template_date" in noted:
+        origin.append(
+            f"The chat template writes the current date; in the trials it is "
+            f"{noted['template_date']}."
+        )
     model = _place(model or noted["model"])
     asked = study.user_attrs.get(OPTIONS, {})  # by the command line, if it made the study
     columns = {name: asked.get(name) for name in ("prompt_column", "response_column")}

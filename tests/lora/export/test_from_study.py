@@ -15,6 +15,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.from_study import facts_of
 from optuna_llmbo.lora.export.modules import names_of_modules
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
+from optuna_llmbo.study.trial_attributes import OPTIONS
 from tests.tiny import make_tiny_family
 
 
@@ -73,6 +74,25 @@ def test_what_the_space_left_to_the_defaults() -> None:
     assert (recipe.variant, recipe.epochs, recipe.schedule) == ("rslora", 3, "cosine")
     assert (recipe.rank, recipe.lora_alpha) == (64, 64.0)
     assert facts_of(study([{"lr": 1e-3}], noted)).target_modules == ("q_proj", "v_proj")
+
+
+def test_how_the_trials_read_the_data() -> None:
+    made = study([{"lr": 1e-3}], NOTED | {"template_date": "2024-07-26"})
+    assert (
+        facts_of(made)
+        .origin[-1]
+        .endswith("writes the current date; in the trials it is 2024-07-26.")
+    )
+    assert (facts_of(made).prompt_column, facts_of(made).ignore_columns) == (None, ())
+    options = {"prompt_column": "ask", "ignore_columns": ["text"], "test": 0.2, "validation": None}
+    made.set_user_attr(OPTIONS, options)
+    facts = facts_of(made)
+    assert (facts.prompt_column, facts.response_column) == ("ask", None)
+    assert (facts.ignore_columns, facts.validation, facts.test) == (("text",), None, None)
+    assert facts_of(made, prompt_column="say", ignore_columns=("a",)).ignore_columns == ("a",)
+    held_out = facts_of(made, validation=0.1)  # the test examples come first
+    assert (held_out.validation, held_out.test) == (0.1, 0.2)
+    assert facts_of(made, validation="dev.jsonl").test is None
 
 
 def test_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
