@@ -189,7 +189,7 @@ def load_model(
         raise
     except Exception as error:  # each library has its own: safetensors, tokenizers, torch
         raise _not_loadable(source, error) from error
-    _check_complete(source, found)
+    _check_complete(source, found, is_whole=type(model).__name__ in (config.architectures or ()))
     model = (model if quantized else model.to(device)).eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, source, device, dtype)
 
@@ -227,12 +227,14 @@ def _auto_class(config: Any) -> Any:
     return transformers.AutoModelForCausalLM if is_causal else transformers.AutoModel
 
 
-def _check_complete(source: ModelSource, found: dict[str, Any]) -> None:
+def _check_complete(source: ModelSource, found: dict[str, Any], *, is_whole: bool) -> None:
     """Check that a model's weights were all in its files; warn if these have more.
 
     Args:
         source: for the message.
         found: what `from_pretrained` says of the loading.
+        is_whole: whether all of the model that was saved is loaded, and not a part, such as the
+            layers without a head or the language model without the vision.
 
     Raises:
         InputError: if some were not, and have random values now.
@@ -245,7 +247,8 @@ def _check_complete(source: ModelSource, found: dict[str, Any]) -> None:
             f"such as {missing[0]}, which would be random. Check that config.json belongs to the "
             f"weights. {_REMEDIES}"
         )
-    if unexpected := sorted(found["unexpected_keys"]):
+    unexpected = sorted(found["unexpected_keys"])
+    if unexpected and is_whole:
         warn_once(
             f"the files of the language model {source} have {len(unexpected)} weights that "
             f"the model does not use, such as {unexpected[0]}: check that config.json belongs to "

@@ -18,6 +18,7 @@ from typer.testing import Result
 from optuna_llmbo import cli
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.cli import metrics
+from optuna_llmbo.cli import options
 from optuna_llmbo.cli import terminal
 from optuna_llmbo.embedding import language_model
 from optuna_llmbo.errors import InputError
@@ -489,3 +490,13 @@ def test_a_column_is_ignored_on_request(tune: Tune, data: Path, tmp_path: Path) 
     result = tune("--ignore-column", "system", trials=1)
     assert result.exit_code == 0, result.output
     assert load(tmp_path).user_attrs["lora_options"]["ignore_columns"] == ["system"]
+
+
+def test_the_column_with_tests_is_one_that_is_read(data: Path) -> None:
+    row = {"prompt": "double it", "response": "def f(x): return x", "check": "assert f(2) == 4"}
+    data.write_text(json.dumps(row) + "\n")
+    chosen = {"metric": ["code_pass_at_1"], "tests_column": "check", "ignore_columns": ["a"]}
+    about = {"model": None, "train": str(data), **chosen}
+    objective = options.objective_of(about, allow_execution=True)
+    assert objective.options.ignore_columns == ["a", "check"]
+    assert about["ignore_columns"] == ["a"]

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from transformers import BertConfig
+from transformers import BertForMaskedLM
 from transformers import T5Config
 
 from optuna_llmbo.embedding import gguf_file
@@ -172,3 +174,14 @@ def test_a_failed_dequantization_leaves_nothing_behind(
     with pytest.raises(InputError, match="cannot load the language model broken.gguf"):
         load_model(resolve_source(broken))
     assert not list((tmp_path / "gguf").iterdir())
+
+
+def test_heads_that_are_left_out_are_no_news(
+    tiny_llm: Path, tmp_path: Path, warnings_logged: list[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_llm, tmp_path / "bert"))
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=258, **size)
+    BertForMaskedLM(config).save_pretrained(folder)
+    assert load_model(resolve_source(folder)).d_model == 32
+    assert warnings_logged == []
