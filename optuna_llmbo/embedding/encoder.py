@@ -13,11 +13,13 @@ import hashlib
 from typing import Any
 from typing import Literal
 from typing import Protocol
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from optuna_llmbo._util.torch_state import default_torch
+from optuna_llmbo._util.torch_state import TorchThread
 from optuna_llmbo.embedding.cache import EmbeddingCache
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.plain_reader import PlainReader
@@ -32,6 +34,8 @@ from optuna_llmbo.embedding.truncated import POOLINGS
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 
+
+T = TypeVar("T")
 
 Assignment = tuple[str, ...]
 """One configuration's lines of text, as `Prompt.assignment` writes them."""
@@ -99,16 +103,36 @@ class Encoder:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._llm = llm
+        self._thread = TorchThread()
         self._tokenize = functools.lru_cache(_LINES_REMEMBERED)(self._line_ids)
-        with default_torch():
+        self._run(lambda: self._prepare(passage, pooling, layer, memory_bytes))
+
+    def _run(self, function: Callable[[], T]) -> T:
+        """Call a function in the encoder's own thread, which uses as many threads as there are,
+        whoever calls, and knows no modes."""
+
+        def isolated() -> T:
+            with default_torch():
+                return function()
+
+        return self._thread.run(isolated)
+
+    def _prepare(
+        self,
+        passage: str,
+        pooling: Pooling | None,
+        layer: int | Literal["early"] | None,
+        memory_bytes: int,
+    ) -> None:
+        with torch.no_grad():
             looks_ahead = self._looks_ahead()
-            self._pooling = _check_pooling(pooling, llm, looks_ahead)
+            self._pooling = _check_pooling(pooling, self._llm, looks_ahead)
             start, end = self._special_tokens()
             self._ending = end if looks_ahead else ()
             self._passage = self._fitting_passage((*start, *self._line_ids(passage)), start)
             if layer == "early":
-                layer = None if looks_ahead else early_layer(llm)
-            plain = PlainReader(llm, self._passage, self._ending, self._pooling, layer)
+                layer = None if looks_ahead else early_layer(self._llm)
+            plain = PlainReader(self._llm, self._passage, self._ending, self._pooling, layer)
             self._plain = plain
             self._reader: SequenceReader = plain
             if not looks_ahead:
@@ -171,11 +195,12 @@ class Encoder:
         Returns:
             (n, width) float32 on the CPU.
         """
-        with default_torch(), torch.no_grad():
-            return self._plain.embed([self._sequence(a) for a in assignments], token)
+        sequences = [self._sequence(assignment) for assignment in assignments]
+        token = token.detach()
+        return self._run(lambda: self._plain.embed(sequences, token).detach())
 
     def _embed(self, sequences: Sequence[TokenIds], token: Tensor) -> Tensor:
-        """Embed n distinct sequences without gradients, (n, width)."""
+        """Embed n distinct sequences, (n, width)."""
         if self.has_token and not torch.equal(token.detach(), self._neutral):
             return self._reader.embed(sequences, token)
         known = self._cache.get(sequences)
@@ -325,14 +350,41 @@ class Reading:
             (n, width) float32 on the CPU.
         """
         encoder = self._encoder
-        with default_torch():
-            trains = encoder.has_token and token.requires_grad and torch.is_grad_enabled()
-            if not trains:
-                with torch.no_grad():
-                    return encoder._embed(self._different, token)[self._rows]
-            if self._prepared is None:
-                self._prepared = encoder._reader.prepare(self._different)
-            return self._prepared(token)[self._rows]
+        if not (encoder.has_token and token.requires_grad and torch.is_grad_enabled()):
+            return encoder._run(lambda: self._embed_once(token.detach()))[self._rows]
+        if self._prepared is None:
+            self._prepared = encoder._run(lambda: encoder._reader.prepare(self._different))
+        embedding: Tensor = _Embedding.apply(token, self._prepared, encoder._run)
+        return embedding[self._rows]
+
+    def _embed_once(self, token: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._encoder._embed(self._different, token)
+
+
+class _Embedding(torch.autograd.Function):
+    """Embeddings (n, width) of a token (d_model,), and their gradient, both in another thread."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        token: Tensor,
+        embed: Callable[[Tensor], Tensor],
+        run: Callable[[Callable[[], Tensor]], Tensor],
+    ) -> Tensor:
+        """The embeddings."""
+        own = token.detach().requires_grad_()
+        embedding = run(lambda: embed(own))
+        ctx.run, ctx.own, ctx.embedding = run, own, embedding
+        return embedding.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient with respect to the token."""
+        (gradient,) = ctx.run(
+            lambda: torch.autograd.grad(ctx.embedding, ctx.own, gradients[0], retain_graph=True)
+        )
+        return gradient, None, None
 
 
 def _check_pooling(pooling: Pooling | None, llm: LanguageModel, looks_ahead: bool) -> Pooling:

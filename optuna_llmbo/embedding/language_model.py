@@ -162,6 +162,8 @@ def load_model(
     import transformers
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:  # another thread has another current one
+        device = torch.device("cuda", torch.cuda.current_device())
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with quiet_transformers(), torch.device("cpu"):

@@ -89,11 +89,7 @@ class Engine:
     options: SamplerOptions
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
     _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
-    _thread: TorchThread = field(init=False)
-
-    def __post_init__(self) -> None:
-        # A language model needs all threads, the numbers are faster on one.
-        self._thread = TorchThread(None if self.options.reads_text else 1)
+    _thread: TorchThread = field(default_factory=lambda: TorchThread(n_threads=1), init=False)
 
     def load(self) -> None:
         """Load the language model, if the options name one.
