@@ -21,6 +21,8 @@ _GRADES = ("very low", "low", "medium", "high", "very high")
 _SMALL = 0.01
 """Smaller numbers are written with an exponent, as people write learning rates."""
 _MAX_CHOICES_SHOWN = 12
+_MAX_CHOICE_SHOWN = 80
+"""Characters of a choice that is repeated in the passage."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Prompt:
         distribution = self.space.distributions[name]
         if isinstance(distribution, CategoricalDistribution):
             shown = [format_value(choice) for choice in distribution.choices[:_MAX_CHOICES_SHOWN]]
+            if max(map(len, shown)) > _MAX_CHOICE_SHOWN:  # each is read where it is chosen
+                return f"one of {len(distribution.choices)} texts"
             more = len(distribution.choices) - len(shown)
             return "one of " + ", ".join(shown) + (f" and {more} more" if more else "")
         scale = ", logarithmic" if getattr(distribution, "log", False) else ""
