@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import difflib
 import functools
 import logging
 import numbers
@@ -30,8 +32,24 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def check_at_least(name: str, value: int, least: int) -> None:
     """Raise InputError if an argument is not an integer or is less than `least`."""
-    if not isinstance(value, numbers.Integral) or value < least:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
+def check_type(name: str, value: object, kind: type, expected: str) -> None:
+    """Raise InputError if an argument is not of a type, described by `expected`."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be {expected}; got {value!r}.")
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """Suggest the known name nearest to a wrong one, as " Did you mean 'rank'?".
+
+    Without one near enough all known names are listed.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(names) or 'none'}."
 
 
 def differences(there: Mapping[str, Any], ours: Mapping[str, Any], *, label: str) -> str:

@@ -13,11 +13,15 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
+from optuna.trial import BaseTrial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_llmbo.embedding.language_model import check_device
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
+from optuna_llmbo.errors import check_type
+from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.prior import check_ranges
@@ -25,13 +29,14 @@ from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.branches import informative
 from optuna_llmbo.study.branches import shared_distributions
-from optuna_llmbo.study.transfer import SourceStudy
+from optuna_llmbo.study.transfer import read_studies
 from optuna_llmbo.suggestion.decision import Prediction
-from optuna_llmbo.suggestion.engine import check_objectives
+from optuna_llmbo.suggestion.engine import check_one_objective
 from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.engine import Question
 from optuna_llmbo.suggestion.engine import Recommendation
 from optuna_llmbo.suggestion.options import SamplerOptions
+from optuna_llmbo.suggestion.options import warn_of_unused
 from optuna_llmbo.suggestion.turn import Turn
 from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
@@ -150,6 +155,12 @@ class LLMBOSampler(BaseSampler):
         ablation: Ablation | None = None,
         seed: int | None = None,
     ) -> None:
+        if independent_sampler is not None:
+            check_type("independent_sampler", independent_sampler, BaseSampler, "a sampler")
+        if constraints_func is not None and not callable(constraints_func):
+            raise InputError(
+                f"constraints_func must be a function of a trial; got {constraints_func!r}."
+            )
         if kernel is None:
             kernel = "numeric" if llm is None else "sum"
         if seed is None:
@@ -163,7 +174,7 @@ class LLMBOSampler(BaseSampler):
             knowledge=load_knowledge(knowledge),
             task=task,
             prior=check_ranges(prior or {}),
-            source_studies=tuple(SourceStudy.of(source) for source in source_studies),
+            source_studies=read_studies(source_studies),
             n_startup_trials=n_startup_trials,
             n_candidates=n_candidates,
             acquisition=acquisition,
@@ -172,6 +183,9 @@ class LLMBOSampler(BaseSampler):
             ablation=ablation if ablation is not None else Ablation(),
             seed=seed,
         )
+        warn_of_unused(kernel, llm=llm, pooling=pooling, layer=layer, device=device, task=task)
+        if options.model is not None:
+            check_device(device)
         self._engine = Engine(options)
         self._engine.load()  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
@@ -200,6 +214,8 @@ class LLMBOSampler(BaseSampler):
         """Store the constraints, then pass the call on to the independent sampler."""
         if self._constraints_func is not None:
             compat.store_constraints(self._constraints_func, study, trial, state)
+        if state == TrialState.COMPLETE:
+            Turn(self._engine, study, trial).end()
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
 
@@ -221,28 +237,29 @@ class LLMBOSampler(BaseSampler):
         that other workers know, and the order in which the objective suggests does not matter.
 
         Raises:
-            ValueError: if the study has more than four objectives.
+            InputError: if the study has more than four objectives, or another number than a
+                source study.
         """
-        check_objectives(study)
+        self._engine.check(study)
         if not search_space:
             return {}
         chosen = Turn(self._engine, study, trial).choose_shared(search_space)
         return {name: chosen[name] for name in search_space if name in chosen}
 
-    def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
+    def predict(self, study: Study, params: Mapping[str, Any] | BaseTrial) -> Prediction:
         """Predict a configuration's value, in the objective's units.
 
         Args:
             study: with at least one complete or pruned trial.
-            params: a value for each parameter that all trials share; others are ignored.
+            params: a value for each parameter that all trials share, and for those of one branch;
+                or a trial, whose parameters are taken.
 
         Raises:
-            InputError: if the study has no trial to learn from, a parameter is missing, or a
-                value is out of its range.
+            InputError: if the study has several objectives or no trial to learn from, a parameter
+                is missing or unknown, or a value is not admissible.
             SurrogateFitError: if the model cannot be fitted.
-            ValueError: if the study has several objectives.
         """
-        self._raise_error_if_multi_objective(study)
+        check_one_objective(study, "predict")
         return self._engine.predict(study, params)
 
     def recommend(self, study: Study) -> Recommendation:
@@ -252,19 +269,19 @@ class LLMBOSampler(BaseSampler):
         model's mean at the configurations that were tried.
 
         Raises:
-            InputError: if the study has no such trial.
+            InputError: if the study has no such trial, or several objectives.
             SurrogateFitError: if the model cannot be fitted.
-            ValueError: if the study has several objectives.
         """
+        check_one_objective(study, "recommend")
         return self.rank(study)[0]
 
     def rank(self, study: Study) -> list[Recommendation]:
         """Rank all complete and feasible trials by their expected value, the best first.
 
         Raises:
-            InputError, SurrogateFitError, ValueError: as `recommend`.
+            InputError, SurrogateFitError: as `recommend`.
         """
-        self._raise_error_if_multi_objective(study)
+        check_one_objective(study, "rank")
         return self._engine.rank(study)
 
     def ask(self, study: Study, question: Question[T]) -> T:
@@ -277,9 +294,9 @@ class LLMBOSampler(BaseSampler):
                 SurrogateFitError.
 
         Raises:
-            InputError, SurrogateFitError, ValueError: as `predict`.
+            InputError, SurrogateFitError: as `predict`.
         """
-        self._raise_error_if_multi_objective(study)
+        check_one_objective(study, "ask")
         return self._engine.ask(study, question)
 
     @property
@@ -301,9 +318,10 @@ class LLMBOSampler(BaseSampler):
         random, as are all before the model starts.
 
         Raises:
-            ValueError: if the study has more than four objectives.
+            InputError: if the study has more than four objectives, or another number than a
+                source study.
         """
-        check_objectives(study)
+        self._engine.check(study)
         turn = Turn(self._engine, study, trial)
         or_middle = self._independent_sampler is None
         chosen = turn.choose_alone(param_name, param_distribution, or_middle=or_middle)

@@ -24,7 +24,7 @@ ARROWS = {
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
-    "sampler": {"embedding", "knowledge", "space", "study", "suggestion", "surrogate"},
+    "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
     "promote": {"errors", "lora", "sampler", "study"},
     "insight": {

@@ -115,7 +115,7 @@ def make_sampler(
                 f"--sampler llmbo takes at most {MAX_OBJECTIVES} metrics, got {n_objectives}: "
                 "leave some out, or take --sampler tpe."
             )
-        return LLMBOSampler(llm=llm, task=task, seed=seed)
+        return LLMBOSampler(llm=llm, task=None if llm is None else task, seed=seed)
     optuna_seed = seed + n_before
     if name is SamplerName.tpe:
         return optuna.samplers.TPESampler(seed=optuna_seed)

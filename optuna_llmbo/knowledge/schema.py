@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import difflib
 import keyword
+import math
+import numbers
 import re
-import sys
 from types import MappingProxyType
 from typing import Any
 
@@ -54,8 +55,12 @@ def _is_tables(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def is_range(value: Any) -> bool:

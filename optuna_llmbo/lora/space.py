@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 import os
 from typing import Any
@@ -14,7 +15,9 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import BaseTrial
 
+from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.recipe import LoRARecipe
@@ -100,8 +103,21 @@ def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> Chec
     recipes.check_space(space, n_examples)
     default = recipes.default_params(space, defaults)
     checked = CheckedSpace(dict(space), None, default, defaults, n_examples)
-    checked.recipe(default)
+    _warn_of_moved_default(checked.recipe(default), defaults)
     return checked
+
+
+def _warn_of_moved_default(default: LoRARecipe, defaults: LoRARecipe) -> None:
+    """Warn if a space cannot express the default: the control is another configuration then."""
+    wanted, got = (
+        {name: round(value, 12) if isinstance(value, float) else value for name, value in one}
+        for one in (dataclasses.asdict(recipe).items() for recipe in (defaults, default))
+    )
+    if moved := differences(wanted, got, label="in the space"):
+        warn_once(
+            f"the default configuration lies outside of the space: {moved}. The nearest one is "
+            "the control that the search is compared with."
+        )
 
 
 def _check_function(
@@ -115,7 +131,9 @@ def _check_function(
     recipes.check_space(known, n_examples)
     default = None if probe.unknown else dict(probe.params)
     checked = CheckedSpace(dict(probe.distributions), function, default, defaults, n_examples)
-    checked.recipe(params)
+    recipe = checked.recipe(params)
+    if default is not None:
+        _warn_of_moved_default(recipe, defaults)
     return checked
 
 

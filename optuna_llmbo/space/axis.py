@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from optuna.distributions import IntDistribution
 
 _FARTHEST = 1.0
 """How far outside the unit interval a value may be placed: by one range."""
+
+_GRID_TOLERANCE = 1e-8
+"""How far from the grid, in steps, a value may lie by rounding; as in Optuna."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,28 @@ class Axis:
 
     def contains(self, value: Any) -> bool:
         """Whether a value is one of the choices, or a number within the range."""
-        d = self.distribution
+        d, value = self.distribution, plain(value)
         if isinstance(d, CategoricalDistribution):
             return _identity(value) in self._choice_places
         return _is_number(value) and d.low <= value <= d.high  # type: ignore[attr-defined]
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value can be suggested: as `contains`, and on the grid where there is one."""
+        if not self.contains(value):
+            return False
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution) or (step := _step(d)) is None:
+            return True
+        steps = (value - d.low) / step  # type: ignore[attr-defined]
+        return bool(abs(steps - round(steps)) < _GRID_TOLERANCE)
+
+    def encloses(self, number: float) -> bool:
+        """Whether a number lies between the least and the greatest value; never for choices that
+        are no numbers."""
+        d = self.distribution
+        if not isinstance(d, CategoricalDistribution):
+            return self.contains(number)
+        return not self.is_nominal and min(d.choices) <= number <= max(d.choices)
 
     def nearest(self, value: Any) -> Any | None:
         """The admissible value closest to `value`, or None where closeness means nothing."""
@@ -148,6 +170,17 @@ class Axis:
         if not _is_number(value):
             return None
         return self._typed(self._admit(np.array([value], dtype=np.float64))[0])
+
+    @property
+    def values_text(self) -> str:
+        """The admissible values in words, such as "a number from 0 to 1"."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return f"one of {', '.join(map(repr, d.choices))}"
+        kind = "an integer" if isinstance(d, IntDistribution) else "a number"
+        step = _step(d)
+        in_steps = f" in steps of {step:g}" if step not in (None, 1) else ""
+        return f"{kind} from {d.low:g} to {d.high:g}{in_steps}"  # type: ignore[attr-defined]
 
     def _place(self, values: np.ndarray) -> np.ndarray:
         """Places of numbers; not for categorical or single-valued distributions."""
@@ -211,9 +244,16 @@ def _is_log(distribution: BaseDistribution) -> bool:
     return bool(getattr(distribution, "log", False))
 
 
+def plain(value: Any) -> Any:
+    """A scalar of numpy as Python's own; anything else as it is."""
+    is_scalar = isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+    return value.item() if is_scalar else value
+
+
 def _identity(value: Any) -> Hashable:
     """What makes two choices the same: type and value; True is not 1, and nan is itself."""
-    if value != value:
+    value = plain(value)
+    if isinstance(value, float) and value != value:
         return type(value), "nan"
     try:
         hash(value)
@@ -223,4 +263,5 @@ def _identity(value: Any) -> Hashable:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    value = plain(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value

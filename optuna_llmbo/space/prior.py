@@ -26,8 +26,13 @@ def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Check a user's expected ranges.
 
     Raises:
-        InputError: if one is not a pair of finite numbers, the lower first.
+        InputError: if it is no mapping, or one is not a pair of finite numbers, the lower first.
     """
+    if not isinstance(ranges, Mapping):
+        raise InputError(
+            "prior must be a dict from parameter names to (low, high), such as "
+            f'{{"learning_rate": (1e-4, 5e-4)}}; got {ranges!r}.'
+        )
     for name, expected in ranges.items():
         if not is_range(expected):
             raise InputError(

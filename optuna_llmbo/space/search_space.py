@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import BaseTrial
 
+from optuna_llmbo.errors import did_you_mean
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.axis import Axis
+from optuna_llmbo.space.axis import plain
 
 
 Configuration = Mapping[str, Any]
@@ -81,13 +84,20 @@ class SearchSpace:
         None if a shared parameter is missing, if none of the parameters is there, or if a value
         has no place: a choice that is gone.
         """
+        return self._part(params, partly=False)
+
+    def part(self, params: Mapping[str, Any]) -> Configuration | None:
+        """As `restrict`, of parameters that need not be all: those of a trial that ended early."""
+        return self._part(params, partly=True)
+
+    def _part(self, params: Mapping[str, Any], *, partly: bool) -> Configuration | None:
         known = {}
         for name, axis, is_shared in self._parameters:
             if name in params:
                 known[name] = params[name]
                 if not axis.has_place(params[name]):
                     return None
-            elif is_shared:
+            elif is_shared and not partly:
                 return None
         return known or None
 
@@ -102,20 +112,42 @@ class SearchSpace:
         """Whether all values of a configuration are within their ranges."""
         return all(self.axis(name).contains(value) for name, value in configuration.items())
 
-    def checked(self, params: Mapping[str, Any]) -> Configuration:
+    def checked(
+        self,
+        params: Mapping[str, Any] | BaseTrial,
+        others: Mapping[str, BaseDistribution] = MappingProxyType({}),
+    ) -> Configuration:
         """A user's parameters as a configuration of this space.
 
+        Args:
+            params: values by name; of a trial its parameters are taken.
+            others: distributions of parameters that may be given but that are no part of the
+                space, as they leave no choice.
+
         Raises:
-            InputError: if a shared parameter is missing, or a value is out of its range.
+            InputError: if it is no mapping, a shared parameter is missing, a name is unknown, or
+                a value is not admissible.
         """
-        missing = [name for name in self.shared if name not in params]
+        given = params.params if isinstance(params, BaseTrial) else params
+        if not isinstance(given, Mapping):
+            raise InputError(
+                "expected the parameters as a dict from names to values, or a trial; got "
+                f"{type(given).__name__}."
+            )
+        known = {**others, **self.distributions}
+        for name in given:
+            if name not in known:
+                raise InputError(
+                    f"{name!r} is no parameter of the study.{did_you_mean(name, known)}"
+                )
+        missing = [name for name in self.shared if name not in given]
         if missing:
             raise InputError(f"expected values for {list(self.shared)}; {missing} are missing.")
-        known = {name: params[name] for name in self.names if name in params}
-        for name, value in known.items():
-            if not self.axis(name).contains(value):
-                raise InputError(f"{name}={value!r} is not in {self.distributions[name]}.")
-        return known
+        for name, value in given.items():
+            axis = Axis(known[name])
+            if not axis.admits(value):
+                raise InputError(f"{name} must be {axis.values_text}; got {value!r}.")
+        return {name: plain(given[name]) for name in self.names if name in given}
 
     def keys(self, points: np.ndarray) -> list[Key]:
         """Hashable keys of points (m, d), equal for points of the same configuration."""

@@ -53,6 +53,30 @@ class Branches:
         agrees: np.ndarray = (~np.isnan(points) == self._expected(points)).all(axis=1)
         return agrees
 
+    def expected_names(self, point: np.ndarray) -> list[str]:
+        """The parameters that the values of a point (d,) lead to."""
+        names = zip(self.space.names, self._expected(point[None])[0], strict=True)
+        return [name for name, is_expected in names if is_expected]
+
+    def completed(self, points: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Give points the parameters that they lack but that their values lead to.
+
+        A point that lacks any becomes n points with random values of these; others stay one.
+
+        Args:
+            points: (m, d), nan where a point lacks a parameter.
+            n: how many values to draw.
+            rng: source of all randomness.
+
+        Returns:
+            (m to m * n, d), in order.
+        """
+        repeated = np.repeat(points, n, axis=0)
+        drawn = np.where(np.isnan(repeated), self.space.snap(rng.random(repeated.shape)), repeated)
+        filled = np.where(np.isnan(repeated) & ~self._expected(drawn), np.nan, drawn)
+        is_first = np.arange(len(repeated)) % n == 0
+        return filled[is_first | (np.isnan(repeated) & ~np.isnan(filled)).any(axis=1)]
+
     def with_all(self, names: Sequence[str]) -> Branches:
         """Keep only the patterns that have these parameters; all of them if none has."""
         having = self.patterns[:, [self.space.names.index(name) for name in names]].all(axis=1)

@@ -42,7 +42,8 @@ class History:
     constraints: dict[str, np.ndarray]
     """(n,) float64 for each constraint, feasible at or below 0, nan where it was not set."""
     infeasible: tuple[Configuration, ...]
-    """Tried without a score: failed trials, and pruned ones without a value."""
+    """Tried without a score: failed trials, and pruned ones without a value. As far as they were
+    suggested: a trial may have ended before its last parameter."""
     pending: tuple[Configuration, ...]
     """Running trials of all workers, as far as they have suggested or published them."""
     seen: frozenset[Key]
@@ -91,7 +92,8 @@ def read_history(
 ) -> History:
     """Sort a study's trials by what they say about `space`.
 
-    Trials that lack one of the space's shared parameters are left out. A pruned trial stopped at
+    Trials that lack one of the space's shared parameters are left out, unless they ended without a
+    score: then what they had suggested by then did not work. A pruned trial stopped at
     step s with value v is taken to end at v + the median of (final value - value at s) over the
     complete trials that reported at s, v itself if there is none: its curve is assumed to go on as
     theirs did. The surrogate learns how far that is wrong for one configuration and right for
@@ -109,16 +111,20 @@ def read_history(
     observed: list[tuple[Configuration, np.ndarray, FrozenTrial]] = []
     infeasible, pending, seen = [], [], []
     for trial in trials:
-        configuration = space.restrict(published.intended(trial, space.distributions))
-        if configuration is None or trial.number == current:
+        if trial.number == current:
             continue
-        seen.append(configuration)
-        if trial.state == TrialState.RUNNING:
-            pending.append(configuration)
-        elif (values := _final_values(trial, trend)) is not None:
-            observed.append((configuration, signs * values, trial))
-        elif trial.state != TrialState.WAITING and not _is_accident(trial, retried):
-            infeasible.append(configuration)
+        values = _final_values(trial, trend)
+        has_score = values is not None
+        params = trial.params if has_score else published.intended(trial, space.distributions)
+        if (configuration := space.restrict(params)) is not None:
+            seen.append(configuration)
+            if values is not None:
+                observed.append((configuration, signs * values, trial))
+            elif trial.state == TrialState.RUNNING:
+                pending.append(configuration)
+        failed = not has_score and trial.state.is_finished() and not _is_accident(trial, retried)
+        if failed and (part := space.part(trial.params)) is not None:
+            infeasible.append(part)
     return History(
         configurations=tuple(configuration for configuration, _, _ in observed),
         targets=np.array([values for _, values, _ in observed]).reshape(-1, len(signs)),

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study import compat
@@ -69,8 +70,11 @@ def _published(trial: FrozenTrial) -> dict[str, float] | None:
 
 
 def intended(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's parameters, with the rest of its plan as long as it has kept to it."""
-    if trial.state.is_finished():
+    """A trial's parameters, with the rest of its plan as long as it has kept to it.
+
+    A complete trial needed no more than it has; any other may have ended before the rest.
+    """
+    if trial.state == TrialState.COMPLETE:
         return trial.params
     plan = read(trial, distributions)
     kept = all(value == plan[name] for name, value in trial.params.items() if name in plan)

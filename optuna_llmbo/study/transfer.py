@@ -5,6 +5,7 @@ Shapes: n observed by the other study, d parameters, q objectives.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,38 @@ class SourceStudy:
         trials = tuple(study.get_trials(deepcopy=True))
         return cls(study.study_name, tuple(study.directions), trials)
 
+    def is_of(self, name: str, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether this is an earlier state of a study, or of a copy of it."""
+        begun = [trial.datetime_start for trial in self.trials]
+        return self.name == name and begun == [t.datetime_start for t in trials[: len(begun)]]
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        """The trials that have a final value: only these teach."""
+        return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+
+
+def read_studies(studies: Sequence[Study]) -> tuple[SourceStudy, ...]:
+    """Read the studies that a user gives, each once.
+
+    Raises:
+        InputError: if it is no sequence of studies, or one is given twice.
+    """
+    if isinstance(studies, Study) or not isinstance(studies, Iterable):
+        raise InputError(
+            f"source_studies must be a sequence of optuna studies; got {type(studies).__name__}. "
+            "Put a single one in a list."
+        )
+    found: list[SourceStudy] = []
+    for study in map(SourceStudy.of, studies):
+        if any(study.is_of(one.name, one.trials) for one in found):
+            raise InputError(
+                f"source_studies has the study {study.name!r} twice: it would count double. Leave "
+                "one of them out."
+            )
+        found.append(study)
+    return tuple(found)
+
 
 @dataclass(frozen=True)
 class SourceObservations:
@@ -60,22 +93,26 @@ class SourceObservations:
     """(n,) bool: whether each breaks no constraint; only these are tried first."""
 
 
+def check_objectives_of(study: SourceStudy, n_objectives: int) -> None:
+    """Raises InputError if another study has another number of objectives than this one."""
+    if len(study.directions) != n_objectives:
+        raise InputError(
+            f"the source study {study.name!r} has {len(study.directions)} objectives, this study "
+            f"{n_objectives}: expected the same number."
+        )
+
+
 def read_source(study: SourceStudy, space: SearchSpace, n_objectives: int) -> SourceObservations:
     """Read the complete trials with the space's shared parameters and values in their ranges.
 
     Raises:
         InputError: if that study has another number of objectives.
     """
-    if len(study.directions) != n_objectives:
-        raise InputError(
-            f"the source study {study.name!r} has {len(study.directions)} objectives, this study "
-            f"{n_objectives}: expected the same number."
-        )
+    check_objectives_of(study, n_objectives)
     usable = [
         trial
-        for trial in study.trials
-        if trial.state == TrialState.COMPLETE
-        and (configuration := space.restrict(trial.params)) is not None
+        for trial in study.complete
+        if (configuration := space.restrict(trial.params)) is not None
         and space.contains(configuration)
     ]
     history = read_history(usable, study.directions, space, current=-1)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import optuna.logging
 from optuna.study import Study
+from optuna.trial import BaseTrial
 from optuna.trial import FrozenTrial
 
 from optuna_llmbo._util.torch_state import TorchThread
@@ -33,7 +34,9 @@ from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.history import sign_of
 from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.transfer import check_objectives_of
 from optuna_llmbo.study.transfer import read_source
+from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.suggestion.candidates import Region
 from optuna_llmbo.suggestion.decide import consider
 from optuna_llmbo.suggestion.decide import decide
@@ -43,6 +46,7 @@ from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.fitted import FittedModel
 from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.known import ReadTexts
+from optuna_llmbo.suggestion.notices import notices
 from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate.covariance import KernelName
 
@@ -58,12 +62,24 @@ Question = Callable[[FittedModel, np.ndarray], T]
 
 
 def check_objectives(study: Study) -> None:
-    """Raises ValueError if a study has more objectives than the method takes."""
+    """Raises InputError if a study has more objectives than the method takes."""
     n = len(study.directions)
     if n > MAX_OBJECTIVES:
-        raise ValueError(
+        raise InputError(
             f"LLMBOSampler takes at most {MAX_OBJECTIVES} objectives, the study has {n}: the "
             "hypervolume of more is too slow to compute. Combine some, or use NSGAIISampler."
+        )
+
+
+def check_one_objective(study: Study, what: str) -> None:
+    """Raises InputError if it is no study, or has several objectives."""
+    if not isinstance(study, Study):
+        raise InputError(f"{what} takes a study first; got {type(study).__name__}.")
+    n = len(study.directions)
+    if n > 1:
+        raise InputError(
+            f"{what} is for studies with one objective; this one has {n}. Its best trials are "
+            "study.best_trials, the Pareto front."
         )
 
 
@@ -107,6 +123,12 @@ class Engine:
         """Everything but the language model."""
         return {**self.__dict__, "_encoder": None}
 
+    def check(self, study: Study) -> None:
+        """Raises InputError for a study that the method, or a source study, does not fit."""
+        check_objectives(study)
+        for source in self.options.source_studies:
+            check_objectives_of(source, len(study.directions))
+
     def known(
         self, study: Study, trials: Sequence[FrozenTrial], region: Region, number: int
     ) -> Known:
@@ -127,7 +149,7 @@ class Engine:
             region=region,
             history=read_history(trials, study.directions, space, number),
             sources=tuple(
-                read_source(source, space, n_objectives) for source in options.source_studies
+                read_source(source, space, n_objectives) for source in self._others(study, trials)
             ),
             knowledge=knowledge,
             prior=Prior(space, {**ranges, **options.prior}),
@@ -136,14 +158,25 @@ class Engine:
 
     def decide(self, study: Study, known: Known) -> tuple[Decision, KernelName] | None:
         """The next configuration and the kernel that chose it; None if none can be fitted."""
+        self._notice(study, known)
         return self._with_fallback(
             study, known, lambda options, read: decide(known, options, read)
         )
 
-    def predict(self, study: Study, params: Mapping[str, Any]) -> Prediction:
+    def predict(self, study: Study, params: Mapping[str, Any] | BaseTrial) -> Prediction:
         """See `LLMBOSampler.predict`."""
         known = self._informed(study)
-        return self._predict(study, known, [known.space.checked(params)])[0]
+        trials = compat.all_trials(study)
+        others = {name: d for trial in trials for name, d in trial.distributions.items()}
+        configuration = known.space.checked(params, others)
+        expected = known.region.structure.expected_names(known.space.to_unit([configuration])[0])
+        if expected != sorted(configuration):
+            self.warn(
+                study,
+                f"predict is asked of {', '.join(sorted(configuration))}: trials with such values "
+                f"have {', '.join(expected)}.",
+            )
+        return self._predict(study, known, [configuration])[0]
 
     def rank(self, study: Study) -> list[Recommendation]:
         """See `LLMBOSampler.rank`."""
@@ -183,6 +216,24 @@ class Engine:
             self._warned.add(key)
             _logger.warning(message)
 
+    def _others(self, study: Study, trials: Sequence[FrozenTrial]) -> list[SourceStudy]:
+        """The source studies but for an earlier state of the study itself."""
+        name, sources = study.study_name, self.options.source_studies
+        others = [source for source in sources if not source.is_of(name, trials)]
+        if len(others) < len(sources):
+            self.warn(study, f"the source study {name!r} is this study: it is left out.")
+        return others
+
+    def _notice(self, study: Study, known: Known) -> None:
+        """Warn of what was given in vain, when the model first chooses and when names are new."""
+        key = (compat.study_id(study), ", ".join(known.space.names))
+        if key not in self._warned:
+            self._warned.add(key)
+            trials = compat.all_trials(study)
+            suggested = {name for trial in trials for name in trial.params}
+            for message in notices(known, self.options, self._others(study, trials), suggested):
+                self.warn(study, message)
+
     def _informed(self, study: Study) -> Known:
         """Read a study that has something to learn from."""
         trials = compat.all_trials(study)
@@ -191,6 +242,7 @@ class Engine:
         if branches.space.names:
             known = self.known(study, trials, Region(branches), len(trials))
             if known.history.n_observed:
+                self._notice(study, known)
                 return known
         raise InputError(
             "the study has no trials with values and common parameters to learn from: "

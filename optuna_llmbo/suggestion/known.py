@@ -36,6 +36,9 @@ from optuna_llmbo.surrogate.process import Surrogates
 from optuna_llmbo.surrogate.process import Views
 
 
+_N_COMPLETIONS = 4
+"""Values of the missing parameters at which a trial that ended early counts as failed."""
+
 ReadTexts = Callable[[Sequence[Configuration]], Reading]
 """Writes configurations out as text and has the language model read them."""
 
@@ -133,8 +136,15 @@ class ModelData:
 
     @cached_property
     def _infeasible(self) -> Tensor:
-        """Numeric features of the latest configurations without a score, (m, p) float64."""
-        if not self.known.history.infeasible:
-            return torch.zeros(0, 0, dtype=torch.float64)
+        """Numeric features of the latest configurations without a score, (m, p) float64.
+
+        A trial that ended early had not suggested all parameters yet, so the rest was not the
+        cause: it counts as a failure at several values of the rest.
+        """
         latest = self.known.history.infeasible[-MAX_OBSERVED:]
-        return torch.from_numpy(self.numeric_view(self.known.space.to_unit(latest)))
+        if not latest:
+            return torch.zeros(0, 0, dtype=torch.float64)
+        n = max(1, min(_N_COMPLETIONS, MAX_OBSERVED // len(latest)))
+        rng = self.options.rng(self.known.seed, "completions")
+        points = self.known.region.structure.completed(self.known.space.to_unit(latest), n, rng)
+        return torch.from_numpy(self.numeric_view(points))

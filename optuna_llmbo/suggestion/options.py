@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from typing import Any
 import zlib
 
 import numpy as np
@@ -15,6 +16,8 @@ from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.embedding.truncated import POOLINGS
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
+from optuna_llmbo.errors import check_type
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study.transfer import SourceStudy
@@ -23,6 +26,16 @@ from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.acquisition import ACQUISITIONS
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import KERNELS
+
+
+def warn_of_unused(kernel: KernelName, **given: Any) -> None:
+    """Warn of options of the language model that are given to a kernel that loads none."""
+    unused = [name for name, value in given.items() if value is not None]
+    if kernel == "numeric" and unused:
+        warn_once(
+            f"{', '.join(unused)}: not used, as kernel='numeric' loads no language model. Name "
+            "one in llm= and leave kernel= out, or leave these out."
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,10 @@ class SamplerOptions:
         check_at_least("n_startup_trials", self.n_startup_trials, 0)
         check_at_least("n_candidates", self.n_candidates, 1)
         check_at_least("seed", self.seed, 0)
+        if self.task is not None:
+            check_type("task", self.task, str, "a sentence")
+        for name in ("cost_aware", "provenance"):
+            check_type(name, getattr(self, name), bool, "True or False")
 
     @property
     def reads_text(self) -> bool:

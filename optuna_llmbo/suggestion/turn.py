@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_llmbo.errors import did_you_mean
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study import compat
@@ -66,6 +67,16 @@ class Turn:
         provenance.forget(self.study, self.trial)
         if self.engine.options.provenance and self.trial.system_attrs.get("fixed_params"):
             provenance.record(self.study, self.trial, "enqueued", seconds=0.0)
+
+    def end(self) -> None:
+        """Warn if a complete trial was enqueued with names that its objective did not ask for."""
+        for name in self.trial.system_attrs.get("fixed_params", {}):
+            if name not in self.trial.params:
+                self.engine.warn(
+                    self.study,
+                    f"a trial was enqueued with {name!r}: its objective did not suggest it, and "
+                    f"the value is lost.{did_you_mean(name, self.trial.params)}",
+                )
 
     def choose_shared(self, search_space: Mapping[str, BaseDistribution]) -> Configuration:
         """Choose the parameters that all trials share, and those that their values lead to.

@@ -69,9 +69,15 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
     2006, eq. 2.30). It is PyTorch's: SciPy's waits for threads of a BLAS library that only a
     setting for the whole process could stop.
 
+    Targets that are all zero, as equal ones become, leave the hyperparameters at their starting
+    values: they would only shrink the variance, also where nothing was tried.
+
     Raises:
         torch.linalg.LinAlgError: if no hyperparameters on the way give a finite likelihood.
     """
+    if not bool(model.train_targets.any()):
+        model.eval()
+        return
     model.train().requires_grad_(True)
     n, log_posterior = len(model.train_targets), _log_posterior(model)
     weights = list(model.parameters())

@@ -23,6 +23,10 @@ _BLOM = 3 / 8
 """Offset of the ranks' expected normal scores (Blom 1958)."""
 
 
+_ROUNDING = 1e-12
+"""Differences up to this share of the values are rounding: float64 has 16 digits."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """A monotone map between a study's targets and scores of mean 0 and standard deviation 1.
@@ -51,6 +55,8 @@ class Scale:
             transform: one of `TRANSFORMS`.
         """
         fenced = _fence(targets)
+        if all_equal(fenced):  # else rounding would be taken for what there is to learn
+            fenced = np.full(len(fenced), fenced.max())
         values, first = np.unique(fenced, return_index=True)
         if transform == "normal_scores":
             scores = norm.ppf((rankdata(fenced) - _BLOM) / (len(fenced) + 1 - 2 * _BLOM))
@@ -67,9 +73,15 @@ class Scale:
         return np.interp(targets, self.targets, self.knots)
 
     def inverse(self, scores: np.ndarray) -> np.ndarray:
-        """Targets at scores (m,), (m,) float64; extrapolated linearly beyond the knots."""
+        """Targets at scores (m,), (m,) float64; extrapolated linearly beyond the knots.
+
+        Targets that are all equal do not say by how much others would differ. Then a standard
+        deviation is the target's distance from 0, or 1 if it is 0: what was not tried is as
+        uncertain as the target is large.
+        """
         if len(self.knots) == 1:
-            return np.full(len(scores), self.targets[0])
+            target = float(self.targets[0])
+            return target + scores * (abs(target) or 1.0)
         inner = np.interp(scores, self.knots, self.targets)
         widths, rises = (np.diff(ends)[[0, -1]] for ends in (self.knots, self.targets))
         # Level where a good outlier has left no room between the scores of the others.
@@ -77,6 +89,11 @@ class Scale:
         below = np.minimum(scores - self.knots[0], 0.0) * slopes[0]
         above = np.maximum(scores - self.knots[-1], 0.0) * slopes[1]
         return inner + below + above
+
+
+def all_equal(values: np.ndarray) -> bool:
+    """Whether finite values differ by no more than what rounding leaves of them."""
+    return float(np.ptp(values)) <= _ROUNDING * float(np.abs(values).max())
 
 
 def _fence(targets: np.ndarray) -> np.ndarray:

@@ -185,3 +185,24 @@ def test_what_is_informative() -> None:
         for state, values, _ in states
     ]
     assert informative(trials) == [t for t, (_, _, yes) in zip(trials, states, strict=True) if yes]
+
+
+def test_points_are_completed_with_what_their_values_lead_to() -> None:
+    found = structure(OPTIMIZERS)
+    configurations = [
+        {"optimizer": "sgd"},
+        {"optimizer": "lbfgs", "decay": 0.2},
+        {"beta": 0.5, "decay": 0.5, "optimizer": "adam"},
+    ]
+    points = found.space.to_unit(configurations)
+    got = found.completed(points, 3, np.random.default_rng(0))
+    assert len(got) == 3 + 1 + 1  # only the first lacks something
+    for point in got[:3]:
+        assert names_of(found, point) == {"optimizer", "decay", "momentum"}
+    np.testing.assert_array_equal(
+        got[:3, found.space.names.index("optimizer")],
+        points[0, found.space.names.index("optimizer")],
+    )
+    assert len(np.unique(got[:3, found.space.names.index("decay")])) == 3
+    np.testing.assert_array_equal(got[3:], points[1:])
+    assert found.expected_names(points[1]) == ["decay", "optimizer"]

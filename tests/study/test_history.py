@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.study import published
 from optuna_llmbo.study.history import History
 from optuna_llmbo.study.history import read_history
 
@@ -54,6 +55,24 @@ def test_states() -> None:
     assert got.infeasible == ({"x": 0.2}, {"x": 0.5}, {"x": 0.6})
     assert got.pending == ({"x": 0.4},)
     assert got.seen == {SPACE.key({"x": x}) for x in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_trial_that_ended_early_failed_with_what_it_had(state: TrialState) -> None:
+    """What it was going to suggest is not tried again; what it said is all that failed."""
+    space = SearchSpace({"x": X, "y": X})
+    planned, other = trial(0.1, state), trial(0.2, state)
+    nothing = create_trial(state=state, params={}, distributions={})
+    study = optuna.create_study()
+    study.ask()
+    published.publish(study, study.trials[0], {"x": 0.1, "y": 0.7}, space.distributions)
+    planned.system_attrs.update(study.trials[0].system_attrs)
+    trials = [planned, other, nothing]
+    for number, one in enumerate(trials):
+        one.number = number
+    got = read_history(trials, [MINIMIZE], space, current=3)
+    assert got.infeasible == ({"x": 0.1}, {"x": 0.2})
+    assert got.seen == {(0.1, 0.7)} and got.n_observed == 0
 
 
 def test_a_worker_that_died_says_nothing_of_the_configuration() -> None:

@@ -23,6 +23,7 @@ from optuna_llmbo.study.history import read_history
 from optuna_llmbo.study.transfer import best_configurations
 from optuna_llmbo.study.transfer import best_value
 from optuna_llmbo.study.transfer import read_source
+from optuna_llmbo.study.transfer import read_studies
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.surrogate.ablation import Ablation
@@ -155,6 +156,22 @@ def test_what_is_no_study_is_refused() -> None:
     several = optuna.create_study(directions=["minimize"] * 2, study_name="pareto")
     with pytest.raises(InputError, match="'pareto' has 2 objectives, this study 1: expected the"):
         read_source(SourceStudy.of(several), SPACE, 1)
+
+
+def test_studies_are_given_in_a_sequence_and_once() -> None:
+    one = study_of([trial({"x": X, "c": C}, x=1.0, c="a")])
+    other = study_of([trial({"x": X, "c": C}, x=1.0, c="a")])
+    assert [source.name for source in read_studies([one, other])] == [
+        one.study_name,
+        other.study_name,
+    ]
+    for wrong, message in (
+        (one, "a sequence of optuna studies; got Study. Put a single one in a list"),
+        (None, "a sequence of optuna studies; got NoneType"),
+        ([one, other, one], f"has the study '{one.study_name}' twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_studies(wrong)  # type: ignore[arg-type]
 
 
 # What another study is worth: predictions of this one after a few own observations.

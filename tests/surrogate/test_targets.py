@@ -47,10 +47,28 @@ def test_collapsed_runs_do_not_set_the_scale(transform: TransformName) -> None:
 def test_targets_without_spread_are_zero(targets: list[float], transform: TransformName) -> None:
     values = np.array(targets)
     np.testing.assert_array_equal(scores_of(values, transform), 0.0)
-    back = Scale.of(values, transform).inverse(np.array([-2.0, 0.0, 2.0]))
-    assert len(set(back)) == 1 and math.isfinite(back[0])
-    if np.isfinite(values).all():
-        assert back[0] == targets[0]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("targets", "back"),
+    [
+        ([3.0, 3.0], [-3.0, 3.0, 6.0]),
+        ([5.0], [-5.0, 5.0, 10.0]),
+        ([-0.5, -0.5], [-1.5, -0.5, 0.0]),
+        ([0.0, 0.0], [-2.0, 0.0, 1.0]),
+        ([math.inf, -math.inf], [-2.0, 0.0, 1.0]),
+        ([0.1 + 0.2, 0.3, 0.3], [-0.3, 0.3, 0.6]),  # equal but for rounding
+    ],
+    ids=str,
+)
+def test_without_spread_a_standard_deviation_is_the_size_of_the_target(
+    targets: list[float], back: list[float], transform: TransformName
+) -> None:
+    values = np.array(targets)
+    scale = Scale.of(values, transform)
+    np.testing.assert_allclose(scale.scores(values), 0.0)
+    np.testing.assert_allclose(scale.inverse(np.array([-2.0, 0.0, 1.0])), back, atol=1e-12)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

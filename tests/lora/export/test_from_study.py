@@ -159,7 +159,7 @@ def test_names_of_a_part(family: str, named: str, names: tuple[str, ...], tmp_pa
 
 
 def test_names_that_need_no_model() -> None:
-    assert names_of_modules("nowhere", "all-linear") == "all-linear"
-    assert names_of_modules("nowhere", "q_proj,mlp.up_proj") == ("q_proj", "mlp.up_proj")
-    with pytest.raises(InputError, match="target_modules='attention'.*'nowhere'.*--model"):
-        names_of_modules("nowhere", "attention")
+    assert names_of_modules("./nowhere", "all-linear") == "all-linear"
+    assert names_of_modules("./nowhere", "q_proj,mlp.up_proj") == ("q_proj", "mlp.up_proj")
+    with pytest.raises(InputError, match="target_modules='attention'.*'./nowhere'.*--model"):
+        names_of_modules("./nowhere", "attention")
