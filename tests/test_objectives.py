@@ -71,7 +71,9 @@ def test_one_trial_is_not_recommended_among_several_objectives() -> None:
     sampler = LLMBOSampler(seed=0)
     study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
     study.optimize(lambda t: (t.suggest_float("x", 0, 1), 0.0), n_trials=3)
-    with pytest.raises(ValueError, match="multi-objective"):
+    with pytest.raises(
+        ValueError, match="recommend is for studies with one objective; this one has 2"
+    ):
         sampler.recommend(study)
 
 

@@ -52,7 +52,8 @@ MakeSampler = Callable[..., LLMBOSampler]
 @pytest.fixture
 def make(tiny_llm: Path) -> MakeSampler:
     def make_sampler(**kwargs: object) -> LLMBOSampler:
-        defaults = {"llm": tiny_llm, "seed": 0, "n_candidates": 8, "n_startup_trials": 3}
+        llm = None if kwargs.get("kernel") == "numeric" else tiny_llm
+        defaults = {"llm": llm, "seed": 0, "n_candidates": 8, "n_startup_trials": 3}
         return LLMBOSampler(**{**defaults, **kwargs})  # type: ignore[arg-type]
 
     return make_sampler
@@ -542,7 +543,16 @@ def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
         ({"llm": "./nowhere"}, "there is no model"),
         ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
         ({"prior": {"x": (2, 1)}}, r"prior\['x'\] must be \(low, high\)"),
+        ({"prior": [("x", (1, 2))]}, "prior must be a dict from parameter names"),
         ({"source_studies": ["mine"]}, "a sequence of optuna studies; got str"),
+        ({"llm": 3}, "llm must be a name or a path; got int 3"),
+        ({"device": "gpu"}, "device='gpu' cannot be used: "),
+        ({"task": 3}, "task must be a sentence; got 3"),
+        ({"cost_aware": "no"}, "cost_aware must be True or False; got 'no'"),
+        ({"n_startup_trials": True}, "n_startup_trials must be an integer"),
+        ({"constraints_func": 3}, "constraints_func must be a function of a trial; got 3"),
+        ({"independent_sampler": 3}, "independent_sampler must be a sampler; got 3"),
+        ({"knowledge": "lora"}, "None, or 'auto' for those of the built-in packs .lora, training"),
     ],
 )
 def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str) -> None:
@@ -634,7 +644,7 @@ def test_predictions_with_a_language_model(make: MakeSampler, kernel: str) -> No
     study = wave_study(8)
     sampler = make(kernel=kernel)
     tried = study.trials[3]
-    found = sampler.predict(study, {**tried.params, "of no": "concern"})
+    found = sampler.predict(study, tried)
     assert found.low <= found.mean <= found.high
     assert found == sampler.predict(study, tried.params)
     assert found == make(kernel=kernel).predict(study, tried.params)
@@ -706,11 +716,13 @@ def test_what_cannot_be_predicted_is_said() -> None:
     study = wave_study(6)
     for params, message in (
         ({"x": 0.5}, r"expected values for \['x', 'y'\]; \['y'\] are missing"),
-        ({"x": 0.5, "y": 1.5}, "y=1.5 is not in FloatDistribution"),
-        ({"x": 0.5, "y": "a"}, "y='a' is not in FloatDistribution"),
+        ({"x": 0.5, "y": 1.5}, "y must be a number from 0 to 1; got 1.5"),
+        ({"x": 0.5, "y": "a"}, "y must be a number from 0 to 1; got 'a'"),
+        ({"x": 0.5, "yy": 0.5}, "'yy' is no parameter of the study. Did you mean 'y'?"),
+        ([0.5, 0.5], "expected the parameters as a dict .* or a trial; got list"),
     ):
         with pytest.raises(InputError, match=message):
-            sampler.predict(study, params)
+            sampler.predict(study, params)  # type: ignore[arg-type]
     failed = optuna.create_study()
     failed.add_trial(
         create_trial(params={"x": 0.5}, distributions={"x": UNIT["x"]}, state=TrialState.FAIL)
@@ -734,10 +746,94 @@ def test_what_cannot_be_predicted_is_said() -> None:
         sampler.recommend(pruned)
     assert sampler.predict(pruned, {"x": 0.15}).mean == pytest.approx(0.15, abs=0.1)
     several = optuna.create_study(directions=["minimize"] * 2)
-    with pytest.raises(ValueError, match="multi-objective"):
-        sampler.predict(several, {"x": 0.5})
-    with pytest.raises(ValueError, match="multi-objective"):
-        sampler.recommend(several)
+    asking: dict[str, Callable[[optuna.Study], object]] = {
+        "predict": lambda study: sampler.predict(study, {"x": 0.5}),
+        "recommend": sampler.recommend,
+        "rank": sampler.rank,
+        "ask": lambda study: sampler.ask(study, lambda model, candidates: None),
+    }
+    for name, ask in asking.items():
+        with pytest.raises(InputError, match=f"{name} is for studies with one objective.*has 2"):
+            ask(several)
+        with pytest.raises(InputError, match=f"{name} takes a study first; got dict"):
+            ask({})  # type: ignore[arg-type]
+
+
+def test_a_prediction_takes_what_users_have() -> None:
+    """A trial, whose fixed parameters matter to nobody, and numpy's numbers."""
+    space = {
+        "x": FloatDistribution(0.0, 1.0),
+        "n": IntDistribution(0, 8, step=2),
+        "c": CategoricalDistribution(["a", "b"]),
+        "k": CategoricalDistribution([8, 16]),
+        "fixed": FloatDistribution(1.0, 1.0),
+    }
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    for _ in range(5):
+        trial = study.ask(space)
+        study.tell(trial, trial.params["x"] + trial.params["n"])
+    sampler = LLMBOSampler(seed=0)
+    expected = sampler.predict(study, study.trials[2])
+    params = study.trials[2].params
+    assert sampler.predict(study, params) == expected
+    of_numpy = {
+        "x": np.float64(params["x"]),
+        "n": np.array(params["n"]),
+        "c": np.str_(params["c"]),
+        "k": np.int64(params["k"]),
+    }
+    assert sampler.predict(study, of_numpy) == expected
+    for wrong, message in (
+        ({"n": 3}, "n must be an integer from 0 to 8 in steps of 2; got 3"),
+        ({"x": True}, "x must be a number from 0 to 1; got True"),
+        ({"k": 12}, "k must be one of 8, 16; got 12"),
+        ({"c": ["a"]}, r"c must be one of 'a', 'b'; got \['a'\]"),
+        ({"fixed": 2.0}, "fixed must be a number from 1 to 1; got 2.0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sampler.predict(study, {**params, **wrong})
+
+
+def test_numbers_of_numpy_in_trials_are_learned_from() -> None:
+    """A study in memory keeps what `add_trial` is given."""
+    study = optuna.create_study()
+    for n in range(6):
+        params, space = {"n": np.int64(n)}, {"n": IntDistribution(0, 9)}
+        study.add_trial(create_trial(params=params, distributions=space, value=float(n)))  # type: ignore[arg-type]
+    assert LLMBOSampler(seed=0).predict(study, {"n": 3}).mean == pytest.approx(3.0, abs=0.3)
+
+
+def test_a_prediction_of_other_parameters_than_trials_have_is_said(
+    warnings_logged: list[str],
+) -> None:
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("optimizer", ["sgd", "adam"]) == "sgd":
+            return trial.suggest_float("momentum", 0, 1)
+        return trial.suggest_float("beta", 0, 1)
+
+    study.optimize(objective, n_trials=8)
+    sampler = LLMBOSampler(seed=0)
+    sampler.predict(study, {"optimizer": "sgd", "momentum": 0.5})
+    assert warnings_logged == []
+    sampler.predict(study, {"optimizer": "sgd", "beta": 0.5})
+    assert warnings_logged == [
+        "predict is asked of beta, optimizer: trials with such values have momentum, optimizer."
+    ]
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, -20.0])
+def test_equal_values_do_not_make_the_model_sure(value: float) -> None:
+    rng = np.random.default_rng(0)
+    study = study_of([(x / 2, y / 2, value) for x, y in rng.random((8, 2)).tolist()])
+    sampler = LLMBOSampler(seed=0)
+    widths = []
+    for at in (study.trials[0].params, {"x": 1.0, "y": 1.0}):
+        expected = sampler.predict(study, at)
+        assert expected.mean == pytest.approx(value)
+        widths.append(expected.high - expected.low)
+    assert widths[1] > 2 * widths[0] and widths[1] > (abs(value) or 1.0)
 
 
 def test_predictions_fall_back_and_then_say_so(

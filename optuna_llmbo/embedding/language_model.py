@@ -154,8 +154,8 @@ def check_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # by how torch was built
         raise InputError(
-            f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Name another, or none "
-            "for the best there is."
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Name another, or "
+            "none for the best there is."
         ) from error
 
 

@@ -157,7 +157,10 @@ class Axis:
         d = self.distribution
         if not isinstance(d, CategoricalDistribution):
             return self.contains(number)
-        return not self.is_nominal and min(d.choices) <= number <= max(d.choices)
+        if self.is_nominal:
+            return False
+        choices = np.array(d.choices, dtype=np.float64)
+        return bool(choices.min() <= number <= choices.max())
 
     def nearest(self, value: Any) -> Any | None:
         """The admissible value closest to `value`, or None where closeness means nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -103,12 +104,12 @@ def _of_packs(known: Known) -> Iterator[str]:
                 )
 
 
-def _moved(axis: Axis, value: object) -> str | None:
+def _moved(axis: Axis, value: Any) -> str | None:
     """What is tried instead of a recommended value; None if it is tried itself."""
     nearest = axis.nearest(value)
     if nearest is None:
         return "the middle of the choices"
-    same = bool(nearest == value) or (not axis.is_nominal and bool(np.isclose(nearest, value)))
+    same = nearest == value or (not axis.is_nominal and bool(np.isclose(nearest, value)))
     return None if same else repr(nearest)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 import shutil
 
+from huggingface_hub import errors
 import pytest
 import torch
 from transformers import BertConfig
@@ -11,6 +12,7 @@ from transformers import T5Config
 
 from optuna_llmbo.embedding import gguf_file
 from optuna_llmbo.embedding import language_model
+from optuna_llmbo.embedding.language_model import check_available
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import ModelSource
 from optuna_llmbo.embedding.language_model import resolve_source
@@ -45,7 +47,7 @@ def test_the_hub_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_source("embedded")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "missing.gguf", "just-a-word"])
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "missing.gguf", "a b", "a/b/c"])
 def test_a_model_that_is_not_there(name: str) -> None:
     with pytest.raises(
         InputError,
@@ -118,6 +120,35 @@ def test_pickled_weights_are_refused(tiny_llm: Path, tmp_path: Path) -> None:
     torch.save(state, folder / "pytorch_model.bin")
     with pytest.raises(InputError, match="cannot load the language model pickled"):
         load_model(resolve_source(folder))
+
+
+def test_the_oldest_models_of_the_hub_have_no_owner() -> None:
+    source = resolve_source("gpt2")
+    assert (source.kind, source.location) == ("hub", "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (errors.LocalEntryNotFoundError, "the hub cannot be reached, and the model is not in its"),
+        (errors.RepositoryNotFoundError, "the hub has no model of this name, or it is private"),
+        (errors.GatedRepoError, "its owner grants access on request"),
+        (errors.RemoteEntryNotFoundError, "it has no config.json on the hub"),
+    ],
+)
+def test_why_the_hub_gives_no_model(
+    error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Raised(error):  # type: ignore[valid-type,misc]
+        def __init__(self) -> None:
+            """Needs no response of a server."""
+
+    def download(*args: object) -> None:
+        raise Raised
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(InputError, match=f"model gpt2 .*: {message}.*No file, folder or inst"):
+        check_available(resolve_source("gpt2"))
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:

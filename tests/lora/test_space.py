@@ -102,3 +102,27 @@ def test_bad_spaces(space: Any, message: str) -> None:
 def test_the_default_batch_must_fit_where_the_space_does_not_name_it() -> None:
     with pytest.raises(InputError, match="a batch of 16 is larger than the 10 examples"):
         spaces.check({"rank": IntDistribution(1, 4)}, n_examples=10, defaults=DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("space", "moved"),
+    [
+        ({"batch_size": IntDistribution(2, 12)}, "batch_size (16, in the space 12)"),
+        ({"rank": IntDistribution(32, 64)}, "rank (16, in the space 32)"),
+        ({"learning_rate": FloatDistribution(1e-6, 1e-4, log=True)}, "learning_rate (0.0002, in"),
+        ({"rank": IntDistribution(1, 64, log=True)}, None),
+        (lambda trial: {"rank": trial.suggest_int("rank", 32, 64)}, "rank (16, in the space 32)"),
+        (powers, None),  # no default can be told
+    ],
+    ids=["batch", "rank", "rate", "inside", "function", "in other words"],
+)
+def test_a_default_outside_of_the_space_is_said(
+    space: Any, moved: str | None, warnings_logged: list[str]
+) -> None:
+    spaces.check(space, n_examples=100, defaults=DEFAULT)
+    if moved is None:
+        assert warnings_logged == []
+    else:
+        (said,) = warnings_logged
+        assert said.startswith("the default configuration lies outside of the space: ")
+        assert moved in said

@@ -189,7 +189,7 @@ def test_what_is_informative() -> None:
 
 def test_points_are_completed_with_what_their_values_lead_to() -> None:
     found = structure(OPTIMIZERS)
-    configurations = [
+    configurations: list[dict[str, Any]] = [
         {"optimizer": "sgd"},
         {"optimizer": "lbfgs", "decay": 0.2},
         {"beta": 0.5, "decay": 0.5, "optimizer": "adam"},

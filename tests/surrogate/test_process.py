@@ -191,7 +191,7 @@ def test_an_early_end_is_trusted_less_than_a_complete_run() -> None:
     assert np.median(np.sqrt(variance[gaps > 0])) < 0.5 * np.median(pruned)
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.7])
+@pytest.mark.parametrize("constant", [-0.7, 0.7])
 def test_constant_targets_do_not_end_the_fit(constant: float) -> None:
     """The likelihood drives the weight to 0, where its prior's support ends; the prior keeps it
     away. The process then says the constant everywhere, and is surer of it near the data."""
@@ -208,6 +208,19 @@ def test_constant_targets_do_not_end_the_fit(constant: float) -> None:
     np.testing.assert_allclose(found.mean[:, 0].numpy(), constant, atol=1e-3)
     near, inside, far = found.variance[:, 0].tolist()
     assert max(near, inside) < 0.01 * far < 0.01 * weight
+
+
+def test_equal_targets_leave_what_was_not_tried_uncertain() -> None:
+    """They do not shrink the variance, which the surrogate starts with."""
+    numeric = torch.rand(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    surrogate = fit(Views(numeric), torch.zeros(12, dtype=torch.float64))
+    far = torch.full((1, 3), 3.0, dtype=torch.float64)
+    with torch.no_grad():
+        sd = [
+            float(surrogate.model.posterior(surrogate.features(Views(at))).variance.sqrt().mean())
+            for at in (numeric, far)
+        ]
+    assert sd[0] < 0.2 and sd[1] > 0.8
 
 
 def test_constant_targets_of_several_studies_do_not_end_the_fit() -> None:
