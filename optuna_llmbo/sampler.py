@@ -111,8 +111,9 @@ class LLMBOSampler(BaseSampler):
             the knowledge packs. Default None: only the packs'.
         source_studies: finished studies of a similar problem (another model or dataset, a cheaper
             proxy) with the same parameters. Their best feasible configurations are tried first,
-            and their trials inform the model as far as they agree with this study's. They are
-            read once, when the sampler is created. Default: none.
+            and their complete trials within this study's ranges inform the model as far as they
+            agree with this study's. They are read once, when the sampler is created. Default:
+            none.
         cost_aware: whether to weigh the expected improvement of a configuration against its
             predicted time, from the durations of the study's trials. Default False.
         constraints_func: maps a finished trial to numbers, feasible at or below zero. Default
