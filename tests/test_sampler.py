@@ -297,6 +297,14 @@ def test_constraints(make: MakeSampler, through: str) -> None:
     assert calls == (list(range(14)) if given else [])
 
 
+@pytest.mark.parametrize("returned", [None, 0.5, "0.5"])
+def test_constraints_that_are_no_numbers(returned: object) -> None:
+    sampler = LLMBOSampler(constraints_func=lambda trial: returned)  # type: ignore[arg-type,return-value]
+    study = optuna.create_study(sampler=sampler)
+    with pytest.raises(InputError, match="must return its numbers in a tuple.*got '?(None|0.5)"):
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+
+
 def test_running_trials_are_not_repeated(make: MakeSampler) -> None:
     """Of twelve configurations six are done and six are running: each is tried once. Random
     search passes once in ten thousand seeds."""

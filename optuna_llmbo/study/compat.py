@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+
+from optuna_llmbo.errors import InputError
 
 
 _PIECE = 2045
@@ -149,8 +152,22 @@ def store_constraints(
     trial: FrozenTrial,
     state: TrialState,
 ) -> None:
-    """Evaluate a trial's constraints and store them where Optuna and its dashboard look."""
-    _process_constraints_after_trial(constraints_func, study, trial, state)
+    """Evaluate a trial's constraints and store them where Optuna and its dashboard look.
+
+    Raises:
+        InputError: if the function does not return numbers in a sequence.
+    """
+
+    def checked(trial: FrozenTrial) -> Sequence[float]:
+        values = constraints_func(trial)
+        if not isinstance(values, Iterable) or isinstance(values, str):
+            raise InputError(
+                "constraints_func must return its numbers in a tuple, feasible at or below 0; got "
+                f"{values!r}."
+            )
+        return values
+
+    _process_constraints_after_trial(checked, study, trial, state)
 
 
 def system_attribute(study: Study, key: str) -> Any:
