@@ -72,7 +72,7 @@ def test_a_trial_that_ended_early_failed_with_what_it_had(state: TrialState) -> 
         one.number = number
     got = read_history(trials, [MINIMIZE], space, current=3)
     assert got.infeasible == ({"x": 0.1}, {"x": 0.2})
-    assert got.seen == {(0.1, 0.7)} and got.n_observed == 0
+    assert got.seen == {space.key({"x": 0.1, "y": 0.7})} and got.n_observed == 0
 
 
 def test_a_worker_that_died_says_nothing_of_the_configuration() -> None:
