@@ -532,12 +532,6 @@ def test_other_kinds_of_language_models(make: MakeSampler, family: str, tmp_path
     assert all(family in trial.user_attrs[TEXT] for trial in study.trials[3:])
 
 
-def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
-    study = optuna.create_study(sampler=make(layer=3))
-    with pytest.raises(InputError, match="layer must be an integer from 1 to 2"):
-        study.optimize(bowl, n_trials=7)
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -548,6 +542,7 @@ def test_a_layer_that_the_model_does_not_have(make: MakeSampler) -> None:
         ({"n_candidates": 0}, "n_candidates must be an integer of at least 1"),
         ({"pooling": "max"}, "pooling must be one of last, mean, both; got 'max'"),
         ({"layer": 0}, "layer must be an integer of at least 1; got 0"),
+        ({"layer": 3}, "layer must be an integer from 1 to 2, the number of layers of"),
         ({"llm": "./nowhere"}, "there is no model"),
         ({"knowledge": "./nowhere.toml"}, "nowhere.toml"),
         ({"prior": {"x": (2, 1)}}, r"prior\['x'\] must be \(low, high\)"),

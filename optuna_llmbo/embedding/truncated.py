@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
+import numbers
 from typing import Any
 from typing import Literal
 
@@ -44,7 +45,7 @@ class Body:
         self, llm: LanguageModel, layer: int | None, attention: str | None = None
     ) -> None:
         last = n_layers(llm)
-        layer = _checked(layer, llm) if layer is not None else last
+        layer = checked_layer(layer, llm) if layer is not None else last
         body = llm.body
         weights = {id(w): w for w in chain(body.parameters(), body.buffers())}
         self._twin = copy.deepcopy(body, weights)
@@ -108,14 +109,15 @@ def n_layers(llm: LanguageModel) -> int:
     return int(llm.body.config.num_hidden_layers)
 
 
-def _checked(layer: int, llm: LanguageModel) -> int:
+def checked_layer(layer: int, llm: LanguageModel) -> int:
+    """Return the layer, counted from 1; raise InputError if the model does not have it."""
     n = n_layers(llm)
-    if not isinstance(layer, int) or not 1 <= layer <= n:
+    if not isinstance(layer, numbers.Integral) or not 1 <= layer <= n:
         raise InputError(
             f"layer must be an integer from 1 to {n}, the number of layers of {llm.source}, "
             f"or None for the last; got {layer!r}."
         )
-    return layer
+    return int(layer)
 
 
 def _layers(body: Any) -> Any:

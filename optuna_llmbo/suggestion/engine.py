@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from optuna_llmbo._util.torch_state import TorchThread
 from optuna_llmbo.embedding.encoder import Encoder
 from optuna_llmbo.embedding.language_model import load_shared_model
+from optuna_llmbo.embedding.truncated import checked_layer
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.space.prior import Prior
@@ -114,10 +115,13 @@ class Engine:
         the sampler is created; in a process that was sent the sampler, when it is needed.
 
         Raises:
-            InputError: if it cannot be loaded.
+            InputError: if it cannot be loaded, or lacks the layer that is asked for.
         """
-        if self.options.model is not None:
-            load_shared_model(self.options.model, self.options.device)
+        if self.options.model is None:
+            return
+        model = load_shared_model(self.options.model, self.options.device)
+        if self.options.layer is not None:
+            checked_layer(self.options.layer, model)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the language model."""
