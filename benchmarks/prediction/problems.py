@@ -56,9 +56,9 @@ class Problem:
 
     def numeric(self, derived: bool) -> np.ndarray:
         """Compute the numeric view, (256, p)."""
-        return NumericView(
-            self.space, self._knowledge if derived else Knowledge(), self.points
-        )(self.points)
+        return NumericView(self.space, self._knowledge if derived else Knowledge(), self.points)(
+            self.points
+        )
 
     @cached_property
     def _knowledge(self) -> Knowledge:

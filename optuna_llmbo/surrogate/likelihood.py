@@ -95,7 +95,7 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
         optimizer.zero_grad(set_to_none=False)
         try:
             loss = -log_posterior() / n
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return model.train_targets.new_tensor(_IMPOSSIBLE)
         if loss.item() < best_loss:

@@ -58,9 +58,9 @@ class Posterior:
         """
         kernel, left = self.process.covar_module, self._own(left)
         if diag:
-            return kernel(left, diag=True)  # type: ignore[no-any-return]
+            return kernel(left, diag=True)
         both = (left,) if right is None else (left, self._own(right))
-        return kernel(*both).to_dense()  # type: ignore[no-any-return]
+        return kernel(*both).to_dense()
 
     def seen_from_observed(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean at m points, (m,), and root^-1 times their prior covariance with the observations,

@@ -43,7 +43,7 @@ def test_it_returns_raises_and_may_call_itself() -> None:
     thread = TorchThread()
     assert thread.run(lambda: thread.run(lambda: threading.get_ident())) != threading.get_ident()
     with pytest.raises(KeyError):
-        thread.run(lambda: {}["x"])
+        thread.run(lambda: dict[str, int]()["x"])
     assert thread.run(lambda: 3) == 3
 
 

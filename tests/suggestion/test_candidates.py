@@ -7,6 +7,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
+from optuna_llmbo.space.search_space import Key
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.suggestion.candidates import candidate_pool
@@ -84,7 +85,7 @@ def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() ->
 
 def test_finite_grid_is_whole_and_never_resampled() -> None:
     space = SearchSpace(GRID)
-    seen: set[tuple[float, ...]] = set()
+    seen: set[Key] = set()
     for left in range(6, 0, -1):
         pool = candidate_pool(region(space), seen, NONE, n=256, rng=rng())
         assert len(pool) == left
@@ -115,7 +116,7 @@ def test_startup_points_differ_and_fill_the_space() -> None:
 @pytest.mark.parametrize("start", [0, 5])
 def test_startup_skips_what_is_seen(start: int) -> None:
     space = SearchSpace(GRID)
-    seen: set[tuple[float, ...]] = set()
+    seen: set[Key] = set()
     for i in range(6):
         chosen = startup_configuration(
             space, seen, as_it_is, index=start + i, rng=np.random.default_rng(7)

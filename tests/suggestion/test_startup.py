@@ -8,6 +8,7 @@ from optuna.distributions import IntDistribution
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import Key
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import History
 from optuna_llmbo.study.transfer import SourceObservations
@@ -58,7 +59,7 @@ def started(
     return tried[len(seen or []) :]
 
 
-def keys(configurations: list[Configuration]) -> list[tuple[float, ...]]:
+def keys(configurations: list[Configuration]) -> list[Key]:
     return [SPACE.key(configuration) for configuration in configurations]
 
 
