@@ -6,10 +6,8 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
-import importlib.metadata
 import json
 import math
 import os
@@ -32,50 +30,22 @@ from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
-from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.recorded import recipe_of
+from optuna_llmbo.promotion import card
+from optuna_llmbo.promotion import Contender
+from optuna_llmbo.promotion import facts
+from optuna_llmbo.promotion import Promotion
 from optuna_llmbo.sampler import LLMBOSampler
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import goals_of
+from optuna_llmbo.study.trial_attributes import RECIPE
 
 
 Rank = Callable[[optuna.Study], Sequence[int]]
 """Numbers of a study's trials, the most promising first; only those that are complete and break no
 constraint are promoted."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A configuration trained on all data, once per seed."""
-
-    trial: int | None
-    """Its number in the study; None for the default configuration if no trial completed it."""
-    params: Mapping[str, Any]
-    recipe: LoRARecipe
-    fits: tuple[Fit, ...]
-    """One per seed."""
-    validation: tuple[float, ...]
-    """The search's metric, such as the loss, on the validation examples, one per seed; infinitely
-    bad where the training diverged."""
-    test: tuple[float, ...] = ()
-    """The same on the test examples, for the winner and the default only."""
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """Result of training the best configurations on all data."""
-
-    contenders: tuple[Contender, ...]
-    """The default configuration first, if there is one; then the others in order of rank."""
-    winner: Contender
-    """The configuration with the best mean on the validation examples; the default only if its
-    trial broke no constraint."""
-    default: Contender | None
-    adapter: Path
-    """Folder of the winner's adapter, of the seed that is best on the validation examples."""
-    goal: Goal
-    """The search's metric, which decides here too."""
 
 
 def promote(
@@ -90,7 +60,9 @@ def promote(
 ) -> Promotion:
     """Retrain the best configurations of a study on all training data and save the best adapter.
 
-    The default configuration is trained with the same seeds as a control. The validation data,
+    Each configuration is trained as in its trial, also where the objective's space has changed
+    since. The default configuration, which is the search's control if that is complete, is trained
+    with the same seeds. The validation data,
     which the search used too, decide who wins; the test data are read once, after that, by the
     winner and the default.
 
@@ -124,15 +96,12 @@ def promote(
         )
     ranked = (rank or by_posterior_mean)(study)
     chosen = [number for number in ranked if number in feasible][:top]
-    entries = _entries(trials, prepared, chosen)
-    if not any(_may_win(trial, feasible) for _, trial, *_ in entries):
+    control, entries = _entries(trials, prepared, chosen)
+    if not any(_may_win(entry.trial, feasible) for entry in entries):
         raise InputError("the default configuration breaks a constraint, and no other is ranked.")
     place = Path(folder).expanduser()
     fits = Fits(prepared, place / "fits", tell)
-    contenders = [
-        _train(fits, prepared, name, trial, params, recipe, n_seeds)
-        for name, trial, params, recipe in entries
-    ]
+    contenders = [_train(fits, prepared, entry, n_seeds) for entry in entries]
     (goal,) = goals_of(prepared.targets)
     sign = _sign(goal)
     winner = max(
@@ -141,7 +110,7 @@ def promote(
     )
     if all(map(math.isinf, winner.validation)):
         raise InputError("every configuration diverges on all data: search at a larger proxy.")
-    default = next((c for c in contenders if c.recipe == prepared.space.default_recipe), None)
+    default = None if control is None else contenders[0]
     read = {id(c): c for c in (winner, default) if c is not None}  # one, if the default wins
     tested = {key: _with_test(fits, prepared, c) for key, c in read.items()}
     contenders = [tested.get(id(c), c) for c in contenders]
@@ -182,37 +151,67 @@ def by_posterior_mean(study: optuna.Study) -> list[int]:
     return [one.number for one in LLMBOSampler(seed=0, provenance=False).rank(study)]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A configuration to train."""
+
+    name: str
+    trial: int | None
+    params: Mapping[str, Any]
+    recipe: LoRARecipe
+
+
 def _entries(
     trials: Sequence[FrozenTrial], prepared: Prepared, chosen: Sequence[int]
-) -> list[tuple[str, int | None, dict[str, Any], LoRARecipe]]:
-    """Name, trial, parameters and recipe to train; the default first, without duplicates."""
-    entries: list[tuple[str, int | None, dict[str, Any], LoRARecipe]] = []
-    default = prepared.space.default_recipe
-    if default is not None:
-        params = dict(prepared.space.default_params or {})
-        done = default_trial(trials)
-        entries.append(("default", None if done is None else done.number, params, default))
-    params_of = {trial.number: trial.params for trial in trials}
+) -> tuple[_Entry | None, list[_Entry]]:
+    """The default, if there is one, and all that is to be trained, the default first, without
+    duplicates.
+
+    Every trial's recipe is its own, whatever the objective's space is now.
+    """
+    default = _default_entry(trials, prepared)
+    entries = [] if default is None else [default]
+    of = {trial.number: trial for trial in trials}
     for number in chosen:
-        params = dict(params_of[number])
-        recipe = prepared.space.suggest(FixedTrial(params))
-        if all(recipe != other for *_, other in entries):
-            entries.append((f"trial {number}", number, params, recipe))
-    return entries
+        recipe = _recipe_of(of[number], prepared)
+        if all(recipe != other.recipe for other in entries):
+            entries.append(_Entry(f"trial {number}", number, dict(of[number].params), recipe))
+    return default, entries
 
 
-def _train(
-    fits: Fits,
-    prepared: Prepared,
-    name: str,
-    trial: int | None,
-    params: Mapping[str, Any],
-    recipe: LoRARecipe,
-    n_seeds: int,
-) -> Contender:
-    made = [fits.fit(recipe, prepared.pool, seed=seed, name=name) for seed in range(n_seeds)]
+def _default_entry(trials: Sequence[FrozenTrial], prepared: Prepared) -> _Entry | None:
+    """The control of the search, as it was run; else the default of the objective's space."""
+    control = default_trial(trials)
+    if control is not None:
+        recipe = _recipe_of(control, prepared)
+        return _Entry("default", control.number, dict(control.params), recipe)
+    default, params = prepared.space.default_recipe, prepared.space.default_params
+    return None if default is None else _Entry("default", None, dict(params or {}), default)
+
+
+def _recipe_of(trial: FrozenTrial, prepared: Prepared) -> LoRARecipe:
+    recipe, space = recipe_of(trial, prepared.fingerprint), prepared.space
+    if RECIPE in trial.user_attrs or space.function is None:
+        return recipe
+    try:
+        made = space.suggest(FixedTrial(trial.params))
+    except ValueError:  # the function asks for what the trial does not have
+        made = None
+    if made != recipe:
+        raise InputError(
+            f"trial {trial.number} was run by a version that did not record all its "
+            "hyperparameters, and the function given as space fixes or converts some, which it "
+            "may have done otherwise then: build the recipe yourself, and write it for your tool "
+            "with optuna_llmbo.lora.export.write."
+        )
+    return recipe
+
+
+def _train(fits: Fits, prepared: Prepared, entry: _Entry, n_seeds: int) -> Contender:
+    recipe = entry.recipe
+    made = [fits.fit(recipe, prepared.pool, seed=seed, name=entry.name) for seed in range(n_seeds)]
     values = [_on_validation(fits, prepared, recipe, fit, seed) for seed, fit in enumerate(made)]
-    return Contender(trial, params, recipe, tuple(made), tuple(values))
+    return Contender(entry.trial, entry.params, recipe, tuple(made), tuple(values))
 
 
 def _on_validation(
@@ -224,15 +223,7 @@ def _on_validation(
         (goal,) = goals_of(prepared.targets)
         return -_sign(goal) * math.inf
     with fits.model(recipe, fit, seed=seed):
-        return _measured(prepared, prepared.validation)
-
-
-def _measured(prepared: Prepared, examples: Sequence[Example]) -> float:
-    """The search's metric for the model in its current state."""
-    if prepared.is_on_loss:
-        return prepared.loss_on(examples)
-    (target,) = prepared.targets
-    return target(prepared.model, prepared.tokenizer, examples)
+        return prepared.metric_on(prepared.validation)
 
 
 def _with_test(fits: Fits, prepared: Prepared, one: Contender) -> Contender:
@@ -241,7 +232,7 @@ def _with_test(fits: Fits, prepared: Prepared, one: Contender) -> Contender:
     values = []
     for seed, fit in enumerate(one.fits):
         with fits.model(one.recipe, fit, seed=seed):
-            values.append(_measured(prepared, prepared.test))
+            values.append(prepared.metric_on(prepared.test))
     return replace(one, test=tuple(values))
 
 
@@ -257,97 +248,3 @@ def _save(
         (result.adapter / "README.md").write_text(card(result, prepared, study, seed))
         text = json.dumps(facts(result, prepared, study, seed), indent=2)
         (folder / "promotion.json").write_text(text + "\n")
-
-
-def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> dict[str, Any]:
-    """A promotion in plain values, for `promotion.json`."""
-    return {
-        "study": study.study_name,
-        "trials": len(study.get_trials(deepcopy=False)),
-        "objective": prepared.fingerprint,
-        "examples": len(prepared.pool),
-        "base_loss": prepared.base_loss,
-        "metric": result.goal.name,
-        "contenders": [
-            {
-                "trial": one.trial,
-                "params": dict(one.params),
-                "recipe": asdict(one.recipe),
-                "validation": one.validation,
-                "test": one.test,
-                "seconds": [round(fit.seconds, 3) for fit in one.fits],
-                "is_default": one is result.default,
-                "is_winner": one is result.winner,
-            }
-            for one in result.contenders
-        ],
-        "adapter_seed": seed,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
-
-
-_PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
-
-
-def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> str:
-    """Model card in Markdown, with the front matter that model hubs read."""
-    winner, default = result.winner, result.default
-    rows = [("validation", winner.validation, default.validation if default else ())]
-    if winner.test:
-        rows.append(("test", winner.test, default.test if default else ()))
-    values_on = "\n".join(
-        f"| {name} | {mean_and_deviation(ours)} | {mean_and_deviation(theirs)} |"
-        for name, ours, theirs in rows
-    )
-    values = "\n".join(f"| {name} | {value} |" for name, value in asdict(winner.recipe).items())
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    n = len(winner.fits)
-    origin = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
-    return f"""---
-base_model: {prepared.base}
-library_name: peft
-tags: [lora, optuna]
----
-
-# LoRA adapter for {prepared.fingerprint["model"]}
-
-Trained on {prepared.fingerprint["train"]}, {len(prepared.pool)} examples, with {origin} of the
-Optuna study {study.study_name!r} ({len(study.get_trials(deepcopy=False))} trials on
-{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the best one
-on the validation examples.
-
-## Results
-
-{_heading(result.goal)}, mean and standard deviation over {n} seeds. Without an adapter the
-validation loss is {prepared.base_loss:.4f}.
-
-| data | this configuration | default configuration |
-| --- | --- | --- |
-{values_on}
-
-## Hyperparameters
-
-| | |
-| --- | --- |
-{values}
-
-Made with {versions}.
-"""
-
-
-def _heading(goal: Goal) -> str:
-    return (
-        "Loss in nats per response token"
-        if goal.name == "loss"
-        else f"{goal.name}, to {goal.direction}"
-    )
-
-
-def mean_and_deviation(losses: Sequence[float]) -> str:
-    """Format "2.9012 (0.0031)", with the standard deviation if there are several seeds."""
-    if not losses:
-        return "-"
-    mean = statistics.fmean(losses)
-    if len(losses) == 1 or not math.isfinite(mean):
-        return f"{mean:.4f}"
-    return f"{mean:.4f} ({statistics.stdev(losses):.4f})"

@@ -17,7 +17,7 @@ import peft
 import pytest
 import torch
 
-from optuna_llmbo import promote as promotion
+from optuna_llmbo import promote as promotes
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
@@ -26,6 +26,7 @@ from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import metrics
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.promote import promote
+from optuna_llmbo.promotion import mean_and_deviation
 from tests.lora.conftest import N_ROWS
 from tests.lora.conftest import objective_maker
 from tests.lora.conftest import rows
@@ -67,7 +68,7 @@ def test_a_promotion(
 ) -> None:
     told: list[str] = []
     result = promote(study, objective, folder=tmp_path, top=2, n_seeds=2, tell=told.append)
-    best = promotion.by_posterior_mean(study)[:2]
+    best = promotes.by_posterior_mean(study)[:2]
     prepared = objective.prepare()
     assert [one.trial for one in result.contenders] == [0, *best]
     assert len(told) == 6 and told[0] == "default, 47 examples, seed 0"
@@ -93,7 +94,7 @@ def test_a_promotion(
     assert record["contenders"][0]["is_default"] and record["examples"] == 47
     card = (result.adapter / "README.md").read_text()
     assert card.startswith("---\nbase_model: ") and str(tiny_llm) in card
-    assert promotion.mean_and_deviation(result.winner.test) in card
+    assert mean_and_deviation(result.winner.test) in card
 
 
 def test_the_test_set_is_read_once_and_last(
@@ -248,3 +249,77 @@ def test_bad_input(objective: LoRAObjective, tmp_path: Path) -> None:
         promote(empty, objective, folder=tmp_path)
     with pytest.raises(InputError, match="top must be an integer of at least 1"):
         promote(empty, objective, folder=tmp_path, top=0)
+
+
+# --- what is promoted is what was searched ---
+
+
+def changed_spaces() -> list[Any]:
+    """Spaces that an objective may have after the study's: narrower, of other parameters, with
+    other constants, and in other words."""
+    return [
+        {"batch_size": IntDistribution(3, 4)},
+        {"lora_dropout": FloatDistribution(0.0, 0.1), "batch_size": IntDistribution(2, 3)},
+        lambda trial: {"schedule": "constant", "rank": 8, "batch_size": 5},
+        lambda trial: {"rank": 2 ** trial.suggest_int("log_rank", 0, 2), "batch_size": 4},
+    ]
+
+
+@pytest.mark.parametrize("space", changed_spaces())
+def test_a_trial_is_promoted_as_it_was_run(
+    make_objective: Make, study: optuna.Study, tmp_path: Path, space: Any
+) -> None:
+    objective = make_objective(space=space, test=8)
+    result = promote(study, objective, folder=tmp_path, n_seeds=1, rank=lambda _: [3])
+    default, other = result.contenders
+    assert result.default is default and default.trial == 0
+    for one, trial in ((default, study.trials[0]), (other, study.trials[3])):
+        assert dict(one.params) == trial.params
+        assert dataclasses.asdict(one.recipe) == trial.user_attrs["recipe"]
+        assert one.recipe.learning_rate == trial.params["learning_rate"]
+    record = json.loads((tmp_path / "promotion.json").read_text())
+    assert record["contenders"][1]["recipe"] == study.trials[3].user_attrs["recipe"]
+
+
+def test_trials_of_two_spaces_are_promoted_side_by_side(
+    make_objective: Make, study: optuna.Study, tmp_path: Path
+) -> None:
+    other = make_objective(space={"warmup_ratio": FloatDistribution(0.0, 0.2),
+        "batch_size": IntDistribution(4, 5)}, test=8)  # fmt: skip
+    study.pruner = optuna.pruners.NopPruner()
+    study.enqueue_trial({"warmup_ratio": 0.2, "batch_size": 4})
+    study.optimize(other, n_trials=1)
+    result = promote(study, other, folder=tmp_path, n_seeds=1, rank=lambda _: [1, 6])
+    _, first, last = result.contenders
+    assert first.recipe.rank == study.trials[1].params["rank"] and last.recipe.rank == 16
+    assert (first.recipe.warmup_ratio, last.recipe.warmup_ratio) == (0.1, 0.2)
+    ranked = promotes.by_posterior_mean(study)  # whatever it ranks can be promoted
+    assert set(ranked) <= {trial.number for trial in study.trials}
+
+
+def without_records(study: optuna.Study) -> optuna.Study:
+    """The study as a version that recorded no recipes left it."""
+    copy = optuna.create_study()
+    for trial in study.trials:
+        attributes = {k: v for k, v in trial.user_attrs.items() if k != "recipe"}
+        copy.add_trial(
+            optuna.trial.create_trial(
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=attributes,
+            )
+        )
+    return copy
+
+
+def test_an_earlier_versions_trial_is_promoted_if_its_parameters_say_all(
+    objective: LoRAObjective, make_objective: Make, study: optuna.Study, tmp_path: Path
+) -> None:
+    old = without_records(study)
+    result = promote(old, objective, folder=tmp_path, n_seeds=1, rank=lambda _: [3])
+    assert dataclasses.asdict(result.contenders[1].recipe) == study.trials[3].user_attrs["recipe"]
+    for space in changed_spaces()[2:]:
+        changed = make_objective(space=space, test=8)
+        with pytest.raises(InputError, match="did not record all its hyperparameters"):
+            promote(old, changed, folder=tmp_path, n_seeds=1, rank=lambda _: [3])

@@ -19,7 +19,7 @@ from optuna_llmbo.study.trial_facts import trial_facts
 
 if TYPE_CHECKING:
     from optuna_llmbo.lora.proxy_check import ProxyCheck
-    from optuna_llmbo.promote import Promotion
+    from optuna_llmbo.promotion import Promotion
 
 
 def start(

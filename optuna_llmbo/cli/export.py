@@ -41,15 +41,11 @@ def export(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Hub id or folder. Default: as recorded in the study (a folder's name only)."
-        ),
+        typer.Option(help="Hub id or folder. Default: as given to `tune`."),
     ] = None,
     train: Annotated[
         str | None,
-        typer.Option(
-            help="File or hub id. Default: as recorded in the study (a file's name only)."
-        ),
+        typer.Option(help="File or hub id. Default: as given to `tune`."),
     ] = None,
     validation: Annotated[
         str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
+import os
 from pathlib import Path
 import re
 from typing import Annotated
@@ -17,10 +18,12 @@ from optuna_llmbo.cli import metrics
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.study.trial_attributes import OPTIONS
+from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
     from optuna_llmbo.lora.objective import LoRAObjective
 
@@ -31,6 +34,10 @@ _NAMES = (
     *(one.name for one in fields(ObjectiveOptions) if one.name not in _NOT_RECORDED),
     *metrics.OPTION_NAMES[1:],
 )
+
+
+_PLACES = ("model", "train", "validation", "test")
+"""Options that may be paths."""
 
 
 MODEL_AND_DATA, SEARCH, TRAINING, OUTPUT = "Model and data", "Search", "Training", "Output"
@@ -173,6 +180,14 @@ Seed = Annotated[int, _option(SEARCH, "Seed of the search, the data split and th
 Variant = Annotated[str, _option(TRAINING, "lora, rslora, dora, pissa, olora or lora+.")]
 Epochs = Annotated[int, _option(TRAINING, "Passes over the proxy.")]
 Reports = Annotated[int, _option(TRAINING, "Evaluations per trial, for the pruner.")]
+LoadBest = Annotated[
+    bool,
+    _option(
+        TRAINING,
+        "Let a trial's best report count and keep its adapter, instead of the last one.",
+        "--load-best-model-at-end",
+    ),
+]
 MicroBatchSize = Annotated[int, _option(TRAINING, "Maximum number of examples in memory at once.")]
 Quantization = Annotated[
     str | None,
@@ -213,6 +228,30 @@ def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
+def to_record(
+    options: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> dict[str, Any]:
+    """The options as a study records them, for commands that are run later and elsewhere.
+
+    They hold the space itself instead of its file, which may change or go away, and the folder to
+    which paths are relative.
+    """
+    from optuna.distributions import distribution_to_json
+
+    space = {name: distribution_to_json(one) for name, one in distributions.items()}
+    return {**options, "space": space, WORKING_FOLDER: os.getcwd()}
+
+
+def _space_of(options: Mapping[str, Any]) -> Any:
+    """The space as `LoRAObjective` takes it."""
+    from optuna.distributions import json_to_distribution
+
+    space = options.get("space")
+    if not isinstance(space, Mapping):
+        return space
+    return {name: json_to_distribution(text) for name, text in space.items()}
+
+
 def objective_of(
     options: Mapping[str, Any], *, allow_execution: bool = False, **more: Any
 ) -> LoRAObjective:
@@ -233,11 +272,13 @@ def objective_of(
     ignored = list(about.get("ignore_columns", ()))
     if (tests := options.get("tests_column")) is not None:
         ignored.append(tests)  # the metric reads it
-    return LoRAObjective(**{**about, "metric": measures, "ignore_columns": ignored, **more})
+    given = {"space": _space_of(options), "metric": measures, "ignore_columns": ignored}
+    return LoRAObjective(**{**about, **given, **more})
 
 
 def recorded(study: optuna.Study) -> dict[str, Any]:
-    """The options that a study was created with.
+    """The options that a study was created with; paths are found from here, or from the folder
+    that `tune` was run in.
 
     Raises:
         InputError: if it was not created by `optuna-llmbo tune`.
@@ -248,4 +289,14 @@ def recorded(study: optuna.Study) -> dict[str, Any]:
             f"the study {study.study_name!r} does not say how its objective was made: it was not "
             "made by `optuna-llmbo tune`. Call optuna_llmbo.promote.promote with your objective."
         )
-    return dict(options)
+    folder = options.get(WORKING_FOLDER, "")
+    found = {name: value for name, value in options.items() if name != WORKING_FOLDER}
+    return found | {name: _located(found[name], folder) for name in _PLACES if name in found}
+
+
+def _located(value: Any, folder: str) -> Any:
+    """A path as it is, or from the folder that it was relative to; anything else as it is."""
+    if not isinstance(value, str) or Path(value).exists():
+        return value
+    there = Path(folder) / Path(value).expanduser()
+    return str(there) if there.exists() else value

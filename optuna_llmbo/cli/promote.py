@@ -16,7 +16,7 @@ from optuna_llmbo.cli.terminal import Output
 
 
 if TYPE_CHECKING:
-    from optuna_llmbo.promote import Promotion
+    from optuna_llmbo.promotion import Promotion
 
 
 def promote(
@@ -63,7 +63,7 @@ def promote(
 
 def _table(result: Promotion) -> Table:
     from optuna_llmbo.lora.metrics import title_of
-    from optuna_llmbo.promote import mean_and_deviation
+    from optuna_llmbo.promotion import mean_and_deviation
 
     table = Table(title=f"After training on all data: {title_of(result.goal.name)}")
     for column in ("", "validation", "test", "gain over default"):

@@ -54,6 +54,7 @@ def tune(
     epochs: options.Epochs = ObjectiveOptions.epochs,
     max_length: options.MaxLength = ObjectiveOptions.max_length,
     reports: options.Reports = ObjectiveOptions.reports,
+    load_best_model_at_end: options.LoadBest = ObjectiveOptions.load_best_model_at_end,
     micro_batch_size: options.MicroBatchSize = ObjectiveOptions.micro_batch_size,
     quantization: options.Quantization = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
@@ -113,7 +114,7 @@ def tune(
             studies.make_pruner(pruner, reports, n_objectives=len(measures)),
         )
         objective.check_study(the_study)
-        the_study.set_user_attr(OPTIONS, about)
+        the_study.set_user_attr(OPTIONS, options.to_record(about, prepared.space.distributions))
     with bad_input_exits_with_2():
         finished = _search(the_study, objective, trials, parallel, output)
     _conclude(the_study, objective, output, storage, finished=finished)
@@ -137,13 +138,15 @@ def _check_parallel(parallel: int, metric: Sequence[str], folder: str | None) ->
 
 def _check_variant(parallel: int, prepared: Prepared) -> None:
     """Check that at least some trials can train at once, as other variants train one by one."""
-    from optuna_llmbo.lora.hyperparameters import roles_of
     from optuna_llmbo.lora.packed.layers import check_packable
+    from optuna_llmbo.lora.packed.layers import is_packable
 
-    if parallel == 1 or {"variant", "bias"} & set(roles_of(prepared.space.distributions)):
+    if parallel == 1:
+        return
+    if any(is_packable(prepared.model, recipe) for recipe in prepared.space.admitted):
         return
     try:
-        check_packable(prepared.space.defaults)
+        check_packable(prepared.model, prepared.space.defaults)
     except InputError as error:
         raise InputError(f"--parallel {parallel}: {error}") from error
 
@@ -223,14 +226,15 @@ def _enqueue_default(study: optuna.Study, objective: LoRAObjective) -> None:
     """Enqueue the default configuration first, unless it is complete, running or waiting."""
     from optuna.trial import TrialState
 
-    from optuna_llmbo.study.outcome import default_trial
+    from optuna_llmbo.lora.recorded import control_of
 
-    params = objective.default_params
+    space, params = objective.prepare().space, objective.default_params
     waiting = (TrialState.WAITING, TrialState.RUNNING)
     queued = study.get_trials(deepcopy=False, states=waiting)
     if any(trial.system_attrs.get("fixed_params") == params for trial in queued):
         return
-    if default_trial(study.get_trials(deepcopy=False)) is None:
+    trials = study.get_trials(deepcopy=False)
+    if control_of(trials, space.default_recipe, objective.fingerprint) is None:
         study.enqueue_trial(params)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
+import sys
 from typing import Any
 import warnings
 
@@ -11,12 +14,13 @@ import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.layers import adapted_layers
+from optuna_llmbo.lora.layers import saved_modules
+from optuna_llmbo.lora.layers import target_modules
+from optuna_llmbo.lora.layers import tied_layers
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.seeds import seeded
 
-
-_PARTS = {"attention": ("attn", "attention"), "mlp": ("mlp", "ffn", "feed_forward", "ff", "fc")}
-"""Names of the modules that hold the layers of each part."""
 
 START_AT_THE_WEIGHTS = ("pissa", "olora")
 """Variants that move a part of the base weights into the adapter and start there."""
@@ -30,30 +34,32 @@ def adapter(model: Any, recipe: LoRARecipe, seed: int) -> Iterator[None]:
     """Attach a new adapter to the layers that the recipe names, for the duration of the block.
 
     Changes `model` in place and restores it however the block is left: modules, weights and flags
-    are bitwise what they were. The adapter's weights are float32 whatever the model's dtype,
-    because bfloat16 would lose small steps.
+    are bitwise what they were. The weights that are trained are float32 whatever the model's
+    dtype, because bfloat16 would lose small steps; biases excepted.
 
     Args:
         model: a causal language model of `transformers`.
-        recipe: variant, rank, alpha, dropout, target modules, bias and initialization.
+        recipe: variant, rank, alpha, dropout, target modules, modules to save, bias and
+            initialization.
         seed: seed of the adapter's initial weights. The caller's random state is left unchanged.
 
     Raises:
-        InputError: if the model has no such modules, or no biases to train.
+        InputError: as `check_recipe`.
     """
     import peft
 
     config = peft_config(model, recipe)
     children = [(m, name, child) for m in model.modules() for name, child in m.named_children()]
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    kept = _weights_that_change(model, config, recipe)
+    kept = _weights_that_change(model, recipe)
     try:
         with seeded(device_of(model), seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # preflight
             peft.get_peft_model(model, config)
+            _cast_copies(model)
         if recipe.variant in START_AT_THE_WEIGHTS:
-            state = peft.get_peft_model_state_dict(model, adapter_name="default")
-            model.adapter_start = {name: value.clone() for name, value in state.items()}
+            model.adapter_start = {n: value.clone() for n, value in adapter_state(model).items()}
         yield
     finally:
         for parent, name, child in children:
@@ -70,21 +76,27 @@ def adapter(model: Any, recipe: LoRARecipe, seed: int) -> Iterator[None]:
         model.eval()
 
 
+def adapter_state(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of the attached adapter by peft's names, copies of whole modules included."""
+    import peft
+
+    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(
+        model, adapter_name="default", save_embedding_layers=False
+    )
+    return state
+
+
 def peft_config(model: Any, recipe: LoRARecipe) -> Any:
     """The recipe as peft's configuration for a model.
 
     Raises:
-        InputError: if the model has no such modules, or no biases to train.
+        InputError: as `check_recipe`.
     """
     import peft
 
-    if recipe.variant in START_AT_THE_WEIGHTS and getattr(model, "is_quantized", False):
-        raise InputError(
-            f"variant={recipe.variant!r} takes a part out of the base's weights, and these are "
-            "quantized: choose another variant, or leave quantization out."
-        )
-    if recipe.bias != "none" and not any(n.endswith("bias") for n, _ in model.named_parameters()):
-        raise InputError(f"bias={recipe.bias!r}: the model has no biases to train.")
+    check_recipe(model, recipe)
+    saved = saved_modules(model, recipe.modules_to_save)
+    tied = tied_layers(model)
     return peft.LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.lora_alpha,
@@ -94,8 +106,79 @@ def peft_config(model: Any, recipe: LoRARecipe) -> Any:
         init_lora_weights=initialization(recipe),
         use_rslora=recipe.variant == "rslora",
         use_dora=recipe.variant == "dora",
+        modules_to_save=saved or None,
+        ensure_weight_tying=any(model.get_submodule(name) in tied for name in saved),
         task_type="CAUSAL_LM",
     )
+
+
+def check_recipe(model: Any, recipe: LoRARecipe) -> None:
+    """Check that a model has what a recipe trains, in a form that its variant can start from.
+
+    Raises:
+        InputError: if the model has no such modules or biases, or the variant or the
+            initialization cannot start from them.
+    """
+    layers = adapted_layers(model, recipe.target_modules)
+    saved = saved_modules(model, recipe.modules_to_save)
+    if both := [n for n in layers if any(f"{n}.".startswith(f"{whole}.") for whole in saved)]:
+        raise InputError(
+            f"modules_to_save={recipe.modules_to_save!r} with target_modules="
+            f"{recipe.target_modules!r}: {', '.join(both[:3])} would have a whole copy and an "
+            "adapter. Leave one of the two out."
+        )
+    if recipe.variant in START_AT_THE_WEIGHTS:
+        _check_start(model, recipe, layers)
+    if recipe.init == "orthogonal" and recipe.rank % 2:
+        raise InputError(
+            f"init='orthogonal' with rank={recipe.rank}: it needs an even rank. Search even ones "
+            "only, with a step of 2 from 2 on or as choices."
+        )
+    trains_biases = {
+        "none": True,
+        "all": any(name.endswith("bias") for name, _ in model.named_parameters()),
+        "lora_only": any(getattr(one, "bias", None) is not None for one in layers.values()),
+    }
+    if not trains_biases[recipe.bias]:
+        where = "model has" if recipe.bias == "all" else f"layers {recipe.target_modules!r} have"
+        raise InputError(f"bias={recipe.bias!r}: the {where} no biases to train.")
+
+
+def largest_rank(model: Any, recipe: LoRARecipe) -> int:
+    """The largest rank that a variant can start from, that of the smallest layer's weight; without
+    an end (`sys.maxsize`) for variants that start anywhere."""
+    if recipe.variant not in START_AT_THE_WEIGHTS:
+        return sys.maxsize
+    layers: Iterable[Any] = adapted_layers(model, recipe.target_modules).values()
+    return min(min(layer.weight.shape) for layer in layers)
+
+
+def _check_start(model: Any, recipe: LoRARecipe, layers: Mapping[str, torch.nn.Module]) -> None:
+    """Check that a variant can take a part out of the layers' weights."""
+    variant = f"variant={recipe.variant!r}"
+    if getattr(model, "is_quantized", False):
+        raise InputError(
+            f"{variant} takes a part out of the base's weights, and these are quantized: choose "
+            "another variant, or leave quantization out."
+        )
+    tied = tied_layers(model)
+    for name, layer in layers.items():
+        size = min(layer.weight.shape)  # type: ignore[arg-type]
+        if isinstance(layer, torch.nn.Embedding) or any(layer is one for one in tied):
+            raise InputError(
+                f"{variant} takes a part out of the weights of linear layers, and {name} is an "
+                "embedding or shares its weight: choose another variant or other target_modules."
+            )
+        if recipe.variant == "olora" and not isinstance(layer, torch.nn.Linear):
+            raise InputError(
+                f"{variant} needs layers of torch.nn.Linear, and {name} is a "
+                f"{type(layer).__name__}: choose another variant."
+            )
+        if recipe.rank > size:
+            raise InputError(
+                f"{variant} with rank={recipe.rank}: the weight of {name} has a rank of at most "
+                f"{size}. Search ranks up to that."
+            )
 
 
 def initialization(recipe: LoRARecipe) -> str | bool:
@@ -104,74 +187,24 @@ def initialization(recipe: LoRARecipe) -> str | bool:
     return named or (True if recipe.init == "default" else recipe.init)
 
 
-def target_modules(model: Any, named: str) -> str | list[str]:
-    """The layers that get an adapter, as peft takes them: suffixes of their names.
-
-    Args:
-        model: a causal language model of `transformers`.
-        named: "all-linear", "attention", "mlp", or comma-separated names.
-
-    Raises:
-        InputError: if the model has none of them.
-    """
-    if named == "all-linear":
-        return named
-    layers = _linear_layers(model)
-    if named in _PARTS:
-        ends = {_end(name) for name in layers if _is_in(name, _PARTS[named])}
-        if not ends:
-            raise InputError(
-                f"target_modules={named!r}: no linear layer lies in a module that is called like "
-                f"{' or '.join(_PARTS[named])}. Name the layers; there are "
-                f"{', '.join(sorted({n.rpartition('.')[2] for n in layers}))}."
-            )
-        return sorted(ends)
-    wanted = named.split(",")
-    missing = [n for n in wanted if not any(f".{name}".endswith(f".{n}") for name in layers)]
-    if missing:
-        raise InputError(
-            f"target_modules={named!r}: the model has no linear layer {', '.join(missing)}; there "
-            f"are {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}."
-        )
-    return wanted
-
-
-def _linear_layers(model: Any) -> list[str]:
-    """Names of all linear layers except the vocabulary projection."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-    ]
-
-
-def _is_in(name: str, words: tuple[str, ...]) -> bool:
-    """Whether a layer lies in a module whose name is one of `words`: `h.0.attn.c_proj`."""
-    parents = name.split(".")[:-1]
-    return any(word in parent.split("_") or parent == word for parent in parents for word in words)
-
-
-def _end(name: str) -> str:
-    """The layer's own name and its parent's: in GPT-2 `c_proj` is in attention and MLP."""
-    return ".".join(name.split(".")[-2:])
-
-
-def _weights_that_change(
-    model: Any, config: Any, recipe: LoRARecipe
-) -> dict[torch.nn.Parameter, torch.Tensor]:
+def _weights_that_change(model: Any, recipe: LoRARecipe) -> dict[torch.nn.Parameter, torch.Tensor]:
     """Copies of the base weights that a variant or a trained bias changes in place."""
     kept = {}
     if recipe.variant in START_AT_THE_WEIGHTS:
-        ends = config.target_modules
-        for name in _linear_layers(model):
-            if ends == "all-linear" or any(f".{name}".endswith(f".{end}") for end in ends):
-                weight = model.get_submodule(name).weight
-                kept[weight] = weight.data.clone()
+        for layer in adapted_layers(model, recipe.target_modules).values():
+            weight: Any = layer.weight
+            kept[weight] = weight.data.clone()
     if recipe.bias != "none":
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 kept[parameter] = parameter.data.clone()
     return kept
+
+
+def _cast_copies(model: Any) -> None:
+    """Train the copies of whole modules in float32 too."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()

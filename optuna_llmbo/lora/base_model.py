@@ -19,6 +19,7 @@ from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import train as training
+from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -85,6 +86,24 @@ def load_base(
     if gradient_checkpointing:
         _checkpoint_activations(loaded)
     return loaded
+
+
+def as_base(loaded: LanguageModel, quantization: str | None = None) -> Base:
+    """The base model of adapters, as others find it from any folder.
+
+    Args:
+        loaded: as `load_base` returns it.
+        quantization: as given to `load_base`.
+    """
+    source, tokenizer = loaded.source, loaded.tokenizer
+    if source.kind == "hub":
+        return Base(source.location, source.location, tokenizer, quantization=quantization)
+    place = os.path.abspath(source.location)
+    name = os.path.basename(place)
+    if source.kind == "gguf":
+        folder = os.path.abspath(loaded.model.name_or_path)
+        return Base(folder, name, tokenizer, place, quantization)
+    return Base(place, name, tokenizer, quantization=quantization)
 
 
 def check_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import copy
 import os
 from pathlib import Path
 import shutil
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.adapter import peft_config
+from optuna_llmbo.lora.adapter import adapter_state
+from optuna_llmbo.lora.model_card import Base
+from optuna_llmbo.lora.model_card import short_card
 from optuna_llmbo.lora.recipe import LoRARecipe
 
 
@@ -29,7 +32,7 @@ class TrialFolders:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder).expanduser()
+        self._folder = Path(folder).expanduser().absolute()
 
     def of(self, number: int) -> Path:
         """The folder of a trial."""
@@ -73,8 +76,11 @@ class TrialFolders:
                 (self.of(number) / CHECKPOINT).unlink()
                 self.of(number).rmdir()  # fails if the adapter is there
 
-    def save_adapter(self, number: int, model: Any, recipe: LoRARecipe, base: str) -> Path:
-        """Save the adapter attached to a model in peft's format.
+    def save_adapter(self, number: int, model: Any, recipe: LoRARecipe, base: Base) -> Path:
+        """Save the adapter attached to a model in peft's format; see `save_adapter`.
+
+        Returns:
+            Its folder, an absolute path.
 
         Raises:
             InputError: if it cannot be written.
@@ -106,8 +112,11 @@ def save_whole(path: Path, state: dict[str, Any]) -> None:
         path.with_suffix(".new").replace(path)
 
 
-def save_adapter(model: Any, recipe: LoRARecipe, base: str, folder: Path) -> None:
-    """Write the adapter attached to a model to a folder: safetensors and peft's configuration.
+def save_adapter(model: Any, recipe: LoRARecipe, base: Base, folder: Path) -> None:
+    """Write the adapter attached to a model to a folder that peft and transformers can load alone.
+
+    It holds safetensors, peft's configuration, the tokenizer with its chat template, and a card
+    that says how to load them.
 
     An adapter that started from a part of the weights ("pissa", "olora") is written as the
     difference it makes, of twice the rank, so that it fits the unchanged base model.
@@ -115,25 +124,27 @@ def save_adapter(model: Any, recipe: LoRARecipe, base: str, folder: Path) -> Non
     Args:
         model: inside `adapter.adapter`.
         recipe: recipe of the adapter.
-        base: the base model's hub id or path, for the configuration.
+        base: the base model, for the configuration and the card.
         folder: created, or replaced if it exists.
     """
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
-    config = peft_config(model, recipe)
+    state = adapter_state(model)
+    config = copy.deepcopy(model.peft_config["default"])
     start = getattr(model, "adapter_start", None)
     if start is not None:
         state = _difference(state, start)
         config.r, config.lora_alpha = 2 * recipe.rank, 2 * recipe.lora_alpha
         config.init_lora_weights = True
-    config.base_model_name_or_path = base
+    config.base_model_name_or_path = base.location
     config.inference_mode = True
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     config.save_pretrained(new)
-    tensors = {f"base_model.model.{name}": t.contiguous().cpu() for name, t in state.items()}
+    base.tokenizer.save_pretrained(new)
+    (new / "README.md").write_text(short_card(base), encoding="utf-8")
+    # cloned, because tied modules share their memory, which the format does not
+    tensors = {f"base_model.model.{n}": t.contiguous().cpu().clone() for n, t in state.items()}
     save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(folder, ignore_errors=True)
     new.replace(folder)
@@ -142,13 +153,14 @@ def save_adapter(model: Any, recipe: LoRARecipe, base: str, folder: Path) -> Non
 def _difference(
     state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """B A - B0 A0 as one product: [B, -B0] [A; A0]."""
-    return {
-        name: torch.cat([value, start[name]], dim=0)
-        if "lora_A" in name
-        else torch.cat([value, -start[name]], dim=1)
-        for name, value in state.items()
-    }
+    """B A - B0 A0 as one product: [B, -B0] [A; A0]; biases and whole modules as they are."""
+    made = dict(state)
+    for name, value in state.items():
+        if "lora_A" in name:
+            made[name] = torch.cat([value, start[name]], dim=0)
+        elif "lora_B" in name:
+            made[name] = torch.cat([value, -start[name]], dim=1)
+    return made
 
 
 @contextlib.contextmanager

@@ -19,11 +19,13 @@ import torch
 
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.best_report import BestReport
 from optuna_llmbo.lora.checkpoint import save_whole
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.lora.train import report_due
 from optuna_llmbo.lora.train import Training
 from optuna_llmbo.lora.train import TrainingDiverged
 
@@ -94,8 +96,13 @@ class Fits:
                 prepared.model, examples, recipe, micro_batch=prepared.micro_batch, seed=seed
             )
             try:
+                best = self._best()
                 for step in run:
                     steps = step.number
+                    if best is not None and (percent := report_due(step, prepared.best_of or 1)):
+                        best.see(percent, prepared.metric_on(prepared.validation), run.trained)
+                if best is not None:
+                    best.restore_(run.trained)
                 loss = prepared.loss_on(prepared.validation)
             except TrainingDiverged:
                 loss = math.inf
@@ -104,6 +111,12 @@ class Fits:
             weights = run.state_dict()["weights"]
             result = {"loss": loss, "seconds": seconds, "steps": steps}
             save_whole(path, {**result, "weights": weights})
+
+    def _best(self) -> BestReport | None:
+        if self._prepared.best_of is None:
+            return None
+        larger = self._prepared.targets[0].direction == "maximize"
+        return BestReport(larger_is_better=larger)
 
     def _key(self, recipe: LoRARecipe, examples: Sequence[Example], seed: int) -> str:
         prepared = self._prepared
@@ -116,4 +129,6 @@ class Fits:
             "quantization": prepared.fingerprint.get("quantization"),
             "seed": seed,
         }
+        if prepared.best_of is not None:  # left out otherwise, so that earlier fits are found
+            about["best_of"] = [prepared.best_of, prepared.fingerprint["metric"]]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]

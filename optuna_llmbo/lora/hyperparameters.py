@@ -18,6 +18,7 @@ BIASES = ("none", "all", "lora_only")
 SCHEDULES = ("linear", "cosine", "constant")
 OPTIMIZERS = ("adamw", "adafactor", "adamw-8bit")
 TARGETS = ("all-linear", "attention", "mlp")
+NO_MODULES = "none"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Modules:
-    """Which layers get an adapter: one of `TARGETS`, or comma-separated names."""
+    """Layers of a model: comma-separated names, or words that stand for several."""
+
+    words: tuple[str, ...]
 
     def check(self, role: str, value: Any) -> str:
         """The value; a sequence of names becomes comma-separated."""
@@ -77,7 +80,7 @@ class Modules:
             value = ",".join(value)
         if not isinstance(value, str) or not all(name.strip() for name in value.split(",")):
             raise InputError(
-                f"{role}={value!r}: expected one of {', '.join(TARGETS)}, or names of layers, "
+                f"{role}={value!r}: expected one of {', '.join(self.words)}, or names of layers, "
                 "such as 'q_proj,v_proj'."
             )
         return ",".join(name.strip() for name in value.split(","))
@@ -92,7 +95,8 @@ KINDS: dict[str, Whole | Number | Decision | Modules] = {
     "learning_rate": Number(above=0),
     "variant": Decision(VARIANTS),
     "lr_ratio": Number(above=0),
-    "target_modules": Modules(),
+    "target_modules": Modules(TARGETS),
+    "modules_to_save": Modules((NO_MODULES,)),
     "bias": Decision(BIASES),
     "init": Decision(INITS),
     "warmup_ratio": Number(least=0, below=1),

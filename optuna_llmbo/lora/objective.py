@@ -42,7 +42,8 @@ class LoRAObjective:
     3. reports the loss on all validation examples at `reports` evenly spaced points of the
        training. The reported step is the percentage of the training done (25, 50, 75, 100), so
        that pruners compare runs of different batch sizes at equal amounts of data,
-    4. returns the last of these losses, in nats per response token (natural logarithm).
+    4. returns the last of these losses, in nats per response token (natural logarithm); with
+       `load_best_model_at_end` the best one, of which the adapter is kept.
 
     Model and data are loaded at first use and shared by all trials. The base model is restored
     after every trial, and trials in several threads train one after the other.
@@ -50,13 +51,15 @@ class LoRAObjective:
     The default configuration (`default_params`) is the control: a trial that runs it is never
     pruned.
 
-    Each trial records as user attributes: `seconds`, `steps` (of the optimizer), `tokens` (read
+    Each trial records as user attributes: `recipe` (all hyperparameters it is trained with, also
+    those that are not searched), `seconds`, `steps` (of the optimizer), `tokens` (read
     in training, prompts included), `examples` (size of the proxy), `fraction` (the proxy's share
     of the training examples), `dropped_examples` (left over after the last whole batch),
     `peak_memory_bytes` (CUDA: most allocated in the trial; else the process's largest resident
     size so far), `base_loss`, `gain_over_base`, `is_default`, and once a trial with the default
     configuration is complete `default_loss` and `gain_over_default`, and `metrics` where
-    `extra_metrics` asks for some. A trial that diverges, explodes or lacks memory is pruned with
+    `extra_metrics` asks for some, and `best_report` (a percentage) with
+    `load_best_model_at_end`. A trial that diverges, explodes or lacks memory is pruned with
     `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
     crashed its `traceback`.
 
@@ -88,6 +91,7 @@ class LoRAObjective:
         response_column: str | None = None,
         ignore_columns: Sequence[str] = (),
         reports: int = ObjectiveOptions.reports,
+        load_best_model_at_end: bool = ObjectiveOptions.load_best_model_at_end,
         micro_batch_size: int = ObjectiveOptions.micro_batch_size,
         folder: str | os.PathLike[str] | None = None,
         keep: int = ObjectiveOptions.keep,
@@ -116,6 +120,7 @@ class LoRAObjective:
             response_column=response_column,
             ignore_columns=ignore_columns,
             reports=reports,
+            load_best_model_at_end=load_best_model_at_end,
             micro_batch_size=micro_batch_size,
             folder=folder,
             keep=keep,
@@ -126,6 +131,22 @@ class LoRAObjective:
             gradient_checkpointing=gradient_checkpointing,
         )
         self.progress = progress
+        self._start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the options, but no model, data or lock.
+
+        The copy loads them itself, at its first use. A space, metric or `progress` that is a
+        function is pickled with it, as far as the pickler at work can do that.
+        """
+        return {"options": self.options, "progress": self.progress}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As a new objective with these options."""
+        self.options, self.progress = state["options"], state["progress"]
+        self._start()
+
+    def _start(self) -> None:
         self._lock = threading.RLock()
         self._prepared: Prepared | None = None
         self._checked_studies: weakref.WeakSet[optuna.Study] = weakref.WeakSet()

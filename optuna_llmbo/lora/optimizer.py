@@ -16,7 +16,8 @@ class Optimizer:
     """Takes the steps of a run with the recipe's optimizer, learning rates, schedule and decay.
 
     B and the vectors trained beside it (DoRA's magnitude, biases) have `lr_ratio` times the rate
-    of A (LoRA+, as in peft's own optimizer). One-dimensional parameters have no weight decay.
+    of A (LoRA+, as in peft's own optimizer). Adapters of embeddings and copies of whole modules
+    have the rate of A. One-dimensional parameters have no weight decay.
 
     Args:
         model: its parameters that require a gradient are trained.
@@ -76,6 +77,21 @@ def rate_factor(recipe: LoRARecipe, step: int, total: int) -> float:
     if recipe.schedule == "constant":
         return 1.0
     return left if recipe.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+
+
+def check_optimizer(name: str, device: torch.device) -> None:
+    """Check that an optimizer is installed and works on a device.
+
+    Raises:
+        InputError: if it does not.
+    """
+    make = _factory(name, device)
+    try:
+        make([{"params": [torch.nn.Parameter(torch.zeros(1, device=device))]}])
+    except RuntimeError as error:
+        raise InputError(
+            f"optimizer={name!r} does not work on {device}: {error} Choose another."
+        ) from error
 
 
 def _factory(name: str, device: torch.device) -> Callable[[Any], torch.optim.Optimizer]:

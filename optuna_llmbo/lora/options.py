@@ -74,6 +74,9 @@ class ObjectiveOptions:
         ignore_columns: columns not to be read. A column that looks like a part of the examples and
             is neither read nor named here is an error (docs/lora.md).
         reports: evaluations per trial, each reported to the pruner, 1 to 100.
+        load_best_model_at_end: a trial's value, its extra metrics and its adapter are those of its
+            best report instead of the last one, as with the Trainer of `transformers`; promotions
+            do the same. For a search on one metric.
         micro_batch_size: maximum number of examples in memory at once; halved for all trials when
             memory runs out. It changes gradients only by rounding and by which inputs the dropout
             happens to drop.
@@ -109,6 +112,7 @@ class ObjectiveOptions:
     response_column: str | None = None
     ignore_columns: Sequence[str] = ()
     reports: int = 4
+    load_best_model_at_end: bool = False
     micro_batch_size: int = 8
     folder: str | os.PathLike[str] | None = None
     keep: int = 1

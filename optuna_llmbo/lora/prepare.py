@@ -19,6 +19,8 @@ from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
+from optuna_llmbo.lora.adapter import largest_rank
+from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import check_base_loss
 from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
@@ -30,7 +32,9 @@ from optuna_llmbo.lora.metrics import check_all
 from optuna_llmbo.lora.metrics import from_name
 from optuna_llmbo.lora.metrics import Loss
 from optuna_llmbo.lora.metrics import Measure
+from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.lora.preflight import preflight
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space import CheckedSpace
@@ -50,8 +54,8 @@ class Prepared:
     model: Any
     """The frozen base model. A trial changes it in place and restores it."""
     tokenizer: Any
-    base: str
-    """The model's hub id or path."""
+    base: Base
+    """The base model, as saved adapters name it."""
     pool: tuple[Example, ...]
     """All training examples; the proxy of k examples is the first k."""
     train: tuple[Example, ...]
@@ -68,6 +72,8 @@ class Prepared:
     """Everything that determines a trial's result besides its hyperparameters."""
     micro_batch: MicroBatch
     """Shared by all trials, so that the size that fits is found once."""
+    best_of: int | None = None
+    """Number of evenly spaced reports of which the best one counts; None: the last one does."""
 
     @property
     def is_on_loss(self) -> bool:
@@ -78,6 +84,13 @@ class Prepared:
     def fraction(self) -> float:
         """Fraction of the training examples in the proxy, in (0, 1]."""
         return len(self.train) / len(self.pool)
+
+    def metric_on(self, examples: Sequence[Example]) -> float:
+        """The search's only metric for the model in its current state."""
+        if self.is_on_loss:
+            return self.loss_on(examples)
+        (target,) = self.targets
+        return target(self.model, self.tokenizer, examples)
 
     def loss_on(self, examples: Sequence[Example]) -> float:
         """Current loss of the model, nats per response token."""
@@ -109,9 +122,18 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     pool = _in_order(options, loaded.model, train)
     proxy = pool[: proxies.count(options.proxy, len(pool))]
     targets = _targets(options.metric)
+    if options.load_best_model_at_end and len(targets) > 1:
+        raise InputError(
+            f"load_best_model_at_end with {len(targets)} metrics: trials on several report "
+            "nothing, and so have no best report. Leave one of the two out."
+        )
     check_all(targets, loaded.model, loaded.tokenizer, validation)
     defaults = LoRARecipe.from_params(options.fixed)
-    space = spaces.check(options.space, n_examples=len(proxy), defaults=defaults)
+    most = largest_rank(loaded.model, defaults)
+    space = spaces.check(
+        options.space, n_examples=len(proxy), defaults=defaults, largest_rank=most
+    )
+    preflight(loaded.model, space.admitted, proxy)
     micro_batch = MicroBatch(options.micro_batch_size)
     base_loss = _loss(loaded.model, validation, micro_batch)
     check_base_loss(loaded, base_loss)
@@ -119,7 +141,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
-        base=str(loaded.source.location),
+        base=as_base(loaded, options.quantization),
         pool=pool,
         train=proxy,
         validation=tuple(validation),
@@ -129,6 +151,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         base_loss=base_loss,
         fingerprint=record,
         micro_batch=micro_batch,
+        best_of=options.reports if options.load_best_model_at_end else None,
     )
 
 
@@ -241,6 +264,8 @@ def _fingerprint(
     more: dict[str, Any] = {}
     if options.quantization is not None:
         more["quantization"] = options.quantization
+    if options.load_best_model_at_end:
+        more |= {"load_best_model_at_end": True, "reports": options.reports}
     if options.proxy_by != proxies.RANDOM:
         more["proxy_by"] = options.proxy_by
     if tokens.writes_the_date(loaded.tokenizer):

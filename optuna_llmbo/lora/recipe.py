@@ -19,6 +19,7 @@ from optuna_llmbo.space.axis import Axis
 
 
 _MAX_BATCH = 256
+_MAX_RANK = 256
 _MIN_STEPS = 4  # optimizer steps that every run of the default space takes
 
 
@@ -49,8 +50,9 @@ class LoRARecipe:
     lr_ratio: float = 1.0
     """Learning rate of B over that of A, > 0 (LoRA+: Hayou, Ghosh & Yu 2024, arXiv:2402.12354)."""
     target_modules: str = "all-linear"
-    """Linear layers that get an adapter: "all-linear" (except the vocabulary projection),
-    "attention", "mlp", or comma-separated names."""
+    """Layers that get an adapter: "all-linear" (linear layers except the vocabulary projection),
+    "attention", "mlp", names of linear layers or embeddings ("lm_head" and "embed_tokens" too), or
+    several of these, comma-separated."""
     bias: str = "none"
     """Biases that are trained too: "none", "all", or "lora_only", those of the target modules."""
     init: str = "default"
@@ -66,6 +68,9 @@ class LoRARecipe:
     """Passes over the training data of a trial, >= 1."""
     optimizer: str = "adamw"
     """"adamw"; "adafactor" at the given rate; "adamw-8bit" from bitsandbytes, on CUDA."""
+    modules_to_save: str = "none"
+    """Modules of which a whole copy is trained and saved with the adapter: comma-separated names,
+    such as "embed_tokens,lm_head"; "none". Tied embeddings stay tied."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -122,13 +127,14 @@ DEFAULT = LoRARecipe(
 )
 
 
-def default_space(n_examples: int) -> dict[str, BaseDistribution]:
+def default_space(n_examples: int, largest_rank: int = _MAX_RANK) -> dict[str, BaseDistribution]:
     """Five hyperparameters, over the ranges of the grid in arXiv:2602.11171.
 
     The batch size is bounded so that a run of one epoch takes at least four optimizer steps.
 
     Args:
         n_examples: training examples per epoch of a trial.
+        largest_rank: that the variant can start from; ranks beyond 256 are not searched.
 
     Raises:
         InputError: if there are fewer than eight examples.
@@ -140,7 +146,7 @@ def default_space(n_examples: int) -> dict[str, BaseDistribution]:
             f"needs at least {2 * _MIN_STEPS}: raise proxy, or give more data."
         )
     return {
-        "rank": IntDistribution(1, 256, log=True),
+        "rank": IntDistribution(1, min(_MAX_RANK, largest_rank), log=True),
         "alpha_ratio": FloatDistribution(0.5, 128.0, log=True),
         "lora_dropout": FloatDistribution(0.0, 0.3),
         "batch_size": IntDistribution(2, largest_batch, log=True),

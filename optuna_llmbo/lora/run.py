@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 import math
@@ -12,11 +13,13 @@ from typing import Any
 
 import optuna
 from optuna.trial import BaseTrial
+import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.adapter import adapter
+from optuna_llmbo.lora.best_report import BestReport
 from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.memory import is_out_of_memory
@@ -26,20 +29,18 @@ from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.recorded import record_recipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
+from optuna_llmbo.lora.standing import best_trials
+from optuna_llmbo.lora.standing import record_gains
 from optuna_llmbo.study import compat
-from optuna_llmbo.study.outcome import complete
-from optuna_llmbo.study.outcome import default_trial
-from optuna_llmbo.study.outcome import violated
 from optuna_llmbo.study.trial_attributes import ADAPTER
 from optuna_llmbo.study.trial_attributes import BASE_LOSS
-from optuna_llmbo.study.trial_attributes import DEFAULT_LOSS
+from optuna_llmbo.study.trial_attributes import BEST_REPORT
 from optuna_llmbo.study.trial_attributes import DROPPED_EXAMPLES
 from optuna_llmbo.study.trial_attributes import EXAMPLES
 from optuna_llmbo.study.trial_attributes import FRACTION
-from optuna_llmbo.study.trial_attributes import GAIN_OVER_BASE
-from optuna_llmbo.study.trial_attributes import GAIN_OVER_DEFAULT
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
@@ -99,10 +100,19 @@ class Run:
         self._values: dict[int, float] = {}
         self._started = time.perf_counter()
         self._save: Callable[[], dict[str, Any]] | None = None
+        larger = prepared.targets[0].direction == "maximize"
+        keeps_best = options.load_best_model_at_end
+        self._best = BestReport(larger_is_better=larger) if keeps_best else None
+        self.trained: Mapping[str, torch.nn.Parameter] = {}
+        """What is trained, by name; set by whoever trains it."""
         folder = options.folder
         is_first = distributed.rank() == 0  # in distributed training one process writes
         self._folders = TrialFolders(folder) if folder is not None and is_first else None
         self._attempts = [*compat.retry_history(trial), trial.number]
+
+    def start(self) -> None:
+        """Record what is going to be trained."""
+        record_recipe(self.trial, self.recipe)
 
     def __call__(self) -> tuple[float, ...]:
         """Train, evaluate and report; record the cost however it ends.
@@ -110,6 +120,7 @@ class Run:
         Returns:
             The values of the search's metrics after training.
         """
+        self.start()
         started = self._started = time.perf_counter()
         micro_batch, size = self.prepared.micro_batch, self.prepared.micro_batch.size
         device = device_of(self.prepared.model)
@@ -144,6 +155,7 @@ class Run:
                 micro_batch=prepared.micro_batch,
                 seed=options.seed,
             )
+            self.trained = run.trained
             self._go_on(run)
             for step in run:
                 percent = self.count(step)
@@ -151,9 +163,19 @@ class Run:
                 if percent is not None and len(prepared.targets) == 1:
                     (value,) = self._measured()
                     self.report(value, percent)
-            values = self._measured() if len(prepared.targets) > 1 else (self._values[100],)
+            several = len(prepared.targets) > 1
+            values = self._measured() if several else (self.decisive(self._values[100]),)
             self.conclude()
         return values
+
+    def decisive(self, last: float) -> float:
+        """The value of the trial: that of its last report; or of its best one, to whose weights it
+        returns then."""
+        if self._best is None or self._best.value is None:
+            return last
+        self._best.restore_(self.trained)
+        self.trial.set_user_attr(BEST_REPORT, self._best.percent)
+        return self._best.value
 
     def _measured(self) -> tuple[float, ...]:
         """Current values of the metrics that the search optimizes."""
@@ -188,6 +210,8 @@ class Run:
         run.load_state_dict(state["training"])
         self.steps, self.tokens = state["steps"], state["tokens"]
         self._values = dict(state["values"])
+        if self._best is not None:
+            self._best.load_state_dict(state["best"])
         for percent, loss in self._values.items():
             self.trial.report(loss, percent)
 
@@ -209,11 +233,7 @@ class Run:
         if self.progress is not None:
             fraction = step.number / step.total
             self.progress(TrainingProgress(self.trial.number, fraction, step.loss))
-        reports, total = self.options.reports, step.total
-        point = step.number * reports // total
-        return (
-            round(100 * point / reports) if point > (step.number - 1) * reports // total else None
-        )
+        return training.report_due(step, self.options.reports)
 
     def report(self, loss: float, percent: int) -> None:
         """Report the search's metric at a percentage of the training.
@@ -225,13 +245,17 @@ class Run:
         if not math.isfinite(loss):
             raise training.TrainingDiverged(f"the validation loss is {loss} at {percent}%")
         self._values[percent] = loss
+        if self._best is not None:
+            self._best.see(percent, loss, self.trained)
         self.trial.report(loss, percent)
         if percent == 100:
             return
         if self._folders is not None and self._save is not None and not distributed.is_on():
             state = {"training": self._save(), "values": self._values}
-            counts = {"steps": self.steps, "tokens": self.tokens}
-            self._folders.save(self.trial.number, self._about, {**state, **counts})
+            state |= {"steps": self.steps, "tokens": self.tokens}
+            if self._best is not None:
+                state["best"] = self._best.state_dict()
+            self._folders.save(self.trial.number, self._about, state)
         if not self.is_default and self.trial.should_prune():
             raise self.pruned(f"by the pruner at {percent}%")
 
@@ -261,7 +285,7 @@ class Run:
             value: value of the search's first metric.
         """
         if self.prepared.is_on_loss:
-            record_gains(self.trial, value, self.prepared.base_loss)
+            record_gains(self.trial, value, self.prepared)
         if self._folders is not None:
             larger = self.prepared.targets[0].direction == "maximize"
             best = best_trials(self.trial, value, self.options.keep, larger_is_better=larger)
@@ -296,40 +320,3 @@ class Run:
         }
         for name, value in values.items():
             self.trial.set_user_attr(name, value)
-
-
-def record_gains(trial: BaseTrial, loss: float, base_loss: float) -> None:
-    """Record the gains of a complete trial over the base model and over the default."""
-    trial.set_user_attr(GAIN_OVER_BASE, base_loss - loss)
-    default_loss = loss if trial.user_attrs[IS_DEFAULT] else _default_loss(trial)
-    if default_loss is not None:
-        trial.set_user_attr(DEFAULT_LOSS, default_loss)
-        trial.set_user_attr(GAIN_OVER_DEFAULT, default_loss - loss)
-
-
-def best_trials(
-    trial: BaseTrial, value: float, n: int, *, larger_is_better: bool = False
-) -> list[int]:
-    """The numbers of a study's n best complete trials by their first value, this one among them.
-
-    Trials that break a constraint are left out. In a study with constraints that evaluates this
-    trial's only after it has ended, this trial comes on top of the n best of the others.
-    """
-    study = getattr(trial, "study", None)
-    trials = study.get_trials(deepcopy=False) if study is not None else []
-    sign = -1.0 if larger_is_better else 1.0
-    ranked = [(sign * t.values[0], t.number) for t in complete(trials)]
-    feasible = {t.number: not violated(t) for t in trials if compat.constraints_of(t)}
-    is_unknown = bool(feasible) and trial.number not in feasible
-    if not is_unknown and feasible.get(trial.number, True):
-        ranked.append((sign * value, trial.number))
-    best = [number for _, number in sorted(ranked)[:n]]
-    return [*best, trial.number] if is_unknown else best
-
-
-def _default_loss(trial: BaseTrial) -> float | None:
-    study = getattr(trial, "study", None)
-    if study is None:
-        return None
-    default = default_trial(study.get_trials(deepcopy=False))
-    return None if default is None else default.value

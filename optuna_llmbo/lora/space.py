@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 from dataclasses import dataclass
+import itertools
 import os
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.distributions import CategoricalDistribution
-from optuna.distributions import FloatDistribution
-from optuna.distributions import IntDistribution
 from optuna.trial import BaseTrial
 
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import recipe as recipes
-from optuna_llmbo.lora.hyperparameters import role_of
+from optuna_llmbo.lora.hyperparameters import roles_of
+from optuna_llmbo.lora.probe import ask_default
+from optuna_llmbo.lora.probe import branches
+from optuna_llmbo.lora.probe import representatives
+from optuna_llmbo.lora.probe import SpaceFunction
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.space_file import read_space
 from optuna_llmbo.space.search_space import suggest
 
 
-SpaceFunction = Callable[[Any], Mapping[str, Any]]
-"""From a trial, which it asks for values, to hyperparameters."""
 Space = Mapping[str, BaseDistribution] | SpaceFunction | str | os.PathLike[str]
 
 
@@ -43,6 +42,10 @@ class CheckedSpace:
     """Source of the values that the space does not name."""
     n_examples: int
     """Training examples of a trial; no batch is larger."""
+    admitted: tuple[LoRARecipe, ...] = ()
+    """Recipes with every combination of what decides whether a model can be trained: layers,
+    variants, initializations, ranks at the ends of their range, biases and optimizers. Of a
+    function, those that its branches lead to (`probe.branches`)."""
 
     def suggest(self, trial: BaseTrial) -> LoRARecipe:
         """The configuration that the study's sampler proposes for a trial.
@@ -74,23 +77,27 @@ class CheckedSpace:
         return None if self.default_params is None else self.recipe(self.default_params)
 
 
-def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> CheckedSpace:
+def check(
+    space: Space | None, *, n_examples: int, defaults: LoRARecipe, largest_rank: int = 256
+) -> CheckedSpace:
     """Check a space before the first trial.
 
-    Only the parameters that a function asks for on the way to the default configuration are seen;
-    other branches are checked when a trial takes them.
+    A function is asked for every combination of its categorical values, with numbers at their
+    default and at the ends of their range (`probe.branches`). A branch that only other numbers
+    lead to is checked when a trial takes it.
 
     Args:
         space: distributions by name, a function from the trial to a dict of values by name, the
             path of a TOML file (`space_file`), or None for `default_space`.
         n_examples: training examples of a trial.
         defaults: the default configuration; what the space does not name comes from it.
+        largest_rank: that the variant can start from; it bounds `default_space`.
 
     Raises:
         InputError: if the space admits a value that cannot be trained.
     """
     if space is None:
-        space = recipes.default_space(n_examples)
+        space = recipes.default_space(n_examples, largest_rank)
     if isinstance(space, (str, os.PathLike)):
         space = read_space(space)
     if callable(space):
@@ -104,7 +111,7 @@ def check(space: Space | None, *, n_examples: int, defaults: LoRARecipe) -> Chec
     default = recipes.default_params(space, defaults)
     checked = CheckedSpace(dict(space), None, default, defaults, n_examples)
     _warn_of_moved_default(checked.recipe(default), defaults)
-    return checked
+    return dataclasses.replace(checked, admitted=_combinations(checked))
 
 
 def _warn_of_moved_default(default: LoRARecipe, defaults: LoRARecipe) -> None:
@@ -123,10 +130,7 @@ def _warn_of_moved_default(default: LoRARecipe, defaults: LoRARecipe) -> None:
 def _check_function(
     function: SpaceFunction, n_examples: int, defaults: LoRARecipe
 ) -> CheckedSpace:
-    probe = DefaultTrial(defaults)
-    params = function(probe)
-    if not isinstance(params, Mapping):
-        raise InputError(f"the function given as space returned {params!r}, expected a dict.")
+    probe, params = ask_default(function, defaults)
     known = {n: d for n, d in probe.distributions.items() if n not in probe.unknown}
     recipes.check_space(known, n_examples)
     default = None if probe.unknown else dict(probe.params)
@@ -134,50 +138,33 @@ def _check_function(
     recipe = checked.recipe(params)
     if default is not None:
         _warn_of_moved_default(recipe, defaults)
-    return checked
+    admitted = [checked.recipe(made) for made in branches(function, defaults)]
+    return dataclasses.replace(checked, admitted=tuple(dict.fromkeys(admitted)))
 
 
-class DefaultTrial:
-    """Stands in for a trial: answers with the default and remembers what it was asked."""
-
-    number = 0
-
-    def __init__(self, defaults: LoRARecipe) -> None:
-        self.defaults = defaults
-        self.distributions: dict[str, BaseDistribution] = {}
-        self.params: dict[str, Any] = {}
-        self.unknown: set[str] = set()
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """As `optuna.Trial.suggest_float`."""
-        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
-        """As `optuna.Trial.suggest_int`."""
-        return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """As `optuna.Trial.suggest_categorical`."""
-        return self._answer(name, CategoricalDistribution(choices))
-
-    def _answer(self, name: str, distribution: BaseDistribution) -> Any:
-        self.distributions[name] = distribution
-        try:
-            role_of(name)
-        except InputError:
-            self.unknown.add(name)
-            return self.params.setdefault(name, _first(distribution))
-        known = {n: d for n, d in self.distributions.items() if n not in self.unknown}
-        recipes.check_space({name: distribution}, n_examples=2**63)
-        self.params[name] = recipes.default_params(known, self.defaults)[name]
-        return self.params[name]
+# Together these decide whether a model can be trained: with each group, all its combinations.
+_GROUPS = (
+    ("rank", "variant", "init", "target_modules"),
+    ("bias", "target_modules", "modules_to_save"),
+    ("optimizer",),
+)
 
 
-def _first(distribution: Any) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    return distribution.low
+def _combinations(space: CheckedSpace) -> tuple[LoRARecipe, ...]:
+    """The recipes of all combinations of what decides whether a model can be trained."""
+    roles, default = roles_of(space.distributions), dict(space.default_params or {})
+    admitted = [space.recipe(default)]
+    for group in _GROUPS:
+        names = [roles[role] for role in group if role in roles]
+        values = (representatives(space.distributions[name]) for name in names)
+        for chosen in itertools.product(*values):
+            choice = dict(zip(names, chosen, strict=True))
+            try:
+                admitted.append(space.recipe(default | choice))
+            except InputError as error:
+                raise InputError(
+                    f"the space admits {', '.join(f'{n}={v!r}' for n, v in choice.items())}, "
+                    f"which cannot be trained: {error} A function given as space can ask for one "
+                    "depending on the other."
+                ) from error
+    return tuple(dict.fromkeys(admitted))

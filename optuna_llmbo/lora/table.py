@@ -88,12 +88,17 @@ def source_name(source: DataSource) -> str:
 
 def absolute(source: str) -> str:
     """The same source wherever it is named: a path becomes absolute, anything else stays."""
+    return located(source) or source
+
+
+def located(source: str) -> str | None:
+    """The absolute path of a source, with its split if it names one; None if it is no path."""
     place, at, split = source.rpartition("@")
     for where, end in ((source, ""), (place, at + split)):
         path = Path(where).expanduser()
         if where and path.exists():
             return str(path.resolve()) + end
-    return source
+    return None
 
 
 def _of_rows(label: str, rows: Sequence[data_files.Row]) -> Table:

@@ -49,6 +49,13 @@ def step_count(n_examples: int, batch_size: int, epochs: int) -> int:
     return epochs * n_examples // batch_size
 
 
+def report_due(step: TrainStep, reports: int) -> int | None:
+    """The percentage of the training to report at after a step, if one of the evenly spaced
+    `reports` is due."""
+    point, before = (n * reports // step.total for n in (step.number, step.number - 1))
+    return round(100 * point / reports) if point > before else None
+
+
 class Training:
     """Training of an adapter, one optimizer step per item; it can be saved and resumed.
 
@@ -76,7 +83,8 @@ class Training:
         self._model = model
         self._micro_batch = MicroBatch(8) if micro_batch is None else micro_batch
         self._seed = seed
-        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        """The parameters that are trained, by name."""
         self._batches = shuffled_batches(examples, recipe.batch_size, seed)
         self.total = step_count(len(examples), recipe.batch_size, recipe.epochs)
         self._optimizer = Optimizer(model, recipe, self.total)
@@ -93,7 +101,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """State that `load_state_dict` restores: steps taken, weights, the optimizer's state."""
-        weights = {name: parameter.detach() for name, parameter in self._trained.items()}
+        weights = {name: parameter.detach() for name, parameter in self.trained.items()}
         optimizer = self._optimizer.state_dict()
         return {"done": self._done, "weights": weights, "optimizer": optimizer}
 
@@ -103,7 +111,7 @@ class Training:
             next(self._batches)
         self._done = state["done"]
         with torch.no_grad():
-            for name, parameter in self._trained.items():
+            for name, parameter in self.trained.items():
                 parameter.copy_(state["weights"][name])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -116,8 +124,8 @@ class Training:
                 return accumulate_gradients(self._model, batch, size)
 
         own = self._micro_batch.fit(gradients)
-        loss = distributed.add_up_gradients(self._trained.values(), own)
-        clip_gradients_(list(self._trained.values()), loss, number, self.total)
+        loss = distributed.add_up_gradients(self.trained.values(), own)
+        clip_gradients_(list(self.trained.values()), loss, number, self.total)
         self._optimizer.step(number)
         self._done = number
         return TrainStep(number, self.total, loss, sum(map(len, batch)))

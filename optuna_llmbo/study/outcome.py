@@ -20,6 +20,7 @@ from optuna_llmbo.study import compat
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
+from optuna_llmbo.study.trial_attributes import RECIPE
 
 
 Outcome = Literal[
@@ -70,9 +71,14 @@ def breaks(constraint: float | np.ndarray) -> bool | np.ndarray:
 
 def default_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The first complete trial that the objective marked as the default configuration, the
-    control of the search; None if there is none."""
-    marked = (trial for trial in trials if trial.user_attrs.get(IS_DEFAULT))
-    return next((trial for trial in marked if trial.state == TrialState.COMPLETE), None)
+    control of the search; None if there is none.
+
+    Where the default changed with the search space, the latest one counts.
+    """
+    marked = [trial for trial in trials if trial.user_attrs.get(IS_DEFAULT)]
+    complete = [trial for trial in marked if trial.state == TrialState.COMPLETE]
+    same = (t for t in complete if t.user_attrs.get(RECIPE) == complete[-1].user_attrs.get(RECIPE))
+    return next(same, None)
 
 
 def count(outcomes: Iterable[Outcome]) -> dict[Outcome, int]:

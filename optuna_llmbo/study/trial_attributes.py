@@ -14,6 +14,8 @@ TRACEBACK = "traceback"
 
 # Set by `LoRAObjective`: what a trial was and cost; its docstring gives the units.
 IS_DEFAULT = "is_default"
+RECIPE = "recipe"
+"""All hyperparameters it is trained with, by name, whether they are searched or not."""
 SECONDS = "seconds"
 STEPS = "steps"
 TOKENS = "tokens"
@@ -27,6 +29,8 @@ GAIN_OVER_BASE = "gain_over_base"
 GAIN_OVER_DEFAULT = "gain_over_default"
 METRICS = "metrics"
 """Values of the extra metrics by name."""
+BEST_REPORT = "best_report"
+"""Percentage of the training at which the report that counts was made, where the best one does."""
 ADAPTER = "adapter"
 """The folder of the kept adapter."""
 
@@ -47,6 +51,8 @@ FINGERPRINT = "lora_objective"
 """All that determines a result besides the hyperparameters: `LoRAObjective.fingerprint`."""
 OPTIONS = "lora_options"
 """The options of `optuna-llmbo tune`, for later commands."""
+WORKING_FOLDER = "working_folder"
+"""Among these options: where `tune` was run, to which paths are relative."""
 
 # System attributes of the study: what the dashboard has been given.
 UPLOADED_PREFIX = "llmbo:artifacts:"

@@ -62,7 +62,8 @@ def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path)
     for words in ("default, 47 examples, seed 1", "(winner)", str(tmp_path / "final" / "adapter")):
         assert words in promoted.output
     adapter = {path.name for path in (tmp_path / "final" / "adapter").iterdir()}
-    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md",
+        "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
     record = json.loads((tmp_path / "final" / "promotion.json").read_text())
     assert [len(one["test"]) for one in record["contenders"] if one["is_default"]] == [2]
     exported = run("export", storage=url, to="peft", out=tmp_path / "peft")
@@ -83,3 +84,38 @@ def test_a_study_that_was_made_elsewhere(tmp_path: Path) -> None:
 def test_bad_fractions(about: dict[str, object], tmp_path: Path) -> None:
     result = run("proxy-check", **about, out=tmp_path, fractions="0.1;0.2")
     assert result.exit_code == 2 and "got '0.1;0.2'" in result.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("after", ["removed", "another --space"])
+def test_a_space_file_that_changed_after_the_search(
+    about: dict[str, object], tmp_path: Path, after: str
+) -> None:
+    """What is promoted and exported is what the trial was."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    common = {**about, "proxy": 0.5, "reports": 1, "storage": url, "sampler": "random"}
+    tuned = run("tune", **common, trials=2)
+    assert tuned.exit_code == 0, tuned.output
+    trial = optuna.load_study(study_name="lora", storage=url).trials[1]
+    space = Path(str(about["space"]))
+    if after == "removed":
+        space.unlink()
+    else:
+        other = tmp_path / "other.toml"
+        other.write_text('[batch_size]\ntype = "int"\nlow = 3\nhigh = 3\n')
+        common["space"] = other
+        again = run("tune", **common, trials=3)
+        assert again.exit_code == 0, again.output
+        controls = optuna.load_study(study_name="lora", storage=url).trials
+        assert [t.user_attrs["is_default"] for t in controls] == [True, False, True]
+    promoted = run("promote", storage=url, out=tmp_path / "final", top=9, seeds=1, device="cpu")
+    assert promoted.exit_code == 0, promoted.output
+    record = json.loads((tmp_path / "final" / "promotion.json").read_text())
+    (ours,) = [one for one in record["contenders"] if one["trial"] == trial.number]
+    assert ours["params"] == trial.params
+    assert ours["recipe"]["rank"] == trial.params["rank"]
+    assert ours["recipe"]["learning_rate"] == trial.params["learning_rate"]
+    exported = run("export", storage=url, to="peft", trial=trial.number, out=tmp_path / "peft")
+    assert exported.exit_code == 0, exported.output
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert config["r"] == trial.params["rank"]

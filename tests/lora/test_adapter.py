@@ -15,10 +15,12 @@ from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.layers import tied_layers
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.train import training_steps
+from tests.lora.families import make_family
 from tests.tiny import make_tiny_family
 
 
@@ -123,3 +125,78 @@ def test_each_field_can_be_searched_by_name() -> None:
     fields = {field.name for field in dataclasses.fields(LoRARecipe)}
     values = dataclasses.asdict(DEFAULT)
     assert LoRARecipe.from_params(values) == DEFAULT and set(values) == fields
+
+
+# --- whole modules, embeddings and the vocabulary projection ---
+
+
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [
+        ("llama", "lm_head"),
+        ("llama", "embed_tokens"),
+        ("llama", "embed_tokens,lm_head"),
+        ("gpt2", "wte"),
+        ("gpt2", "wte,ln_f"),
+    ],
+)
+def test_tied_embeddings_stay_tied(
+    family: str, named: str, tiny: LanguageModel, tmp_path: Path, examples: list[Example]
+) -> None:
+    """A copy of both is trained as one weight, and the base model is left as it was."""
+    model = tiny.model
+    if family == "gpt2":
+        model = load_model(resolve_source(make_tiny_family(tmp_path, family))).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    base = model.get_input_embeddings().weight
+    assert base is model.get_output_embeddings().weight
+    recipe = dataclasses.replace(RECIPE, modules_to_save=named, learning_rate=1e-2)
+    with adapter(model, recipe, seed=0):
+        embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+        assert embeddings.weight is head.weight and head.weight is not base
+        assert head.weight.requires_grad and head.weight.dtype is torch.float32
+        list(training_steps(model, examples, recipe))
+        assert embeddings.weight is head.weight and not torch.equal(head.weight, base)
+    assert model.get_output_embeddings().weight is base and not base.requires_grad
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_module_is_saved_by_its_own_name(tiny: LanguageModel) -> None:
+    """peft takes "norm" for all modules whose names end so."""
+    recipe = dataclasses.replace(RECIPE, modules_to_save="norm")
+    with adapter(tiny.model, recipe, seed=0):
+        whole = [
+            n for n, p in tiny.model.named_parameters() if p.requires_grad and "lora" not in n
+        ]
+    assert whole == ["model.norm.modules_to_save.default.weight"]
+
+
+def test_copies_are_trained_in_float32(tiny_llm: Path, examples: list[Example]) -> None:
+    """In a bfloat16 model too, where small steps would be lost."""
+    loaded = load_model(resolve_source(tiny_llm), device="cpu", dtype=torch.bfloat16)
+    recipe = dataclasses.replace(RECIPE, modules_to_save="embed_tokens", learning_rate=1e-6)
+    with adapter(loaded.model, recipe, seed=0):
+        list(training_steps(loaded.model, examples, recipe))
+        weight = loaded.model.get_input_embeddings().weight
+        assert weight.dtype is torch.float32
+        assert not torch.equal(weight, weight.bfloat16().float())
+    assert loaded.model.get_input_embeddings().weight.dtype is torch.bfloat16
+
+
+def test_ties_that_peft_does_not_keep(tmp_path: Path) -> None:
+    model = make_family("Rwkv", tie_word_embeddings=True)
+    assert len(tied_layers(model)) == 2
+    with pytest.raises(InputError, match="rwkv.embeddings and head share their weight, and peft"):
+        adapted(model, modules_to_save="head")
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("attention,lm_head", {*ATTENTION, "lm_head"}),
+        ("all-linear,embed_tokens", {*ATTENTION, *MLP, "model.embed_tokens"}),
+    ],
+)
+def test_parts_and_names_together(tiny: LanguageModel, named: str, expected: set[str]) -> None:
+    assert adapted(tiny.model, target_modules=named) == expected

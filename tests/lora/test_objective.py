@@ -44,6 +44,7 @@ ALWAYS = {
     "peak_memory_bytes",
     "base_loss",
     "is_default",
+    "recipe",
 }
 SMALL: dict[str, Any] = {
     "rank": IntDistribution(1, 8, log=True),

@@ -71,14 +71,84 @@ def test_function_with_parameters_of_its_own_has_no_default() -> None:
     assert checked.suggest(FixedTrial({"log_rank": 5})).rank == 32
 
 
-def test_what_a_function_proposes_is_checked_in_each_trial() -> None:
+def test_what_only_numbers_between_lead_to_is_checked_in_each_trial() -> None:
     checked = spaces.check(
-        lambda trial: {"batch_size": 4 * trial.suggest_int("quarter", 1, 20)},
+        lambda trial: {"batch_size": 80 if trial.suggest_int("quarter", 1, 20) == 9 else 4},
         n_examples=40,
         defaults=DEFAULT,
     )
     with pytest.raises(InputError, match="a batch of 80 is larger than the 40 examples"):
-        checked.suggest(FixedTrial({"quarter": 20}))
+        checked.suggest(FixedTrial({"quarter": 9}))
+
+
+def test_all_branches_of_a_function_are_checked() -> None:
+    """Nested ones too, and those that only the end of a range leads to."""
+
+    def nested(trial: optuna.Trial) -> dict[str, Any]:
+        params: dict[str, Any] = {"batch_size": 4, "variant": "lora"}
+        if trial.suggest_categorical("big", [False, True]):
+            params["variant"] = trial.suggest_categorical("kind", ["dora", "pissa"])
+            if params["variant"] == "pissa":
+                params["init"] = trial.suggest_categorical("start", ["default", last])
+        if trial.suggest_int("quarter", 1, 20) == 20:
+            params["batch_size"] = largest
+        return params
+
+    last, largest = "default", 8
+    checked = spaces.check(nested, n_examples=40, defaults=DEFAULT)
+    found = {(one.variant, one.batch_size) for one in checked.admitted}
+    assert found == {(v, b) for v in ("lora", "dora", "pissa") for b in (4, 8)}
+    last = "gaussian"
+    with pytest.raises(InputError, match="'gaussian': the variant 'pissa' is an initialization"):
+        spaces.check(nested, n_examples=40, defaults=DEFAULT)
+    last, largest = "default", 80
+    with pytest.raises(InputError, match="a batch of 80 is larger than the 40"):
+        spaces.check(nested, n_examples=40, defaults=DEFAULT)
+
+
+def test_combinations_that_a_function_rejects_are_left_out() -> None:
+    def picky(trial: optuna.Trial) -> dict[str, Any]:
+        variant = trial.suggest_categorical("variant", ["lora", "pissa"])
+        init = trial.suggest_categorical("init", ["default", "gaussian"])
+        if variant == "pissa" and init == "gaussian":
+            raise optuna.TrialPruned
+        return {"variant": variant, "init": init}
+
+    admitted = spaces.check(picky, n_examples=40, defaults=DEFAULT).admitted
+    found = {(one.variant, one.init) for one in admitted}
+    assert found == {("lora", "default"), ("lora", "gaussian"), ("pissa", "default")}
+
+
+def test_a_function_with_more_branches_than_can_be_checked(warnings_logged: list[str]) -> None:
+    def wide(trial: optuna.Trial) -> dict[str, Any]:
+        for i in range(12):
+            trial.suggest_categorical(f"switch {i}", [False, True])
+        return {"rank": 4}
+
+    spaces.check(wide, n_examples=40, defaults=DEFAULT)
+    assert [m for m in warnings_logged if "more branches than the 2000" in m]
+
+
+def test_combinations_of_a_space_are_checked() -> None:
+    """Each value is admissible, and so is not each pair."""
+    space = {
+        "variant": CategoricalDistribution(["lora", "olora"]),
+        "init": CategoricalDistribution(["default", "orthogonal"]),
+    }
+    with pytest.raises(InputError, match="admits variant='olora', init='orthogonal', which"):
+        spaces.check(space, n_examples=40, defaults=DEFAULT)
+    del space["variant"]
+    admitted = spaces.check(space, n_examples=40, defaults=DEFAULT).admitted
+    assert [one.init for one in admitted] == ["default", "orthogonal"]
+
+
+def test_a_function_that_raises() -> None:
+    def broken(trial: optuna.Trial) -> dict[str, Any]:
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        return {"rank": {"a": 4}[kind]}
+
+    with pytest.raises(InputError, match="raises KeyError: 'b' for {'kind': 'b'}"):
+        spaces.check(broken, n_examples=40, defaults=DEFAULT)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from optuna_llmbo.lora.export.dataset_script import dataset_script
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
+from optuna_llmbo.lora.export.facts import refuse_tied_modules
 from optuna_llmbo.lora.export.facts import whole_alpha
 from optuna_llmbo.lora.export.hf_trainer import OPTIMIZERS
 from optuna_llmbo.lora.export.hf_trainer import SCHEDULES
@@ -26,10 +27,12 @@ def files(facts: Facts) -> dict[str, str]:
 
     Raises:
         InputError: if Axolotl cannot express the recipe: biases, an alpha that is no whole
-            number, and weight decay with two rates, for its LoRA+ optimizer decays nothing.
+            number, whole modules that share their weight, and weight decay with two rates, for its
+            LoRA+ optimizer decays nothing.
     """
     refuse(facts, _TOOL, {"bias": ("none",)})
     refuse_decay_of_magnitude(facts, _TOOL)
+    refuse_tied_modules(facts, _TOOL)
     recipe = facts.recipe
     if recipe.lr_ratio != 1.0 and recipe.weight_decay > 0:
         raise InputError(
@@ -86,6 +89,8 @@ def _adapter(facts: Facts) -> dict[str, Value]:
         values["lora_target_linear"] = True
     else:
         values["lora_target_modules"] = list(modules)
+    if facts.modules_to_save:
+        values["lora_modules_to_save"] = list(facts.modules_to_save)
     if recipe.lr_ratio != 1.0:
         values["loraplus_lr_ratio"] = recipe.lr_ratio
     return values

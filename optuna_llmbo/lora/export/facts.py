@@ -9,6 +9,7 @@ import math
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import initialization
+from optuna_llmbo.lora.hyperparameters import NO_MODULES
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
 
@@ -53,6 +54,10 @@ class Facts:
     seed: int = 0
     dtype: str = "bfloat16"
     """Type of the base model's weights: one of `DTYPES`."""
+    modules_to_save: tuple[str, ...] = ()
+    """Names of the modules of which a whole copy is trained; `names_of_saved` finds them."""
+    ensure_weight_tying: bool = False
+    """Whether `modules_to_save` are embeddings and projection that share their weight."""
     origin: tuple[str, ...] = ()
     """Lines on where the recipe comes from, for the files' comments."""
 
@@ -64,11 +69,7 @@ class Facts:
             )
         if self.dtype not in DTYPES:
             raise InputError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}.")
-        modules = self.target_modules
-        if modules != "all-linear" and (isinstance(modules, str) or not modules):
-            raise InputError(
-                f"target_modules={modules!r}: expected 'all-linear' or a tuple of layers' names."
-            )
+        self._check_modules()
         for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -76,6 +77,18 @@ class Facts:
         for text in (self.model, self.train, str(self.validation or ""), *self.origin):
             if not text.isprintable():
                 raise InputError(f"{text!r}: it goes into comments and cannot have line breaks.")
+
+    def _check_modules(self) -> None:
+        modules = self.target_modules
+        if modules != "all-linear" and (isinstance(modules, str) or not modules):
+            raise InputError(
+                f"target_modules={modules!r}: expected 'all-linear' or a tuple of layers' names."
+            )
+        if bool(self.modules_to_save) != (self.recipe.modules_to_save != NO_MODULES):
+            raise InputError(
+                f"modules_to_save={self.modules_to_save!r}: the recipe has "
+                f"{self.recipe.modules_to_save!r}; names_of_saved(model, ...) gives the names."
+            )
 
     @property
     def per_device_batch_size(self) -> int:
@@ -112,7 +125,7 @@ class Facts:
 def adapter_arguments(facts: Facts) -> dict[str, object]:
     """What peft's configuration of the adapter takes, the model and the task apart."""
     recipe, modules = facts.recipe, facts.target_modules
-    return {
+    values: dict[str, object] = {
         "r": recipe.rank,
         "lora_alpha": recipe.lora_alpha,
         "lora_dropout": recipe.lora_dropout,
@@ -122,6 +135,11 @@ def adapter_arguments(facts: Facts) -> dict[str, object]:
         "use_dora": recipe.variant == "dora",
         "init_lora_weights": facts.init_lora_weights,
     }
+    if facts.modules_to_save:
+        values["modules_to_save"] = list(facts.modules_to_save)
+    if facts.ensure_weight_tying:
+        values["ensure_weight_tying"] = True
+    return values
 
 
 def whole_alpha(facts: Facts, tool: str) -> int:
@@ -181,6 +199,19 @@ def refuse_decay_of_magnitude(facts: Facts, tool: str) -> None:
         raise InputError(
             f"weight_decay={facts.recipe.weight_decay:g} with variant='dora': {tool} would let "
             "DoRA's magnitude decay too, which a trial does not. Choose a trial without decay."
+        )
+
+
+def refuse_tied_modules(facts: Facts, tool: str) -> None:
+    """Check that no whole modules are trained that have to stay one weight.
+
+    Raises:
+        InputError: if there are.
+    """
+    if facts.ensure_weight_tying:
+        raise InputError(
+            f"modules_to_save={','.join(facts.modules_to_save)!r}: they share their weight, which "
+            f"{tool} would train apart. Export to peft, or choose a trial without them."
         )
 
 

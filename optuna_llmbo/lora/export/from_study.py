@@ -15,12 +15,14 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import round_alpha
 from optuna_llmbo.lora.export.modules import names_of_modules
-from optuna_llmbo.lora.recipe import DEFAULT
-from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.export.modules import names_of_saved
+from optuna_llmbo.lora.recorded import recipe_of
 from optuna_llmbo.lora.table import absolute
+from optuna_llmbo.lora.table import located
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 from optuna_llmbo.study.trial_attributes import OPTIONS
+from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 
 
 def facts_of(
@@ -38,8 +40,9 @@ def facts_of(
     Args:
         study: a study of a `LoRAObjective`.
         trial: its number; None: the best complete one that breaks no constraint.
-        model: a hub id or a folder; None: as recorded in the study (a folder's name only).
-        train: a file or a dataset's hub id; None: as recorded in the study (a file's name only).
+        model: a hub id or a folder; None: where `optuna-llmbo tune` found it, else as recorded in
+            the study (a folder's name only).
+        train: a file or a dataset's hub id; None: as `model`.
         epochs: passes over `train`; None: as in the trial.
         rounded_alpha: round alpha to a whole number, for tools that accept no other.
         **changes: other fields of `Facts` that replace what the study recorded.
@@ -55,10 +58,15 @@ def facts_of(
             "nothing to export."
         )
     chosen = _trial(study, trial)
-    recipe = _recipe(chosen, noted)
+    recipe = recipe_of(chosen, noted)
     origin = [
         f"Trial {chosen.number} of the study {study.study_name!r}: {_values(chosen, noted)}."
     ]
+    if noted.get("load_best_model_at_end"):
+        origin.append(
+            f"That is its best of {noted['reports']} reports, whose adapter it kept: evaluate the "
+            "training as often and load the best model at its end, to do the same."
+        )
     if epochs is not None and epochs != recipe.epochs:
         origin.append(f"The trial made {recipe.epochs} passes over its data, this makes {epochs}.")
         recipe = dataclasses.replace(recipe, epochs=epochs)
@@ -70,8 +78,9 @@ def facts_of(
             f"The chat template writes the current date; in the trials it is "
             f"{noted['template_date']}."
         )
-    model = _place(model or noted["model"])
     asked = study.user_attrs.get(OPTIONS, {})  # by the command line, if it made the study
+    model = absolute(model) if model else _recorded(noted, asked, "model")
+    saved, tied = names_of_saved(model, recipe.modules_to_save)
     columns = {name: asked.get(name) for name in ("prompt_column", "response_column")}
     if isinstance(changes.get("validation"), (int, float)):
         test = asked.get("test")
@@ -82,7 +91,9 @@ def facts_of(
         "model": model,
         "recipe": recipe,
         "target_modules": names_of_modules(model, recipe.target_modules),
-        "train": absolute(train or noted["train"]),
+        "modules_to_save": saved,
+        "ensure_weight_tying": tied,
+        "train": absolute(train) if train else _recorded(noted, asked, "train"),
         "n_examples": max(1, round(noted["train_examples"] / noted["proxy"])),
         "max_length": noted["max_length"],
         "seed": noted["seed"],
@@ -128,20 +139,8 @@ def _values(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in pairs)
 
 
-def _recipe(trial: FrozenTrial, noted: Mapping[str, Any]) -> LoRARecipe:
-    own = {"variant": noted["variant"], "epochs": noted["epochs"], **noted.get("defaults", {})}
-    try:
-        return LoRARecipe.from_params(trial.params, dataclasses.replace(DEFAULT, **own))
-    except InputError as error:
-        raise InputError(
-            f"the parameters of trial {trial.number} are no hyperparameters of a LoRA run: "
-            f"{error} Where a space is a function with parameters of its own, the study does not "
-            "keep what it made of them: build the recipe yourself and use "
-            "optuna_llmbo.lora.export.write."
-        ) from error
-
-
-def _place(name: str) -> str:
-    """An absolute path, if it is one: the files are used in a folder of their own."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
+def _recorded(noted: Mapping[str, Any], options: Mapping[str, Any], name: str) -> str:
+    """Model or data where `tune` found it, or what the study says of it."""
+    given = Path(options.get(WORKING_FOLDER, "")) / str(options.get(name, ""))
+    place = located(str(given)) if given.name == noted[name] else None
+    return place or absolute(str(noted[name]))

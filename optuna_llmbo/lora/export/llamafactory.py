@@ -11,6 +11,7 @@ from optuna_llmbo.lora.export.dataset_script import dataset_script
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
+from optuna_llmbo.lora.export.facts import refuse_tied_modules
 from optuna_llmbo.lora.export.facts import whole_alpha
 from optuna_llmbo.lora.export.hf_trainer import arguments
 from optuna_llmbo.lora.export.hf_trainer import evaluation
@@ -31,8 +32,8 @@ def files(facts: Facts) -> dict[str, str]:
 
     Raises:
         InputError: if LLaMA-Factory cannot express the recipe: other biases and initializations,
-            OLoRA, an alpha that is no whole number, and float32, for it trains in the
-            checkpoint's own type or in bfloat16.
+            OLoRA, an alpha that is no whole number, whole modules that share their weight, and
+            float32, for it trains in the checkpoint's own type or in bfloat16.
     """
     refuse(
         facts,
@@ -44,10 +45,11 @@ def files(facts: Facts) -> dict[str, str]:
         },
     )
     refuse_decay_of_magnitude(facts, _TOOL)
+    refuse_tied_modules(facts, _TOOL)
     if facts.dtype != "bfloat16":
         raise InputError(
             f"dtype={facts.dtype!r}: {_TOOL} trains in bfloat16 or in whatever type the "
-            "checkpoint has. Choose bfloat16 with --dtype."
+            "checkpoint has. Export with --dtype bfloat16 (in Python dtype='bfloat16')."
         )
     comments = [*head(facts, _TOOL, _COMMANDS), *_TEMPLATE]
     names = ("train",) if facts.validation is None else ("train", "validation")
@@ -80,6 +82,8 @@ def _values(facts: Facts) -> dict[str, Value]:
         "output_dir": "output",
         **arguments(facts),
     }
+    if facts.modules_to_save:
+        values["additional_target"] = ",".join(facts.modules_to_save)
     if recipe.variant == "pissa":
         values |= {"pissa_init": True, "pissa_iter": SVD_ITERATIONS}
     if recipe.lr_ratio != 1.0:

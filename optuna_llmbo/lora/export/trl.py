@@ -9,6 +9,7 @@ from optuna_llmbo.lora.export.dataset_script import dataset_script
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
+from optuna_llmbo.lora.export.facts import refuse_tied_modules
 from optuna_llmbo.lora.export.facts import whole_alpha
 from optuna_llmbo.lora.export.hf_trainer import arguments
 from optuna_llmbo.lora.export.hf_trainer import evaluation
@@ -25,7 +26,7 @@ def files(facts: Facts) -> dict[str, str]:
 
     Raises:
         InputError: if `trl sft` cannot express the recipe: other biases, initializations or rates
-            for B, and an alpha that is no whole number.
+            for B, whole modules that share their weight, and an alpha that is no whole number.
     """
     refuse(
         facts,
@@ -38,6 +39,7 @@ def files(facts: Facts) -> dict[str, str]:
         },
     )
     refuse_decay_of_magnitude(facts, _TOOL)
+    refuse_tied_modules(facts, _TOOL)
     recipe = facts.recipe
     values: dict[str, Value] = {
         "model_name_or_path": facts.model,
@@ -56,6 +58,8 @@ def files(facts: Facts) -> dict[str, str]:
         "use_dora": recipe.variant == "dora",
         **arguments(facts),
     }
+    if facts.modules_to_save:
+        values["lora_modules_to_save"] = list(facts.modules_to_save)
     if facts.validation is not None:
         values |= {"dataset_test_split": "validation", **evaluation(facts)}
     return {

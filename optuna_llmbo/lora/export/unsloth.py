@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.comments import head
 from optuna_llmbo.lora.export.dataset_script import dataset_script
 from optuna_llmbo.lora.export.facts import adapter_arguments
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
+from optuna_llmbo.lora.export.facts import refuse_tied_modules
 from optuna_llmbo.lora.export.hf_trainer import arguments
 from optuna_llmbo.lora.export.hf_trainer import evaluation
 
 
 _TOOL = "Unsloth"
 _COMMANDS = ("python make_data.py", "python train.py")
+_WHOLE = ("embed_tokens", "lm_head")
 
 _SCRIPT = """\
 {comments}
@@ -54,10 +57,13 @@ def files(facts: Facts) -> dict[str, str]:
     """The files by name.
 
     Raises:
-        InputError: if Unsloth cannot express the recipe: two learning rates.
+        InputError: if Unsloth cannot express the recipe: two learning rates, adapters of the
+            embeddings, and whole modules other than these.
     """
     refuse(facts, _TOOL, {"lr_ratio": (1.0,)})
     refuse_decay_of_magnitude(facts, _TOOL)
+    refuse_tied_modules(facts, _TOOL)
+    _refuse_other_modules(facts)
     names = ("train",) if facts.validation is None else ("train", "validation")
     comments = [f"# {line}".rstrip() for line in head(facts, _TOOL, _COMMANDS)]
     script = _SCRIPT.format(
@@ -69,6 +75,26 @@ def files(facts: Facts) -> dict[str, str]:
         training=_lines(_training(facts), 8),
     )
     return {"train.py": script, "make_data.py": dataset_script(facts, _TOOL, "conversation")}
+
+
+def _refuse_other_modules(facts: Facts) -> None:
+    """Unsloth trains whole copies of these two, and takes them for such among the layers too."""
+    others = [name for name in facts.modules_to_save if _leaf(name) not in _WHOLE]
+    if others:
+        raise InputError(
+            f"modules_to_save={','.join(others)!r}: {_TOOL} trains whole copies of "
+            f"{' and '.join(_WHOLE)} only. Export to another tool, or choose a trial without it."
+        )
+    whole = [name for name in facts.target_modules if _leaf(name) in _WHOLE]
+    if whole and not isinstance(facts.target_modules, str):
+        raise InputError(
+            f"target_modules={','.join(whole)!r}: {_TOOL} would train whole copies instead of "
+            "adapters. Export to another tool, or choose a trial without it."
+        )
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _load(facts: Facts) -> dict[str, str]:
@@ -83,6 +109,8 @@ def _load(facts: Facts) -> dict[str, str]:
 
 def _adapter(facts: Facts) -> dict[str, str]:
     values = {**adapter_arguments(facts), "random_state": facts.seed}
+    if facts.modules_to_save:
+        values["modules_to_save"] = [_leaf(name) for name in facts.modules_to_save]
     return {name: repr(value) for name, value in values.items()}
 
 

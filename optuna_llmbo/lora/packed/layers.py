@@ -13,6 +13,9 @@ import torch
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.adapter import START_AT_THE_WEIGHTS
+from optuna_llmbo.lora.hyperparameters import NO_MODULES
+from optuna_llmbo.lora.layers import adapted_layers
+from optuna_llmbo.lora.layers import linear_layers
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.seeds import Stream
 
@@ -30,7 +33,7 @@ class DetachedAdapter:
     """
 
     def __init__(self, model: Any, recipe: LoRARecipe, seed: int) -> None:
-        check_packable(recipe)
+        check_packable(model, recipe)
         with adapter(model, recipe, seed):
             self._config = model.peft_config
             self._layers = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
@@ -164,25 +167,33 @@ class SharedBase:
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
-def is_packable(recipe: LoRARecipe) -> bool:
+def is_packable(model: Any, recipe: LoRARecipe) -> bool:
     """Whether a recipe leaves the base model unchanged, so that others can share it."""
-    return recipe.variant not in START_AT_THE_WEIGHTS and recipe.bias == "none"
+    return _obstacle(model, recipe) is None
 
 
-def check_packable(recipe: LoRARecipe) -> None:
+def check_packable(model: Any, recipe: LoRARecipe) -> None:
     """Check that a recipe leaves the base model unchanged.
 
     Raises:
         InputError: if it does not.
     """
-    if is_packable(recipe):
-        return
-    what = (
-        f"variant={recipe.variant!r} starts by changing the base model's weights"
-        if recipe.variant in START_AT_THE_WEIGHTS
-        else f"bias={recipe.bias!r} trains the base model's biases"
-    )
-    raise InputError(f"{what}, which the adapters of a pack share: train it alone.")
+    if (obstacle := _obstacle(model, recipe)) is not None:
+        raise InputError(f"{obstacle}, which the adapters of a pack share: train it alone.")
+
+
+def _obstacle(model: Any, recipe: LoRARecipe) -> str | None:
+    """What a recipe does to the base model, if anything."""
+    if recipe.variant in START_AT_THE_WEIGHTS:
+        return f"variant={recipe.variant!r} starts by changing the base model's weights"
+    if recipe.bias != "none":
+        return f"bias={recipe.bias!r} trains the base model's biases"
+    if recipe.modules_to_save != NO_MODULES:
+        return f"modules_to_save={recipe.modules_to_save!r} replaces modules of the base model"
+    if not adapted_layers(model, recipe.target_modules).keys() <= linear_layers(model).keys():
+        named = f"target_modules={recipe.target_modules!r}"
+        return f"{named} puts adapters on the base model's embeddings or vocabulary projection"
+    return None
 
 
 class _Computed(torch.nn.Module):

@@ -24,6 +24,7 @@ from optuna_llmbo.lora.packed.job import Job
 from optuna_llmbo.lora.packed.job import StepOutcome
 from optuna_llmbo.lora.packed.layers import is_packable
 from optuna_llmbo.lora.packed.pack import Pack
+from optuna_llmbo.lora.preflight import smallest
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
@@ -60,8 +61,8 @@ def optimize_packed(
     has its own, and trials whose process died are retried from the beginning, as none of their
     state is saved.
 
-    A trial whose variant or bias changes the base model (`check_packable`) is trained alone while
-    the others wait.
+    A trial that changes the base model (`check_packable`: by its variant, its biases, whole
+    modules or adapters of the embeddings) is trained alone while the others wait.
 
     Needs memory for `n_parallel` times the activations of one trial.
 
@@ -90,10 +91,26 @@ def optimize_packed(
                 "trials that train at once are measured by their loss; for another metric run "
                 "study.optimize(objective)."
             )
+        _check_packs(prepared)
         reset_peak_memory(device_of(prepared.model))
         size = objective.options.micro_batch_size
         with Pack(prepared.model, micro_batch_size=size, max_rows=max_rows) as pack:
             _Driver(study, objective, prepared, pack, callbacks).optimize(n_trials, n_parallel)
+
+
+def _check_packs(prepared: Prepared) -> None:
+    """Check that the model keeps the rows of a batch apart in the layers that are searched.
+
+    Raises:
+        InputError: if it does not, as where experts read tokens and not examples.
+    """
+    model, shortest = prepared.model, min(prepared.train, key=len)
+    for recipe in dict.fromkeys(map(smallest, prepared.space.admitted)):
+        if is_packable(model, recipe):
+            with Pack(model, micro_batch_size=1) as pack:
+                for _ in range(2):
+                    pack.add(recipe, [shortest])
+                pack.step()
 
 
 @dataclass(eq=False)
@@ -157,11 +174,14 @@ class _Driver:
         recipe = self._prepared.space.suggest(flight.trial)
         options, progress = self._objective.options, self._objective.progress
         flight.run = Run(flight.trial, recipe, self._prepared, options, progress)
-        if not is_packable(recipe):
+        if not is_packable(self._prepared.model, recipe):
             self._train_alone(flight, flight.run)
             return
+        flight.run.start()
         try:
             flight.job = self._pack.add(recipe, self._prepared.train, seed=options.seed)
+            trained = flight.job.adapter.parameters
+            flight.run.trained = {str(i): parameter for i, parameter in enumerate(trained)}
         except torch.OutOfMemoryError:
             self._prune(flight, flight.run.infeasible(OUT_OF_MEMORY))
 
@@ -228,8 +248,9 @@ class _Driver:
             self._prune(flight, run.infeasible(str(error)))
         else:
             if job.finished:
+                value = run.decisive(loss)
                 self._measure(run, job)
-                self._complete(flight, loss)
+                self._complete(flight, value)
 
     def _measure(self, run: Run, job: Job) -> None:
         """Measure the extra metrics and save the adapter; the time counts for this trial."""

@@ -14,8 +14,10 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.from_study import facts_of
 from optuna_llmbo.lora.export.modules import names_of_modules
+from optuna_llmbo.lora.export.modules import names_of_saved
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 from optuna_llmbo.study.trial_attributes import OPTIONS
+from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 from tests.tiny import make_tiny_family
 
 
@@ -163,3 +165,46 @@ def test_names_that_need_no_model() -> None:
     assert names_of_modules("./nowhere", "q_proj,mlp.up_proj") == ("q_proj", "mlp.up_proj")
     with pytest.raises(InputError, match="target_modules='attention'.*'./nowhere'.*--model"):
         names_of_modules("./nowhere", "attention")
+
+
+def test_model_and_data_are_found_where_the_search_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the folder of the export, where another thing may have the name."""
+    (tmp_path / "work").mkdir()
+    for place in (tmp_path / "work", tmp_path):
+        (place / "pairs.jsonl").write_text("")
+    make_tiny_family(tmp_path / "work" / "models" / "llama", "llama")
+    made = study([{"lr": 1e-3}], NOTED | {"model": "llama"})
+    told = {"model": "models/llama", "train": "pairs.jsonl"}
+    made.set_user_attr(OPTIONS, told | {WORKING_FOLDER: str(tmp_path / "work")})
+    monkeypatch.chdir(tmp_path)
+    facts = facts_of(made)
+    assert facts.model == str(tmp_path / "work" / "models" / "llama")
+    assert facts.train == str(tmp_path / "work" / "pairs.jsonl")
+    assert facts_of(made, train="pairs.jsonl").train == str(tmp_path / "pairs.jsonl")
+    made.set_user_attr(FINGERPRINT, NOTED)  # the study was run with another one
+    assert facts_of(made).model == "org/model"
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("none", ((), False)),
+        ("lm_head", (("lm_head", "model.embed_tokens"), True)),
+        ("norm", (("model.norm",), False)),
+    ],
+)
+def test_names_of_whole_modules(
+    named: str, expected: tuple[tuple[str, ...], bool], tiny_llm: Path
+) -> None:
+    names, tied = names_of_saved(str(tiny_llm), named)
+    assert (tuple(sorted(names)), tied) == expected
+    recipe = {"lr": 1e-3, "modules_to_save": named}
+    facts = facts_of(study([recipe]), model=str(tiny_llm))
+    assert (facts.modules_to_save, facts.ensure_weight_tying) == (names, tied)
+
+
+def test_parts_and_names_together(tiny_llm: Path) -> None:
+    names = names_of_modules(str(tiny_llm), "attention,lm_head")
+    assert set(names) == {"k_proj", "o_proj", "q_proj", "v_proj", "lm_head"}
