@@ -112,7 +112,7 @@ class Encoder:
         whoever calls, and knows no modes."""
 
         def isolated() -> T:
-            with default_torch():
+            with default_torch(), torch.enable_grad():
                 return function()
 
         return self._thread.run(isolated)

@@ -8,6 +8,7 @@ node's parent always has a lower number; -1 stands for the end of the passage.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Chunk:
     """(n,) last node of each sequence."""
 
 
-def chunks(sequences: Sequence[TokenIds], limit: int) -> Iterator[Chunk]:
+def chunks(sequences: Sequence[TokenIds], limit: int, path: Sequence[int] = ()) -> Iterator[Chunk]:
     """Merge the common prefixes of sequences and cut the trie into chunks.
 
     A chunk's past is the prefix that its first sequence shares with the one before it, so every
@@ -46,17 +47,18 @@ def chunks(sequences: Sequence[TokenIds], limit: int) -> Iterator[Chunk]:
     Args:
         sequences: sorted and distinct, none empty.
         limit: own nodes per chunk; a chunk of one sequence may have more.
+        path: nodes of an earlier chunk that hold what all the sequences begin with, and which no
+            sequence ends with; they are the past of the first chunk.
     """
-    previous: TokenIds = ()
-    path: list[int] = []  # the nodes of `previous`
-    chunk = Chunk(carried=[])
+    previous: TokenIds = sequences[0][: len(path)] if path else ()
+    chunk = _after(path)
+    path = list(range(len(path)))  # the nodes of `previous`
     for sequence in sequences:
         shared = common_beginning(previous, sequence)
         del path[shared:]
         if chunk.sequences and len(chunk.token_ids) + len(sequence) - shared > limit:
             yield chunk
-            parents, depths = list(range(-1, shared - 1)), list(range(shared))
-            chunk = Chunk(carried=path, parents=parents, depths=depths)
+            chunk = _after(path)
             path = list(range(shared))
         for token_id in sequence[shared:]:
             chunk.parents.append(path[-1] if path else -1)
@@ -68,6 +70,64 @@ def chunks(sequences: Sequence[TokenIds], limit: int) -> Iterator[Chunk]:
         previous = sequence
     if chunk.sequences:
         yield chunk
+
+
+def _after(path: Sequence[int]) -> Chunk:
+    """An empty chunk with a path as its past."""
+    n = len(path)
+    return Chunk(carried=list(path), parents=list(range(-1, n - 1)), depths=list(range(n)))
+
+
+def path_to(node: int, parents: Sequence[int]) -> list[int]:
+    """The nodes from the root to a node."""
+    path = []
+    while node >= 0:
+        path.append(node)
+        node = parents[node]
+    return path[::-1]
+
+
+@dataclass
+class Continuation:
+    """Sequences that go on from the beginning of a sequence that is known."""
+
+    known: TokenIds
+    """The known sequence; empty if they begin like none."""
+    shared: int
+    """How many leading tokens all of them share with it."""
+    sequences: list[TokenIds]
+
+
+def continuations(
+    missing: Sequence[TokenIds], known: Sequence[TokenIds], least: int
+) -> list[Continuation]:
+    """Group sequences by the known ones that they begin like.
+
+    Args:
+        missing: sorted, none of them known.
+        known: sorted.
+        least: leading tokens that it takes; with fewer they are read from the start.
+    """
+    groups: list[Continuation] = []
+    for sequence in missing:
+        place = bisect(known, sequence)
+        shared, best = 0, ()
+        for neighbour in known[max(0, place - 1) : place + 1]:
+            n = min(common_beginning(neighbour, sequence), len(sequence) - 1)
+            if n > shared:
+                shared, best = n, neighbour
+        if shared < least:
+            shared, best = 0, ()
+        last = groups[-1] if groups else None
+        if last is not None:
+            both = min(last.shared, common_beginning(last.known, sequence), len(sequence) - 1)
+            # A group goes on as long as little is read again for it.
+            if both >= max(last.shared, shared) - least:
+                last.shared = both if both >= least else 0
+                last.sequences.append(sequence)
+                continue
+        groups.append(Continuation(best, shared, [sequence]))
+    return groups
 
 
 def common_beginning(a: TokenIds, b: TokenIds) -> int:

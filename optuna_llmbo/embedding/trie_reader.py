@@ -25,8 +25,10 @@ from torch import Tensor
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.trie import Chunk
 from optuna_llmbo.embedding.trie import chunks
+from optuna_llmbo.embedding.trie import continuations
 from optuna_llmbo.embedding.trie import lay_out
 from optuna_llmbo.embedding.trie import Layout
+from optuna_llmbo.embedding.trie import path_to
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie import with_ancestors
 from optuna_llmbo.embedding.trie_attention import register_trie_attention
@@ -43,6 +45,10 @@ _BLOCK = 128
 _LEAVES = 128
 """Ends of sequences gathered, chunk by chunk, before one pass of the token."""
 _LEAF_BLOCK = 32
+_LONG = 128
+"""Nodes for each sequence beyond which few ends share a block: most of its keys are others'."""
+_LEAST_KNOWN = 64
+"""Leading tokens that a remembered sequence must share for others to be read from there on."""
 _SHARES = 8
 """Shares of the memory bound: one for the chunk being read, one for the ends gathered from a
 chunk, the rest for what is remembered."""
@@ -141,11 +147,26 @@ class TrieReader:
                 group = []
         if group:
             yield self._gather(group)
-        before = None
-        for chunk in chunks(missing, self._chunk):
+        for group in self._continued(missing):
+            for before in group:
+                self._remember(before)
+                yield self._gather([(before, end, index[s]) for s, end in before.end_of.items()])
+
+    def _continued(self, missing: Sequence[TokenIds]) -> Iterator[Iterator[_ReadChunk]]:
+        """Read sequences in groups, each from where a remembered one begins otherwise."""
+        for group in continuations(missing, sorted(self._where), _LEAST_KNOWN):
+            if not group.shared or group.known not in self._where:
+                yield self._read_all(chunks(group.sequences, self._chunk), None)
+                continue
+            before = self._memory[self._where[group.known]]
+            self._memory.move_to_end(before.key)
+            path = path_to(before.end_of[group.known], before.parents)[: group.shared]
+            yield self._read_all(chunks(group.sequences, self._chunk, path), before)
+
+    def _read_all(self, some: Iterator[Chunk], before: _ReadChunk | None) -> Iterator[_ReadChunk]:
+        for chunk in some:
             before = self._read(chunk, before)
-            self._remember(before)
-            yield self._gather([(before, end, index[s]) for s, end in before.end_of.items()])
+            yield before
 
     def _gather(self, ends: list[tuple[_ReadChunk, int, int]]) -> _Leaves:
         """Lay out the learnable token after each of these ends, which are grouped by chunk."""
@@ -169,7 +190,7 @@ class TrieReader:
             [*parents, *(parent for parent, _ in leaves)],
             [*depths, *(depth for _, depth in leaves)],
             past=len(parents),
-            block=min(_LEAF_BLOCK, len(leaves)),
+            block=min(_LEAF_BLOCK if len(parents) < _LONG * len(leaves) else 4, len(leaves)),
         )
         return _Leaves(
             indices=[i for _, _, i in ends],
