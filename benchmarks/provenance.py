@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import importlib.metadata
+from pathlib import Path
 import subprocess
 
 
-def commit() -> str:
-    """Return the commit, marked if the tree has changes; call it before the first trial."""
+def commit(folder: Path | None = None) -> str:
+    """Return a checkout's commit, marked if the tree has changes; call it before the first trial.
+
+    Args:
+        folder: the checkout; None: the one in the working folder.
+    """
     command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    told = subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout
+    return told.strip() or "unknown"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+import optuna
 import pytest
 
 import optuna_llmbo
@@ -67,6 +68,7 @@ LAYERS = {
             "distributed",
             "hyperparameters",
             "model_card",
+            "proxy_agreement",
             "resources",
             "seeds",
             "space_file",
@@ -78,18 +80,18 @@ LAYERS = {
         {"evaluate", "layers", "splits"},
         {"adapter", "generate", "train"},
         {"base_model", "checkpoint", "export", "metrics", "preflight"},
-        {"options"},
+        {"measuring", "options"},
         {"proxy"},
         {"prepare"},
-        {"fit", "standing"},
+        {"fit", "record"},
         {"run"},
         {"objective"},
         {"packed", "proxy_check"},
     ],
     "cli": [
-        {"events", "metrics", "sparkline", "summary", "terminal"},
+        {"duration", "events", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"doctor", "live", "options"},
-        {"proxy_check", "studies"},
+        {"proxy_check", "search", "studies"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
@@ -212,6 +214,24 @@ def test_commands_load_no_more_than_they_need(command: str, needed: set[str]) ->
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert set(result.stdout.splitlines()[-1].split()) == needed, result.stderr
+
+
+def test_a_report_loads_no_more_than_it_needs(tmp_path: Path) -> None:
+    """The model's part of a report needs torch and gpytorch; nothing reads or trains a model."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=url, study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+    code = (
+        "import sys\nfrom optuna_llmbo.cli import main\n"
+        f"sys.argv = ['x', 'report', 's', '--storage', {url!r}, '--out', '{tmp_path}/r.html']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "print(*sorted(loaded & {'transformers', 'peft', 'datasets', 'matplotlib', 'pandas',"
+        " 'sklearn', 'optuna_dashboard', 'gpytorch'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (tmp_path / "r.html").exists()
+    assert result.stdout.splitlines()[-1].split() == ["gpytorch"], result.stderr
 
 
 def test_public_names() -> None:

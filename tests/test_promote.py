@@ -223,11 +223,11 @@ def test_what_diverges_does_not_win(
 
 def test_a_metric_to_maximize(make_objective: Make, tmp_path: Path) -> None:
     """The larger mean wins, its better seed is saved, and the test data are read once."""
-    values = iter([0.1, 0.9, 0.6, 0.6, 0.3, 0.7, 0.8])
+    values = iter([0.0, 0.1, 0.9, 0.6, 0.6, 0.3, 0.7, 0.8])  # the first before any trial
     score = metrics.Custom("score", "maximize", lambda *_: next(values))
     objective = make_objective(space=SPACE, test=8, metric=score, reports=1)
     study = optuna.create_study(direction="maximize")
-    study.optimize(objective, n_trials=1)  # the first value
+    study.optimize(objective, n_trials=1)  # the second value
     result = promote(study, objective, folder=tmp_path, top=1, n_seeds=2, rank=lambda _: [0])
     default, other = result.contenders
     assert (default.validation, other.validation) == ((0.9, 0.6), (0.6, 0.3))

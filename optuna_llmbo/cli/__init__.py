@@ -5,8 +5,11 @@ Exit codes: 0; 1 for a run that failed or was interrupted; 2 for bad input.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from optuna_llmbo._util.versions import version_of
 from optuna_llmbo.cli.dashboard import dashboard
 from optuna_llmbo.cli.doctor import clear_cache
 from optuna_llmbo.cli.doctor import doctor
@@ -22,10 +25,26 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Find LoRA hyperparameters with few trials on a small part of the data.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (tune, dashboard, report, proxy_check, promote, export, doctor, clear_cache):
     app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version_of("optuna-llmbo"))
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    """Find LoRA hyperparameters with few trials on a small part of the data."""
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import threading
 from typing import Annotated
 from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 import typer
@@ -19,6 +20,10 @@ from optuna_llmbo.cli.terminal import out as terminal
 from optuna_llmbo.errors import InputError
 
 
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
 def dashboard(
     study: Annotated[
         str | None, typer.Argument(help="Name of the study. Default: all studies of the storage.")
@@ -28,7 +33,7 @@ def dashboard(
         bool, typer.Option("--publish-only", help="Publish without serving.")
     ] = False,
     host: Annotated[str, typer.Option(help="Host to listen on.")] = "localhost",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
     artifact_dir: Annotated[
         Path | None,
         typer.Option(help="Folder for files of trials, such as adapters. Default: none."),
@@ -44,13 +49,15 @@ def dashboard(
 ) -> None:
     """Publish figures and notes of a study into optuna-dashboard, and serve it."""
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import storages
         from optuna_llmbo.cli import studies
         from optuna_llmbo.dashboard.publish import check_installed
 
         check_installed()
         store = _store(artifact_dir)
+        opened = storages.read_storage(storage)
         publisher = _Publisher(
-            storage,
+            opened,
             study,
             {
                 "sampler": studies.make_reader(llm),
@@ -64,31 +71,33 @@ def dashboard(
     if watch is not None:
         threading.Thread(target=publisher.watch, args=(watch,), daemon=True).start()
     with bad_input_exits_with_2():
-        _serve(storage, host, port, store)
+        _serve(opened, host, port, store)
 
 
 class _Publisher:
     """Publishes the studies of a storage that have unpublished trials.
 
     Args:
-        storage: URL of the storage.
+        storage: the storage.
         name: name of the study; None: all studies.
         options: keywords of `publish`.
     """
 
-    def __init__(self, storage: str, name: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, storage: BaseStorage, name: str | None, options: dict[str, Any]) -> None:
         self._storage = storage
         self._name = name
         self._options = options
         self._published: dict[str, int] = {}
 
     def publish_new(self) -> None:
+        from optuna import get_all_study_names
+
         from optuna_llmbo.cli import studies
         from optuna_llmbo.dashboard import publish
 
-        names = studies.study_names(self._storage) if self._name is None else [self._name]
+        names = get_all_study_names(self._storage) if self._name is None else [self._name]
         for name in names:
-            study = studies.load_study(self._storage, name)
+            study = studies.study_in(self._storage, name)
             n_finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
             if self._published.get(name) == n_finished:
                 continue
@@ -122,7 +131,7 @@ def _store(folder: Path | None) -> Any:
     return FileSystemArtifactStore(str(folder))
 
 
-def _serve(storage: str, host: str, port: int, store: Any) -> None:
+def _serve(storage: BaseStorage, host: str, port: int, store: Any) -> None:
     """Run the dashboard until it is interrupted."""
     import optuna_dashboard
 
@@ -132,5 +141,5 @@ def _serve(storage: str, host: str, port: int, store: Any) -> None:
             optuna_dashboard.run_server(storage, host, port, store)
         except OSError as error:
             raise InputError(
-                f"cannot listen on {host}:{port}: {error.strerror}. Give another --port."
+                f"cannot listen on {host}:{port}: {error.strerror}. Give another --port or --host."
             ) from error

@@ -13,12 +13,11 @@ from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
-from optuna_llmbo.study.trial_attributes import PRUNED_REASON
 from optuna_llmbo.study.trial_facts import trial_facts
 
 
 if TYPE_CHECKING:
-    from optuna_llmbo.lora.proxy_check import ProxyCheck
+    from optuna_llmbo.lora.proxy_agreement import ProxyCheck
     from optuna_llmbo.promotion import Promotion
 
 
@@ -43,7 +42,7 @@ def trial(
     return {
         **_facts(trial, goals),
         "reports": trial.intermediate_values,
-        "reason": trial.user_attrs.get(PRUNED_REASON),
+        "reason": trial_facts(trial).reason or None,
         "finished": now.n_finished,
         "trials": n_trials,
         "best": [one.number for one in now.best],
@@ -51,13 +50,14 @@ def trial(
 
 
 def summary(
-    study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, interrupted: bool
+    study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, ended: str
 ) -> dict[str, Any]:
     """A search has ended."""
     now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
     return {
         "study": study.study_name,
-        "interrupted": interrupted,
+        "interrupted": ended == "interrupted",
+        "ended": ended,
         "counts": now.counts,
         "base_loss": base_loss,
         "default": None if default is None else _facts(default, goals),

@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from optuna_llmbo.cli.duration import format_duration
 from optuna_llmbo.cli.sparkline import sparkline
 from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.space.prompt import format_value
@@ -62,14 +63,21 @@ class LiveView:
         study: the study being optimized.
         goals: metrics that it optimizes.
         n_trials: number of finished trials that the study should have at the end.
+        deadline: when no further trial begins, on the clock of `time.monotonic`; None: never.
     """
 
     def __init__(
-        self, console: Console, study: optuna.Study, goals: Sequence[Goal], n_trials: int
+        self,
+        console: Console,
+        study: optuna.Study,
+        goals: Sequence[Goal],
+        n_trials: int,
+        deadline: float | None = None,
     ) -> None:
         self._console = console
         self._goals = goals
         self._n_trials = n_trials
+        self._deadline = deadline
         self._running: dict[int, _Running] = {}
         self._standing = progress_of(study)
         self._n_ended = 0
@@ -156,6 +164,8 @@ class LiveView:
             return f"pruned {format_metric(facts.value)} at {trial.last_step}%"
         if facts.outcome == "infeasible":
             return f"infeasible ({facts.reason})"
+        if facts.outcome == "failed" and facts.reason:
+            return f"failed ({facts.reason})"
         return facts.outcome
 
     def _best(self) -> str:
@@ -172,15 +182,11 @@ class LiveView:
         done, missing = self._n_ended + parts, self._n_trials - self._standing.n_finished - parts
         if done < _ENOUGH or missing <= 0:
             return []
-        seconds = (time.monotonic() - self._began) / done * missing
+        now = time.monotonic()
+        seconds = (now - self._began) / done * missing
+        if self._deadline is not None:
+            seconds = min(seconds, max(self._deadline - now, 0.0))
         return [f"about {format_duration(seconds)} left"]
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration as "40 s", "12 min" or "3.5 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

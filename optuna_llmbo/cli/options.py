@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from optuna_llmbo.cli import metrics
+from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.study.trial_attributes import OPTIONS
@@ -24,9 +25,13 @@ from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+    import torch
 
     from optuna_llmbo.lora.objective import LoRAObjective
 
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Types of the base model's weights, as torch names them; auto: what the hardware is fast at."""
 
 _NOT_RECORDED = ("folder", "keep", "device")
 """Options that do not determine an objective's results: a study does not record them."""
@@ -154,6 +159,14 @@ AllowExecution = Annotated[
 ]
 Space = Annotated[Path | None, _option(SEARCH, "TOML file with the search space.")]
 Trials = Annotated[int, _option(SEARCH, "Total finished trials the study should have.", min=1)]
+Timeout = Annotated[
+    str | None,
+    _option(
+        SEARCH,
+        "Begin no trial after this time, such as 90m or 2h; the running one ends. Default: none.",
+        metavar="DURATION",
+    ),
+]
 Parallel = Annotated[
     int,
     _option(TRAINING, "Trials to train at once on the device, sharing the base model.", min=1),
@@ -176,7 +189,10 @@ Heartbeat = Annotated[
         min=1,
     ),
 ]
-Seed = Annotated[int, _option(SEARCH, "Seed of the search, the data split and the training.")]
+Seed = Annotated[
+    int,
+    _option(SEARCH, "Seed of the search, the data split and the training.", min=0, max=2**32 - 1),
+]
 Variant = Annotated[str, _option(TRAINING, "lora, rslora, dora, pissa, olora or lora+.")]
 Epochs = Annotated[int, _option(TRAINING, "Passes over the proxy.")]
 Reports = Annotated[int, _option(TRAINING, "Evaluations per trial, for the pruner.")]
@@ -200,6 +216,14 @@ GradientCheckpointing = Annotated[
 Device = Annotated[
     str | None, _option(TRAINING, "Such as cuda or cpu. Default: CUDA, if available.")
 ]
+Dtype = Annotated[
+    str,
+    _option(
+        TRAINING,
+        "Type of the base model's weights: float32, bfloat16, or auto for the hardware's.",
+        metavar="TYPE",
+    ),
+]
 Folder = Annotated[
     str | None,
     _option(
@@ -208,7 +232,10 @@ Folder = Annotated[
     ),
 ]
 Keep = Annotated[int, _option(OUTPUT, "Number of adapters to keep in --folder.", min=0)]
-Storage = Annotated[str, _option(OUTPUT, "Optuna storage that holds the study.")]
+Storage = Annotated[
+    str,
+    _option(OUTPUT, "Where the study is: a database URL, redis://..., or a .log or .db file."),
+]
 NewStudy = Annotated[str, _option(OUTPUT, "Name of the study; an existing one is resumed.")]
 StudyName = Annotated[str, _option(OUTPUT, "Name of the study.")]
 ProxyCheckFolder = Annotated[
@@ -272,8 +299,20 @@ def objective_of(
     ignored = list(about.get("ignore_columns", ()))
     if (tests := options.get("tests_column")) is not None:
         ignored.append(tests)  # the metric reads it
-    given = {"space": _space_of(options), "metric": measures, "ignore_columns": ignored}
+    given = {
+        "space": _space_of(options),
+        "metric": measures,
+        "ignore_columns": ignored,
+        "dtype": _dtype(options.get("dtype", "auto")),
+    }
     return LoRAObjective(**{**about, **given, **more})
+
+
+def _dtype(named: str) -> torch.dtype | None:
+    import torch
+
+    check_choice("dtype", named, DTYPES)
+    return None if named == "auto" else getattr(torch, named)
 
 
 def recorded(study: optuna.Study) -> dict[str, Any]:

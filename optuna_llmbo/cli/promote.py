@@ -25,8 +25,8 @@ def promote(
     ],
     storage: options.Storage = "sqlite:///lora.db",
     study: options.StudyName = "lora",
-    top: Annotated[int, typer.Option(help="Number of configurations to train.")] = 3,
-    seeds: Annotated[int, typer.Option(help="Number of seeds for each configuration.")] = 3,
+    top: Annotated[int, typer.Option(help="Number of configurations to train.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds for each configuration.", min=1)] = 3,
     device: options.Device = None,
     allow_execution: options.AllowExecution = False,
     quiet: options.Quiet = False,
@@ -40,6 +40,7 @@ def promote(
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import events
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.lora.checkpoint import check_writable
         from optuna_llmbo.promote import promote as run
 
         output = Output(quiet=quiet, json=as_json)
@@ -47,6 +48,7 @@ def promote(
         objective = options.objective_of(
             options.recorded(the_study), allow_execution=allow_execution, device=device
         )
+        check_writable(out)
         output.say("Loading the model and the data ...")
         objective.prepare()
         result = run(

@@ -22,7 +22,7 @@ def proxy_check(
         Path, typer.Option(help="Folder for the fits and the report; resumes if it exists.")
     ],
     configs: Annotated[
-        int, typer.Option(help="Number of configurations, the default first.")
+        int, typer.Option(help="Number of configurations, the default first.", min=4)
     ] = 12,
     fractions: Annotated[
         str, typer.Option(help="Fractions of the training examples, comma-separated.")
@@ -45,13 +45,16 @@ def proxy_check(
     gradient_checkpointing: options.GradientCheckpointing = False,
     seed: options.Seed = ObjectiveOptions.seed,
     device: options.Device = None,
+    dtype: options.Dtype = "auto",
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Train the same configurations on parts of the data and on all of it; compare the losses."""
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import events
-        from optuna_llmbo.lora import proxy_check as checks
+        from optuna_llmbo.lora import proxy_agreement
+        from optuna_llmbo.lora.checkpoint import check_writable
+        from optuna_llmbo.lora.proxy_check import check_proxy
 
         output = Output(quiet=quiet, json=as_json)
 
@@ -59,9 +62,10 @@ def proxy_check(
         about = options.chosen(context.params)
         # the space is sized for all data; the check drops batches that do not fit a part
         objective = options.objective_of(about, proxy=1.0, device=device)
+        check_writable(out)
         output.say("Loading the model and the data ...")
         objective.prepare()
-        check = checks.check_proxy(
+        check = check_proxy(
             objective,
             folder=out,
             fractions=shares,
@@ -69,11 +73,11 @@ def proxy_check(
             seed=seed,
             tell=output.training,
         )
-        report = checks.report(check)
-        checks.save_check(check, out)
+        report = proxy_agreement.report(check)
+        proxy_agreement.save_check(check, out)
         (out / "proxy-check.md").write_text(report + "\n")
         if figure:
-            checks.draw(check, out / "proxy-check.svg")
+            proxy_agreement.draw(check, out / "proxy-check.svg")
     output.result(report)
     output.event("summary", events.checked(check))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
+from optuna_llmbo.cli import storages
 from optuna_llmbo.cli.options import PrunerName
 from optuna_llmbo.cli.options import SamplerName
 from optuna_llmbo.errors import InputError
@@ -17,18 +20,6 @@ from optuna_llmbo.study import compat
 if TYPE_CHECKING:
     from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.sampler import LLMBOSampler
-
-
-MAX_RETRIES = 3
-"""Maximum retries of a trial whose process died, as the trial itself may be the cause."""
-
-
-def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
-    """Open a database that retries trials whose process died."""
-    try:
-        return compat.storage_with_heartbeat(url, heartbeat, max_retry=MAX_RETRIES)
-    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise _not_opened(url, error) from error
 
 
 def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
@@ -61,47 +52,39 @@ def open_study(
 
 
 def load_study(storage: str, name: str) -> optuna.Study:
-    """Load an existing study.
+    """Load an existing study of the storage that an option names.
 
     Raises:
         InputError: if there is none, or the storage cannot be opened.
     """
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        raise InputError(f"there is no study {name!r} in the storage {storage!r}.") from error
-    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise _not_opened(storage, error) from error
+    return study_in(storages.read_storage(storage), name)
 
 
-def study_names(storage: str) -> list[str]:
-    """Names of the studies in a storage."""
-    try:
-        return optuna.get_all_study_names(storage)
-    except Exception as error:  # each storage has its own: SQLAlchemy's, a driver's, a file's
-        raise _not_opened(storage, error) from error
+def study_in(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
+    """Load an existing study.
 
-
-def _not_opened(storage: str, error: Exception) -> InputError:
-    return InputError(
-        f"cannot open the storage {storage!r}: {type(error).__name__}: "
-        f"{str(error).splitlines()[0]} Expected a database URL such as sqlite:///lora.db."
-    )
+    Raises:
+        InputError: if there is none.
+    """
+    study = find_study(storage, name)
+    if study is None:
+        there = ", ".join(map(repr, optuna.get_all_study_names(storage)))
+        raise InputError(
+            f"there is no study {name!r} in the storage; "
+            + (f"it has {there}." if there else "it has none.")
+        )
+    return study
 
 
 def make_sampler(
     name: SamplerName,
     *,
     seed: int,
-    n_before: int,
     n_objectives: int,
     llm: str | None,
     task: str,
 ) -> optuna.samplers.BaseSampler:
     """The sampler of that name.
-
-    Optuna's samplers draw from a stream that starts with the process; a resumed study gets another
-    seed, or it would repeat its start-up points. `LLMBOSampler` handles that itself.
 
     Raises:
         InputError: if there is no such language model, or there are too many objectives.
@@ -116,12 +99,29 @@ def make_sampler(
                 "leave some out, or take --sampler tpe."
             )
         return LLMBOSampler(llm=llm, task=None if llm is None else task, seed=seed)
-    optuna_seed = seed + n_before
-    if name is SamplerName.tpe:
-        return optuna.samplers.TPESampler(seed=optuna_seed)
-    if name is SamplerName.gp:
-        return optuna.samplers.GPSampler(seed=optuna_seed)
-    return optuna.samplers.RandomSampler(seed=optuna_seed)
+    return _OPTUNAS[name](seed=seed)
+
+
+_OPTUNAS: dict[SamplerName, Callable[..., optuna.samplers.BaseSampler]] = {
+    SamplerName.tpe: optuna.samplers.TPESampler,
+    SamplerName.gp: optuna.samplers.GPSampler,
+    SamplerName.random: optuna.samplers.RandomSampler,
+}
+
+
+def for_trial(
+    name: SamplerName, sampler: optuna.samplers.BaseSampler, seed: int, number: int
+) -> optuna.samplers.BaseSampler:
+    """The sampler for one trial.
+
+    Optuna's samplers draw from a stream that starts with the process. Two workers, or a study that
+    is resumed, would draw the same numbers again, so that each trial gets a seed of its own.
+    `LLMBOSampler` handles that itself.
+    """
+    if name is SamplerName.llmbo:
+        return sampler
+    own = np.random.SeedSequence((seed, number)).generate_state(1)
+    return _OPTUNAS[name](seed=int(own[0]))
 
 
 def make_reader(llm: str | None) -> LLMBOSampler | None:

@@ -182,14 +182,14 @@ def load_model(
 
     Raises:
         InputError: if the model does not exist, its files cannot be read, or it is an
-            encoder-decoder.
+            encoder-decoder; or if there is no such device.
     """
     import torch
     import transformers
 
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and device.index is None:  # another thread has another current one
-        device = torch.device("cuda", torch.cuda.current_device())
+    from optuna_llmbo._util.device import resolve_device
+
+    device = resolve_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with quiet_transformers(), torch.device("cpu"):

@@ -111,7 +111,8 @@ def continuations(
     groups: list[Continuation] = []
     for sequence in missing:
         place = bisect(known, sequence)
-        shared, best = 0, ()
+        shared = 0
+        best: TokenIds = ()
         for neighbour in known[max(0, place - 1) : place + 1]:
             n = min(common_beginning(neighbour, sequence), len(sequence) - 1)
             if n > shared:

@@ -147,8 +147,8 @@ class TrieReader:
                 group = []
         if group:
             yield self._gather(group)
-        for group in self._continued(missing):
-            for before in group:
+        for continued in self._continued(missing):
+            for before in continued:
                 self._remember(before)
                 yield self._gather([(before, end, index[s]) for s, end in before.end_of.items()])
 

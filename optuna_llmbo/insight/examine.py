@@ -29,8 +29,8 @@ from optuna_llmbo.insight.slices import Slices
 from optuna_llmbo.insight.slices import slices_of
 from optuna_llmbo.insight.upcoming import Next
 from optuna_llmbo.insight.upcoming import next_of
-from optuna_llmbo.lora.proxy_check import ProxyCheck
-from optuna_llmbo.lora.proxy_check import read_check
+from optuna_llmbo.lora.proxy_agreement import ProxyCheck
+from optuna_llmbo.lora.proxy_agreement import read_check
 from optuna_llmbo.sampler import LLMBOSampler
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.branches import informative

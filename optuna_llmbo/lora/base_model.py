@@ -13,6 +13,7 @@ import warnings
 
 import torch
 
+from optuna_llmbo._util.device import resolve_device
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
@@ -58,7 +59,7 @@ def load_base(
     Raises:
         InputError: for an option that is not one of these, or not for this device or model.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = resolve_device(device)
     if dtype not in (None, torch.float32, torch.bfloat16):
         raise InputError(
             f"dtype={dtype}: expected torch.float32 or torch.bfloat16; float16 would need its "

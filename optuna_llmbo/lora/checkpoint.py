@@ -9,6 +9,7 @@ import copy
 import os
 from pathlib import Path
 import shutil
+import tempfile
 from typing import Any
 
 import torch
@@ -100,6 +101,18 @@ class TrialFolders:
                     folder.parent.rmdir()
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Make a folder, and check that files can be made in it.
+
+    Raises:
+        InputError: if not.
+    """
+    path = Path(folder).expanduser()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+
+
 def save_whole(path: Path, state: dict[str, Any]) -> None:
     """Write a state atomically, replacing an earlier one.
 
@@ -171,6 +184,6 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # torch.save's error on a full disk is the second
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
-            f"cannot write {path}: {reason}. The study holds all finished trials; make room, or "
-            "give another folder, and start again: it goes on."
+            f"cannot write {path}: {reason}. Make room, or give another folder; what is finished "
+            "is kept."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -18,8 +19,16 @@ from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.tokens import in_batches
+
+
+Decided = Callable[[str, Example], bool]
+"""(beginning of an answer, its example) -> whether more text cannot change what is measured."""
+
+_LOOK_EVERY = 4
+"""Tokens from one look at whether an answer is decided to the next."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class Decoding:
 
     max_new_tokens: int = 256
     batch_size: int = 16
-    """Prompts answered at once. Changes answers only by rounding, samples included."""
+    """Prompts answered at once; halved while memory runs out. Changes answers only by rounding,
+    samples included."""
     temperature: float = 0.0
     """0: greedy; otherwise tokens are sampled from the logits divided by it."""
     top_p: float = 1.0
@@ -56,7 +66,11 @@ class Decoding:
 
 
 def generate(
-    model: Any, tokenizer: Any, examples: Sequence[Example], decoding: Decoding | None = None
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    decoding: Decoding | None = None,
+    decided: Decided | None = None,
 ) -> list[str]:
     """Generate answers to the prompts of examples; their responses are not read.
 
@@ -72,6 +86,10 @@ def generate(
         tokenizer: the model's.
         examples: n prompts, see `Example.n_prompt`.
         decoding: None: greedy, up to 256 tokens.
+        decided: ends an answer early, once it returns true for the answer's beginning. A model
+            that does not end its answers, as most base models, would otherwise write
+            `max_new_tokens` for each. It is not asked where the tokenizer cleans up spaces, as the
+            beginning may change there.
 
     Returns:
         n texts without special tokens, in the order of `examples`.
@@ -83,15 +101,32 @@ def generate(
     decoding = decoding or Decoding()
     check_decoding(model, examples, decoding)
     model.eval()
-    texts = [""] * len(examples)
-    lengths = [example.n_prompt for example in examples]
+    if getattr(tokenizer, "clean_up_tokenization_spaces", False):
+        decided = None
     ends = _ends(tokenizer, examples)
     with torch.no_grad(), autocast(model), _only_our_settings(model, decoding, ends):
-        for places in in_batches(lengths, decoding.batch_size):
-            answers = _continue(model, [examples[i] for i in places], places, decoding)
-            decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
-            for place, text in zip(places, decoded, strict=True):
-                texts[place] = text
+        return MicroBatch(decoding.batch_size).fit(
+            lambda size: _texts(model, tokenizer, examples, decoding, decided, size)
+        )
+
+
+def _texts(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    decoding: Decoding,
+    decided: Decided | None,
+    batch_size: int,
+) -> list[str]:
+    texts = [""] * len(examples)
+    lengths = [example.n_prompt for example in examples]
+    for places in in_batches(lengths, batch_size):
+        batch = [examples[i] for i in places]
+        look = None if decided is None else _Look(tokenizer, batch, decided)
+        answers = _continue(model, batch, places, decoding, look)
+        decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        for place, text in zip(places, decoded, strict=True):
+            texts[place] = text
     return texts
 
 
@@ -112,7 +147,11 @@ def check_decoding(model: Any, examples: Sequence[Example], decoding: Decoding) 
 
 
 def _continue(
-    model: Any, examples: Sequence[Example], places: Sequence[int], decoding: Decoding
+    model: Any,
+    examples: Sequence[Example],
+    places: Sequence[int],
+    decoding: Decoding,
+    look: _Look | None,
 ) -> torch.Tensor:
     """(n, new) int64: the tokens after each prompt, padded after the end."""
     longest = max(example.n_prompt for example in examples)
@@ -128,11 +167,36 @@ def _continue(
         processors.append(transformers.TemperatureLogitsWarper(float(decoding.temperature)))
         processors.append(transformers.TopPLogitsWarper(float(decoding.top_p)))
         processors.append(_GumbelNoise(decoding.seed, places))
+    criteria = transformers.StoppingCriteriaList([] if look is None else [look])
     out = model.generate(
-        input_ids=ids.to(device), attention_mask=mask.to(device), logits_processor=processors
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        logits_processor=processors,
+        stopping_criteria=criteria,
     )
     answers: torch.Tensor = out[:, longest:]
     return answers
+
+
+class _Look(transformers.StoppingCriteria):
+    """Looks at the answers every few tokens and ends those that are decided."""
+
+    def __init__(self, tokenizer: Any, examples: Sequence[Example], decided: Decided) -> None:
+        self.tokenizer = tokenizer
+        self.examples = examples
+        self.decided = decided
+        self.start = max(example.n_prompt for example in examples)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        ended = torch.zeros(len(input_ids), dtype=torch.bool)
+        if (input_ids.shape[1] - self.start) % _LOOK_EVERY == 0:
+            texts = self.tokenizer.batch_decode(
+                input_ids[:, self.start :], skip_special_tokens=True
+            )
+            for row, (text, example) in enumerate(zip(texts, self.examples, strict=True)):
+                whole = text.rstrip("\ufffd")  # the bytes of a character that is not complete
+                ended[row] = self.decided(whole, example)
+        return ended.to(input_ids.device)
 
 
 class _GumbelNoise(transformers.LogitsProcessor):

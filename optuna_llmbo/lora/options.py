@@ -13,6 +13,7 @@ import os
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import InputError
 
 
@@ -145,6 +146,7 @@ class ObjectiveOptions:
             raise InputError(
                 f"ignore_columns={self.ignore_columns!r}: expected a list of names, got one text."
             )
+        check_at_least("seed", self.seed, 0)
         check_count("micro_batch_size", self.micro_batch_size)
         check_count("reports", self.reports, 100)
         check_count("max_length", self.max_length)

@@ -24,9 +24,11 @@ from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import check_base_loss
 from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.checkpoint import check_writable
 from optuna_llmbo.lora.columns import check_exists
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import validation_loss
+from optuna_llmbo.lora.measuring import try_out
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.metrics import check_all
 from optuna_llmbo.lora.metrics import from_name
@@ -107,6 +109,8 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         InputError: for every mistake in the options, the data or the search space.
     """
     options.check()
+    if options.folder is not None:
+        check_writable(options.folder)
     pairs = _load_pairs(options)
     loaded = load_base(
         options.model,
@@ -137,6 +141,9 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     micro_batch = MicroBatch(options.micro_batch_size)
     base_loss = _loss(loaded.model, validation, micro_batch)
     check_base_loss(loaded, base_loss)
+    functions = options.extra_metrics or {}
+    about = (loaded.model, loaded.tokenizer, validation)
+    try_out(targets, functions, *about, defaults, seed=options.seed)
     record = _fingerprint(options, loaded, proxy, validation, test) | _differing(defaults)
     return Prepared(
         model=loaded.model,

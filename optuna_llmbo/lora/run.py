@@ -16,36 +16,40 @@ from optuna.trial import BaseTrial
 import torch
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import distributed
 from optuna_llmbo.lora import train as training
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.best_report import BestReport
 from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.measuring import extras_of
+from optuna_llmbo.lora.measuring import MeasurementFailed
+from optuna_llmbo.lora.measuring import said
+from optuna_llmbo.lora.measuring import targets_of
 from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.metrics import Loss
-from optuna_llmbo.lora.metrics import measure_all
 from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.record import best_trials
+from optuna_llmbo.lora.record import record_cost
+from optuna_llmbo.lora.record import record_gains
+from optuna_llmbo.lora.record import running_trials
 from optuna_llmbo.lora.recorded import record_recipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
-from optuna_llmbo.lora.standing import best_trials
-from optuna_llmbo.lora.standing import record_gains
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.trial_attributes import ADAPTER
-from optuna_llmbo.study.trial_attributes import BASE_LOSS
 from optuna_llmbo.study.trial_attributes import BEST_REPORT
-from optuna_llmbo.study.trial_attributes import DROPPED_EXAMPLES
-from optuna_llmbo.study.trial_attributes import EXAMPLES
-from optuna_llmbo.study.trial_attributes import FRACTION
+from optuna_llmbo.study.trial_attributes import FAILED_REASON
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
 from optuna_llmbo.study.trial_attributes import METRICS
 from optuna_llmbo.study.trial_attributes import PEAK_MEMORY_BYTES
+from optuna_llmbo.study.trial_attributes import PROBLEMS
 from optuna_llmbo.study.trial_attributes import PRUNED_REASON
 from optuna_llmbo.study.trial_attributes import SECONDS
 from optuna_llmbo.study.trial_attributes import STEPS
@@ -75,6 +79,8 @@ _FEW = 4
 OUT_OF_MEMORY = "out of memory with one example at once"
 _TRACEBACK = 2000
 """Last characters of a traceback that are kept; they fit every storage's attributes."""
+_SENTENCE, _SENTENCES = 300, 6
+"""Most characters of a problem that are kept, and most problems of a trial."""
 
 
 class Run:
@@ -98,6 +104,7 @@ class Run:
         self.tokens = 0
         self._losses: list[float] = []
         self._values: dict[int, float] = {}
+        self._problems: list[str] = []
         self._started = time.perf_counter()
         self._save: Callable[[], dict[str, Any]] | None = None
         larger = prepared.targets[0].direction == "maximize"
@@ -118,7 +125,8 @@ class Run:
         """Train, evaluate and report; record the cost however it ends.
 
         Returns:
-            The values of the search's metrics after training.
+            The values of the search's metrics after training; all nan, with which Optuna fails
+            the trial and goes on, if one of them could not be measured.
         """
         self.start()
         started = self._started = time.perf_counter()
@@ -129,6 +137,9 @@ class Run:
             return self._train()
         except training.TrainingDiverged as error:
             raise self.infeasible(str(error)) from error
+        except MeasurementFailed as error:
+            self._failed(str(error), error.__cause__)
+            return (math.nan,) * len(self.prepared.targets)
         except KeyboardInterrupt:
             self.trial.set_user_attr(INTERRUPTED, True)
             raise
@@ -138,7 +149,7 @@ class Run:
             if is_out_of_memory(error):
                 micro_batch.size = size  # only this configuration does not fit
                 raise self.infeasible(OUT_OF_MEMORY) from error
-            self.trial.set_user_attr(TRACEBACK, traceback.format_exc()[-_TRACEBACK:])
+            self._failed(said(error), error)
             raise TrialCrashed(f"{type(error).__name__}: {error}") from error
         finally:
             if self._folders is not None:
@@ -161,8 +172,7 @@ class Run:
                 percent = self.count(step)
                 self._save = run.state_dict
                 if percent is not None and len(prepared.targets) == 1:
-                    (value,) = self._measured()
-                    self.report(value, percent)
+                    self._measure_and_report(percent)
             several = len(prepared.targets) > 1
             values = self._measured() if several else (self.decisive(self._values[100]),)
             self.conclude()
@@ -177,12 +187,29 @@ class Run:
         self.trial.set_user_attr(BEST_REPORT, self._best.percent)
         return self._best.value
 
+    def _measure_and_report(self, percent: int) -> None:
+        """Report the metric; a report before the last that cannot be measured is left out."""
+        try:
+            (value,) = self._measured()
+        except MeasurementFailed as error:
+            if percent == 100:
+                raise
+            self.note(f"No report at {percent}%: {error}")
+            self._keep_state()
+        else:
+            self.report(value, percent)
+
     def _measured(self) -> tuple[float, ...]:
-        """Current values of the metrics that the search optimizes."""
+        """Current values of the metrics that the search optimizes.
+
+        Raises:
+            MeasurementFailed: if one of them cannot be measured.
+            TrainingDiverged: if the loss is not finite.
+        """
         prepared = self.prepared
         own = (Loss, TrainingSeconds)
         others = [target for target in prepared.targets if not isinstance(target, own)]
-        values = measure_all(others, prepared.model, prepared.tokenizer, prepared.validation)
+        values = targets_of(others, prepared.model, prepared.tokenizer, prepared.validation)
         for target in prepared.targets:
             if isinstance(target, Loss):
                 values[target.name] = prepared.loss_on(prepared.validation)
@@ -230,9 +257,7 @@ class Run:
                 f"the training loss of the last {_FEW} steps is {mean:.3g}, more than "
                 f"{EXPLODED:g} times the base model's, at step {step.number} of {step.total}"
             )
-        if self.progress is not None:
-            fraction = step.number / step.total
-            self.progress(TrainingProgress(self.trial.number, fraction, step.loss))
+        self._tell_progress(step)
         return training.report_due(step, self.options.reports)
 
     def report(self, loss: float, percent: int) -> None:
@@ -250,46 +275,99 @@ class Run:
         self.trial.report(loss, percent)
         if percent == 100:
             return
-        if self._folders is not None and self._save is not None and not distributed.is_on():
-            state = {"training": self._save(), "values": self._values}
-            state |= {"steps": self.steps, "tokens": self.tokens}
-            if self._best is not None:
-                state["best"] = self._best.state_dict()
-            self._folders.save(self.trial.number, self._about, state)
-        if not self.is_default and self.trial.should_prune():
+        self._keep_state()
+        if not self.is_default and self._should_prune():
             raise self.pruned(f"by the pruner at {percent}%")
+
+    def _should_prune(self) -> bool:
+        try:
+            return self.trial.should_prune()
+        except Exception as error:
+            self.note(f"The pruner failed and did not prune: {said(error)}")
+            return False
+
+    def _keep_state(self) -> None:
+        """Save what a retry of the trial goes on from."""
+        if self._folders is None or self._save is None or distributed.is_on():
+            return
+        state = {"training": self._save(), "values": self._values}
+        state |= {"steps": self.steps, "tokens": self.tokens}
+        if self._best is not None:
+            state["best"] = self._best.state_dict()
+        try:
+            self._folders.save(self.trial.number, self._about, state)
+        except InputError as error:
+            self.note(f"A retry of the trial would start over: {error}")
+
+    def _tell_progress(self, step: training.TrainStep) -> None:
+        """Call the user's function; it can prune the trial, but does not fail it."""
+        if self.progress is None:
+            return
+        fraction = step.number / step.total
+        try:
+            self.progress(TrainingProgress(self.trial.number, fraction, step.loss))
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            self.note(f"The progress function failed: {said(error)}")
 
     def conclude(self) -> None:
         """Measure the extra metrics and save the adapter, which is still attached."""
         prepared, metrics = self.prepared, self.options.extra_metrics
         if metrics:
-            values = {
-                name: float(metric(prepared.model, prepared.tokenizer, prepared.validation))
-                for name, metric in metrics.items()
-            }
+            values, problems = extras_of(
+                metrics, prepared.model, prepared.tokenizer, prepared.validation
+            )
             self.trial.set_user_attr(METRICS, values)
+            for problem in problems:
+                self.note(problem)
         if self.options.folder is not None and self.options.keep:
-            number, where = self.trial.number, None
-            if self._folders is not None:
-                where = self._folders.save_adapter(
-                    number, prepared.model, self.recipe, prepared.base
+            self._save_adapter()
+
+    def _save_adapter(self) -> None:
+        where = ""  # empty: it was not saved
+        if self._folders is not None:
+            try:
+                where = str(
+                    self._folders.save_adapter(
+                        self.trial.number, self.prepared.model, self.recipe, self.prepared.base
+                    )
                 )
-            self.trial.set_user_attr(
-                ADAPTER, str(where)
-            )  # set by all processes; the first one's counts
+            except InputError as error:
+                self.note(f"The adapter is not kept: {error}")
+        self.trial.set_user_attr(ADAPTER, where)  # by all processes; the first one's counts
 
     def complete(self, value: float) -> None:
         """Record the gains of a complete trial, and remove adapters that it surpasses.
 
         Args:
-            value: value of the search's first metric.
+            value: value of the search's first metric; nan, of a trial that has failed, does
+                nothing.
         """
+        if math.isnan(value):
+            return
         if self.prepared.is_on_loss:
             record_gains(self.trial, value, self.prepared)
         if self._folders is not None:
             larger = self.prepared.targets[0].direction == "maximize"
             best = best_trials(self.trial, value, self.options.keep, larger_is_better=larger)
-            self._folders.keep(best)
+            self._folders.keep([*best, *running_trials(self.trial)])
+
+    def note(self, problem: str) -> None:
+        """Record and warn of what went wrong in the trial without ending it."""
+        problem = problem[:_SENTENCE]
+        warn_once(f"trial {self.trial.number}: {problem}")
+        if distributed.is_on() or problem in self._problems:  # processes set attributes together
+            return
+        self._problems = [*self._problems, problem][:_SENTENCES]
+        self.trial.set_user_attr(PROBLEMS, self._problems)
+
+    def _failed(self, reason: str, error: BaseException | None) -> None:
+        """Record why the trial fails."""
+        self.trial.set_user_attr(FAILED_REASON, reason[:_SENTENCE])
+        if error is not None:
+            text = "".join(traceback.format_exception(error))
+            self.trial.set_user_attr(TRACEBACK, text[-_TRACEBACK:])
 
     def pruned(self, reason: str) -> optuna.TrialPruned:
         """Record why the trial is pruned; return the exception to raise."""
@@ -303,20 +381,15 @@ class Run:
 
     def record(self, seconds: float, memory: int) -> None:
         """Record the cost of the trial, however it ended."""
-        examples = len(self.prepared.train)
-        recipe = self.recipe
-        planned = training.step_count(examples, recipe.batch_size, recipe.epochs)
-        left_over = recipe.epochs * examples - planned * recipe.batch_size
-        values = {
-            SECONDS: round(seconds, 3),
-            STEPS: self.steps,
-            TOKENS: self.tokens,
-            EXAMPLES: examples,
-            FRACTION: self.prepared.fraction,
-            DROPPED_EXAMPLES: left_over,
-            PEAK_MEMORY_BYTES: memory,
-            BASE_LOSS: self.prepared.base_loss,
-            IS_DEFAULT: self.is_default,
-        }
-        for name, value in values.items():
-            self.trial.set_user_attr(name, value)
+        record_cost(
+            self.trial,
+            self.prepared,
+            self.recipe,
+            {
+                SECONDS: round(seconds, 3),
+                STEPS: self.steps,
+                TOKENS: self.tokens,
+                PEAK_MEMORY_BYTES: memory,
+                IS_DEFAULT: self.is_default,
+            },
+        )

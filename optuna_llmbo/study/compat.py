@@ -8,20 +8,32 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from contextlib import suppress
+import time
 from types import SimpleNamespace
 from typing import Any
 import warnings
 
 import optuna
 from optuna.samplers._base import _process_constraints_after_trial
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages.journal import BaseJournalBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
 
+
+UpdateFinishedTrialError: type[Exception] = getattr(
+    optuna.exceptions, "UpdateFinishedTrialError", RuntimeError
+)
+"""What a storage raises when a trial that has ended is to be changed."""
+
+_BEAT = "llmbo:heartbeat"
+"""System attribute with the time of a trial's last heartbeat, in storages without their own."""
 
 _PIECE = 2045
 """Length of an attribute's value that every storage accepts, in characters."""
@@ -45,14 +57,98 @@ def storage_with_heartbeat(
         seconds: between heartbeats.
         max_retry: how often a trial is retried.
     """
+    name, retry = _retry(max_retry)
+    is_sqlite = url.startswith("sqlite")
+    patience = {"connect_args": {"timeout": _PATIENCE}} if is_sqlite else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        callback: dict[str, Any] = {name: retry}
+        storage = optuna.storages.RDBStorage(
+            url, engine_kwargs=patience, heartbeat_interval=seconds, **callback
+        )
+    if is_sqlite and storage.engine.url.database not in (None, "", ":memory:"):
+        _one_at_a_time(storage.engine)
+    return storage
+
+
+_PATIENCE = 60
+"""Seconds that a worker waits for another one that uses the same SQLite file."""
+
+
+def _one_at_a_time(engine: Any) -> None:
+    """Let SQLite's transactions lock the database from their beginning.
+
+    Optuna takes a waiting trial by reading and then changing its state, with the row locked.
+    SQLite locks no rows, so that two workers could take the same trial.
+    """
+    from sqlalchemy import event  # Optuna loads it for databases only
+
+    @event.listens_for(engine, "connect")
+    def begin_nothing(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own begin would come too late
+
+    @event.listens_for(engine, "begin")
+    def begin_with_the_lock(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections from before
+
+
+def _retry(max_retry: int) -> tuple[str, Any]:
+    """What retries the trials whose process died, and its name as an argument of a storage."""
     retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None)
     name = "heartbeat_stale_trial_callback"
     if retry is None:  # before Optuna 5
         retry, name = optuna.storages.RetryFailedTrialCallback, "failed_trial_callback"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        callback: dict[str, Any] = {name: retry(max_retry=max_retry)}
-        return optuna.storages.RDBStorage(url, heartbeat_interval=seconds, **callback)
+        return name, retry(max_retry=max_retry)
+
+
+class JournalWithHeartbeat(optuna.storages.JournalStorage, BaseHeartbeat):
+    """A journal whose trials are retried once their process is silent for two heartbeats.
+
+    Optuna has heartbeats for databases only. Here they are a system attribute of the trial, with
+    the clock of the worker's machine: workers' clocks have to agree to within a heartbeat.
+
+    Args:
+        backend: the journal.
+        seconds: between heartbeats.
+        max_retry: how often a trial is retried.
+    """
+
+    def __init__(self, backend: BaseJournalBackend, seconds: int, *, max_retry: int) -> None:
+        super().__init__(backend)
+        self._seconds = seconds
+        _, self._callback = _retry(max_retry)
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(UpdateFinishedTrialError):  # another worker has given it up
+            self.set_trial_system_attr(trial_id, _BEAT, time.time())
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        oldest = time.time() - 2 * self._seconds
+        return [t._trial_id for t in running if _last_sign(t) < oldest]
+
+    def get_heartbeat_interval(self) -> int | None:
+        return self._seconds
+
+    def get_heartbeat_stale_trial_callback(self) -> Callable[[Study, FrozenTrial], None] | None:
+        callback: Callable[[Study, FrozenTrial], None] = self._callback
+        return callback
+
+    def get_failed_trial_callback(self) -> Callable[[Study, FrozenTrial], None] | None:
+        """The name before Optuna 5."""
+        return self.get_heartbeat_stale_trial_callback()
+
+
+def _last_sign(trial: FrozenTrial) -> float:
+    """When a running trial was last known to be alive; always, if it never had a heartbeat."""
+    if _BEAT not in trial.system_attrs or trial.datetime_start is None:
+        return time.time()
+    # a retry has the attribute of the trial that it retries, but starts after it
+    return max(float(trial.system_attrs[_BEAT]), trial.datetime_start.timestamp())
 
 
 def retry_stale_trials(study: Study) -> None:
@@ -77,6 +173,27 @@ def ask(study: Study) -> optuna.Trial:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Heartbeat of storage")
         return study.ask()
+
+
+def ask_again(trial: optuna.Trial, params: Mapping[str, Any]) -> optuna.Trial:
+    """A running trial that has suggested nothing yet, with other fixed parameters."""
+    trial.storage.set_trial_system_attr(trial._trial_id, "fixed_params", dict(params))
+    return optuna.Trial(trial.study, trial._trial_id)
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was enqueued with; empty if it was not."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def put_back(trial: optuna.Trial) -> None:
+    """Put a running trial that has suggested nothing yet back into the queue."""
+    trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def now(trial: optuna.Trial) -> FrozenTrial:
+    """A trial as the storage has it now, which another worker may have ended."""
+    return trial.storage.get_trial(trial._trial_id)
 
 
 @contextmanager

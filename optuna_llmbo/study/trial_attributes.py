@@ -9,8 +9,12 @@ INTERRUPTED = "interrupted"
 INFEASIBLE = "infeasible"
 """True for a pruned trial whose configuration cannot be run, whatever it reported before."""
 PRUNED_REASON = "pruned_reason"
+FAILED_REASON = "failed_reason"
+"""Why a trial failed, in a sentence."""
 TRACEBACK = "traceback"
 """The end of a crashed trial's traceback."""
+PROBLEMS = "problems"
+"""What went wrong in a trial without ending it, a sentence for each."""
 
 # Set by `LoRAObjective`: what a trial was and cost; its docstring gives the units.
 IS_DEFAULT = "is_default"

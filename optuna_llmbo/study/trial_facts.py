@@ -16,7 +16,9 @@ from optuna_llmbo.study.outcome import violated
 from optuna_llmbo.study.trial_attributes import CHOSEN_BY
 from optuna_llmbo.study.trial_attributes import EXPECTED_MEAN
 from optuna_llmbo.study.trial_attributes import EXPECTED_STANDARD_DEVIATION
+from optuna_llmbo.study.trial_attributes import FAILED_REASON
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
+from optuna_llmbo.study.trial_attributes import PROBLEMS
 from optuna_llmbo.study.trial_attributes import PRUNED_REASON
 from optuna_llmbo.study.trial_attributes import TRACEBACK
 
@@ -28,7 +30,8 @@ class TrialFacts:
     trial: FrozenTrial
     outcome: Outcome
     reason: str
-    """Why it was pruned, is infeasible or failed; empty if nothing says so."""
+    """Why it was pruned, is infeasible or failed; for a complete trial what went wrong without
+    ending it. Empty if nothing says so."""
     values: tuple[float, ...]
     """The objectives' values; for a pruned trial its last report; empty if there is none."""
     seconds: float | None
@@ -94,8 +97,12 @@ def trial_facts(trial: FrozenTrial) -> TrialFacts:
 
 def _reason(trial: FrozenTrial, outcome: Outcome) -> str:
     if outcome == "failed":
+        if told := trial.user_attrs.get(FAILED_REASON):
+            return str(told)
         text = str(trial.user_attrs.get(TRACEBACK) or "").strip()
         return text.splitlines()[-1] if text else ""
+    if outcome == "complete":
+        return " ".join(map(str, trial.user_attrs.get(PROBLEMS) or ()))
     broken = violated(trial)
     if outcome == "infeasible" and broken:
         told = ", ".join(f"{name} is {value:.4g}" for name, value in broken.items())

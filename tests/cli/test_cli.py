@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 from typer.testing import Result
 
+import optuna_llmbo
 from optuna_llmbo import cli
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.cli import metrics
@@ -55,6 +56,8 @@ def tune(tiny_llm: Path, data: Path, tmp_path: Path) -> Tune:
             "llm": tiny_llm,
         }
         settings |= options
+        if settings["sampler"] != "llmbo" and "llm" not in options:
+            del settings["llm"]
         arguments = ["tune", *flags]
         for name, value in settings.items():
             for one in value if isinstance(value, list) else [value]:
@@ -226,6 +229,16 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
         {"metric": "code_pass_at_1", "tests_column": "tests"},
         "give --allow-execution if this machine may run them",
     ),
+    "device": ({"device": "gpu"}, "device='gpu': there is no such device here. Expected one of"),
+    "dtype": ({"dtype": "half"}, "dtype must be one of auto, float32, bfloat16, float16"),
+    "float16": ({"dtype": "float16"}, "float16 would need its loss scaled"),
+    "timeout": ({"timeout": "soon"}, "'soon' is no duration"),
+    "seed": ({"seed": -1}, "Invalid value for '--seed'"),
+    "a share of validation": ({"validation": 0.1}, "a whole number of examples; got 0.1"),
+    "a negative test": ({"test": -5}, "a whole number of examples; got -5"),
+    "no name": ({"study": ""}, "--study: expected a name"),
+    "LLM unread": ({"llm": "embedded", "sampler": "tpe"}, "--llm is read by --sampler llmbo only"),
+    "keep nowhere": ({"keep": 3}, "--keep 3 needs a --folder"),
     "parallel and metric": (
         {"parallel": 2, "metric": ["loss", "seconds"]},
         "--parallel 2 with --metric loss --metric seconds: trials that train at once",
@@ -255,6 +268,50 @@ def test_a_proxy_of_so_many_by_length(tune: Tune, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert load(tmp_path).trials[0].user_attrs["examples"] == 20
     assert load(tmp_path).user_attrs["lora_objective"]["proxy"] == 20
+
+
+def test_the_type_of_the_weights_is_kept(tune: Tune, tmp_path: Path) -> None:
+    """The study says the type that was used, also where the hardware chose it."""
+    for dtype, name in (("bfloat16", "bfloat16"), ("float32", "float32")):
+        assert tune(dtype=dtype, trials=1, study=name).exit_code == 0
+    assert tune(trials=1, study="auto").exit_code == 0
+    url = f"sqlite:///{tmp_path}/study.db"
+    for name in ("bfloat16", "float32", "auto"):
+        study = optuna.load_study(study_name=name, storage=url)
+        used = study.user_attrs["lora_objective"]["dtype"]
+        assert used == f"torch.{study.user_attrs['lora_options']['dtype']}"
+        assert name == "auto" or used == f"torch.{name}"
+    other = tune(dtype="float32", trials=2, study="bfloat16")
+    assert other.exit_code == 2 and "differs in dtype" in other.stderr
+    promoted = CliRunner().invoke(
+        cli.app,
+        ["promote", "--storage", url, "--study", "bfloat16", "--out", str(tmp_path / "final"),
+         "--top", "1", "--seeds", "1", "--device", "cpu"],
+    )  # fmt: skip
+    assert promoted.exit_code == 0, promoted.output
+
+
+def test_the_version() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0 and result.stdout.strip() == optuna_llmbo.__version__
+    for command in ([], ["tune"], ["doctor"]):
+        assert "Usage" in CliRunner().invoke(cli.app, [*command, "-h"]).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dashboard", "--port", "99999"],
+        ["dashboard", "--port", "-1"],
+        ["promote", "--out", "x", "--top", "0"],
+        ["promote", "--out", "x", "--seeds", "0"],
+        ["proxy-check", "--model", "m", "--train", "t", "--out", "x", "--configs", "3"],
+        ["proxy-check", "--model", "m", "--train", "t", "--out", "x", "--seed", "-1"],
+    ],
+)
+def test_numbers_out_of_range(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2 and "Invalid value for" in result.output
 
 
 def test_a_search_space_of_a_file(tune: Tune, tmp_path: Path) -> None:
@@ -390,7 +447,10 @@ def test_json_of_an_interrupted_search(tune: Tune, monkeypatch: pytest.MonkeyPat
     start, summary = map(json.loads, result.stdout.splitlines())
     assert start["trials"] == 3 and start["finished"] == 0
     assert summary["interrupted"] is True and summary["best"] == [] and summary["default"] is None
-    assert summary["counts"] == {"complete": 0, "pruned": 0, "infeasible": 0, "failed": 1}
+    assert summary["counts"] == {
+        "complete": 0, "pruned": 0, "infeasible": 0, "failed": 0, "interrupted": 1,
+    }  # fmt: skip
+    assert summary["ended"] == "interrupted"
 
 
 def test_what_an_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

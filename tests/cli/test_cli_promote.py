@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from typer.testing import Result
 
 from optuna_llmbo import cli
-from optuna_llmbo.lora.proxy_check import read_check
+from optuna_llmbo.lora.proxy_agreement import read_check
 from tests.lora.conftest import rows
 
 

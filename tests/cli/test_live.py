@@ -26,6 +26,7 @@ import pytest
 from rich.console import Console
 
 from optuna_llmbo.cli import live
+from optuna_llmbo.cli.duration import format_duration
 from optuna_llmbo.cli.live import LiveView
 from optuna_llmbo.cli.sparkline import sparkline
 from optuna_llmbo.cli.summary import summary
@@ -146,7 +147,7 @@ def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
             view.on_step(TrainingProgress(number, 0.5, 1.0))
         clock[0] = 60.0
         assert view._status().endswith("best loss 0.0000 (#0), about 2 min left")
-    assert live.format_duration(59.4) == "59 s" and live.format_duration(5400) == "1.5 h"
+    assert format_duration(59.4) == "59 s" and format_duration(5400) == "1.5 h"
 
 
 class Terminal:

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from optuna_llmbo import cli
 from optuna_llmbo.cli.dashboard import _Publisher
+from optuna_llmbo.cli.storages import read_storage
 from optuna_llmbo.dashboard import callback as callbacks
 from optuna_llmbo.dashboard import DashboardCallback
 from optuna_llmbo.dashboard import publish
@@ -289,7 +290,8 @@ def test_the_command_publishes_all_studies_and_serves(
     assert "Published one: 2 finished trials" in result.output
     assert "Published two: 2 finished trials" in result.output
     ((storage, host, port, store),) = served
-    assert (storage, host, port) == (url, "localhost", 8081) and store is not None
+    assert optuna.get_all_study_names(storage) == ["one", "two"]
+    assert (host, port) == ("localhost", 8081) and store is not None
     result = CliRunner().invoke(cli.app, ["dashboard", "one", "--storage", url, "--publish-only"])
     assert result.exit_code == 0 and "two" not in result.output and len(served) == 1
 
@@ -301,7 +303,9 @@ def test_the_command_on_a_port_in_use_and_on_no_such_study(
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(optuna_dashboard, "run_server", busy)
-    arguments = ["dashboard", "--storage", f"sqlite:///{tmp_path}/study.db"]
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.storages.RDBStorage(url)
+    arguments = ["dashboard", "--storage", url]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 2 and "Give another --port" in result.output
     assert "no study yet" in result.output
@@ -314,7 +318,7 @@ def test_watching_publishes_what_is_new(
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = lora_like.make_study(url, n_trials=2)
-    publisher = _Publisher(url, None, {})
+    publisher = _Publisher(read_storage(url), None, {})
     rounds = iter([None, lambda: lora_like.run_trials(study, 1), None])
 
     class Stop(Exception):

@@ -25,8 +25,8 @@ from optuna_llmbo.figures.figure import thinned
 from optuna_llmbo.figures.figure import value_range
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight import Insight
-from optuna_llmbo.lora.proxy_check import Agreement
-from optuna_llmbo.lora.proxy_check import ProxyCheck
+from optuna_llmbo.lora.proxy_agreement import Agreement
+from optuna_llmbo.lora.proxy_agreement import ProxyCheck
 from tests.insight.studies import add
 from tests.insight.studies import bowl
 from tests.insight.studies import LORA

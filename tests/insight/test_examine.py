@@ -15,10 +15,10 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.insight import examine
 from optuna_llmbo.insight import Insight
-from optuna_llmbo.lora.proxy_check import Agreement
-from optuna_llmbo.lora.proxy_check import ProxyCheck
-from optuna_llmbo.lora.proxy_check import read_check
-from optuna_llmbo.lora.proxy_check import save_check
+from optuna_llmbo.lora.proxy_agreement import Agreement
+from optuna_llmbo.lora.proxy_agreement import ProxyCheck
+from optuna_llmbo.lora.proxy_agreement import read_check
+from optuna_llmbo.lora.proxy_agreement import save_check
 from optuna_llmbo.suggestion import fitted
 from tests.insight.studies import add
 from tests.insight.studies import bowl

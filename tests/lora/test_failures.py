@@ -317,8 +317,12 @@ def test_an_adapter_that_breaks_a_constraint_is_not_kept(
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "adapter"])
-def test_a_full_disk_is_said_clearly(
-    make_objective: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+def test_a_full_disk_costs_the_file_and_not_the_trial(
+    make_objective: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings_logged: list[str],
+    what: str,
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -328,9 +332,22 @@ def test_a_full_disk_is_said_clearly(
     else:
         monkeypatch.setattr(checkpoint, "save_adapter", full)
     study = make_study()
-    with pytest.raises(InputError, match="cannot write .*: No space left on device. The study"):
-        study.optimize(make_objective(space=SPACE, folder=tmp_path), n_trials=1)
-    assert study.trials[0].state is TrialState.FAIL
+    study.optimize(make_objective(space=SPACE, folder=tmp_path), n_trials=2)
+    said = {"checkpoint": "A retry of the trial would start over", "adapter": "is not kept"}[what]
+    for trial in study.trials:
+        assert trial.state is TrialState.COMPLETE
+        (problem,) = set(trial.user_attrs["problems"])
+        assert said in problem and "No space left on device" in problem
+        assert (trial.user_attrs["adapter"] == "") == (what == "adapter")
+    assert len(warnings_logged) == 2  # one a trial
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_trial(
+    make_objective: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*file.*: Not a directory|File exists"):
+        make_objective(folder=tmp_path / "file").prepare()
 
 
 def test_keep_is_checked(make_objective: Make) -> None:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
-from optuna_llmbo.cli.studies import MAX_RETRIES
+from optuna_llmbo.cli.storages import MAX_RETRIES
 from tests.lora.conftest import rows
 
 

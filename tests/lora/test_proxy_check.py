@@ -14,10 +14,12 @@ import pytest
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
+from optuna_llmbo.lora import proxy_agreement
 from optuna_llmbo.lora import proxy_check
 from optuna_llmbo.lora.fit import Fit
+from optuna_llmbo.lora.proxy_agreement import Agreement
+from optuna_llmbo.lora.proxy_agreement import ProxyCheck
 from optuna_llmbo.lora.proxy_check import check_proxy
-from optuna_llmbo.lora.proxy_check import ProxyCheck
 
 
 Make = Callable[..., LoRAObjective]
@@ -30,7 +32,7 @@ FULL = np.array([1.0, 2.0, 3.0, 4.0, 6.0, math.inf])
 BASE = 5.0
 
 
-def agreement(here: list[float], seconds: float = 1.0) -> proxy_check.Agreement:
+def agreement(here: list[float], seconds: float = 1.0) -> Agreement:
     runs = [Fit(loss, seconds, 1, Path()) for loss in here]
     full = [Fit(loss, 4.0, 1, Path()) for loss in FULL]
     return proxy_check._agreement(0.1, 10, np.array(here), FULL, FULL < BASE, runs, full)
@@ -67,13 +69,13 @@ def test_what_is_not_defined_is_nan() -> None:
 )
 def test_recommendation(live: tuple[float, ...], expected: float | None) -> None:
     agreements = tuple(
-        proxy_check.Agreement(fraction, 1, 1, spearman, 1, 1, (0.0, 0.0, 0.0), 1, 0)
+        Agreement(fraction, 1, 1, spearman, 1, 1, (0.0, 0.0, 0.0), 1, 0)
         for fraction, spearman in zip((0.01, 0.1, 0.3), live, strict=True)
     )
     check = ProxyCheck(({},), np.zeros((4, 1)), 1, agreements, BASE)
     assert check.recommended == expected
     words = "None of these" if expected is None else f"Recommended: {expected:g}"
-    assert words in proxy_check.report(check)
+    assert words in proxy_agreement.report(check)
 
 
 def test_a_whole_check(make_objective: Make, tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def test_a_whole_check(make_objective: Make, tmp_path: Path) -> None:
     assert all(a.seconds > 0 and a.saved < 1 for a in check.agreements)
     again = check_proxy(objective, **options, tell=told.append)
     assert len(told) == 12 and np.array_equal(again.losses, check.losses)
-    assert "| 0.2 | 11 |" in proxy_check.report(check)
-    proxy_check.draw(check, tmp_path / "figure.svg")
+    assert "| 0.2 | 11 |" in proxy_agreement.report(check)
+    proxy_agreement.draw(check, tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
 
 

@@ -32,11 +32,18 @@ class Reading:
     extract: Extract
     same: Callable[[Any, Any], bool] = operator.eq
     """(expected, found) -> are they the same answer?"""
+    decided: Callable[[str, str], bool] = lambda text, response: False
+    """(beginning of a text, response) -> is the outcome the same however the text goes on?"""
 
 
 def plain_text(text: str) -> str | None:
     """The text with single spaces; None if it is blank."""
     return " ".join(text.split()) or None
+
+
+def is_other_text(text: str, response: str) -> bool:
+    """Whether a text that begins like this is another one than the response, up to whitespace."""
+    return not " ".join(response.split()).startswith(" ".join(text.split()))
 
 
 def number(text: str) -> str | None:
@@ -59,6 +66,13 @@ def number(text: str) -> str | None:
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
     return f"-{plain}" if match["sign"] and plain != "0" else plain
+
+
+def has_marked_number(text: str, response: str) -> bool:
+    """Whether the line behind the first "####" has ended and has a number in it."""
+    _, _, marked = text.partition(_MARK)
+    line, end, _ = marked.lstrip().partition("\n")
+    return bool(end) and _NUMBER.search(line) is not None
 
 
 def math_reading() -> Reading:
@@ -91,7 +105,7 @@ def _math_seconds() -> int | None:
 
 
 READINGS: dict[str, Callable[[], Reading]] = {
-    "text": lambda: Reading(plain_text),
-    "gsm8k": lambda: Reading(number),
+    "text": lambda: Reading(plain_text, decided=is_other_text),
+    "gsm8k": lambda: Reading(number, decided=has_marked_number),
     "math": math_reading,
 }

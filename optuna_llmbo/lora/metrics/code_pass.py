@@ -23,6 +23,7 @@ from optuna_llmbo.lora.tokens import Example
 
 
 _FENCED = re.compile(r"^```[\w+-]*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_CLOSED = re.compile(r"^```[\w+-]*[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def answered_program(example: Example, answer: str) -> str:
@@ -95,6 +96,10 @@ class CodePassAt1(TextMetric):
             for example, text in zip(examples, texts, strict=True)
         ]
         return share([outcome.passed for outcome in outcomes])
+
+    def decided(self, text: str, example: Example) -> bool:
+        """Whether the program is complete: its block has ended."""
+        return self.program is answered_program and _CLOSED.search(text) is not None
 
     def _tests_of(self, example: Example) -> str:
         prompt = example.pair.prompt

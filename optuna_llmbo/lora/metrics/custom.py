@@ -6,11 +6,11 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
-import numbers
 from typing import Any
 
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.metrics.measure import as_number
 from optuna_llmbo.lora.metrics.measure import DIRECTIONS
 from optuna_llmbo.lora.tokens import Example
 
@@ -44,10 +44,9 @@ class Custom:
         Raises:
             InputError: if it does not return a finite number.
         """
-        value = self.function(model, tokenizer, examples)
-        number = getattr(value, "item", lambda: value)()  # of a tensor or an array of one
-        if not isinstance(number, numbers.Real) or not math.isfinite(number):
+        value = as_number(self.name, self.function(model, tokenizer, examples))
+        if not math.isfinite(value):
             raise InputError(
                 f"the metric {self.name!r} returned {value!r}: expected a finite number."
             )
-        return float(number)
+        return value

@@ -58,6 +58,10 @@ class ExactMatch(TextMetric):
             [f is not None and reading.same(e, f) for e, f in zip(expected, found, strict=True)]
         )
 
+    def decided(self, text: str, example: Example) -> bool:
+        """Whether the answer is right or wrong however the text goes on."""
+        return self._reading().decided(text, example.pair.response)
+
     def _reading(self) -> Reading:
         if callable(self.extract):
             return Reading(self.extract)

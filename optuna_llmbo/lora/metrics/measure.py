@@ -6,6 +6,7 @@ from abc import ABC
 from abc import abstractmethod
 from collections.abc import Sequence
 import importlib
+import numbers
 from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
@@ -70,6 +71,10 @@ class TextMetric(ABC):
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """The value for texts already generated, in the order of the examples."""
 
+    def decided(self, text: str, example: Example) -> bool:
+        """Whether the value is the same however the text goes on, so that it need not."""
+        return False
+
     def __call__(self, model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
         """Generate and measure.
 
@@ -77,12 +82,27 @@ class TextMetric(ABC):
             InputError: as `check`.
         """
         self.check(model, tokenizer, examples)
-        return self.of_texts(generate(model, tokenizer, examples, self.decoding), examples)
+        texts = generate(model, tokenizer, examples, self.decoding, self.decided)
+        return self.of_texts(texts, examples)
 
 
 def share(right: Sequence[bool]) -> float:
     """Fraction of true values, in [0, 1]."""
     return sum(right) / len(right)
+
+
+def as_number(name: str, value: Any) -> float:
+    """What a metric returned as a number: of Python, numpy, or a tensor or an array of one.
+
+    Raises:
+        InputError: if it is anything else, a text with digits included.
+    """
+    size = getattr(value, "size", 1)  # an array's number, a tensor's method
+    n_values = value.numel() if callable(size) else size
+    number = value.item() if n_values == 1 and hasattr(value, "item") else value
+    if not isinstance(number, numbers.Real):
+        raise InputError(f"the metric {name!r} returned {value!r}: expected a finite number.")
+    return float(number)
 
 
 def check_some(examples: Sequence[Example]) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.generate import Decided
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.generate import generate
+from optuna_llmbo.lora.metrics.measure import as_number
 from optuna_llmbo.lora.metrics.measure import Measure
 from optuna_llmbo.lora.metrics.measure import TextMeasure
+from optuna_llmbo.lora.metrics.measure import TextMetric
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -52,10 +55,26 @@ def measure_all(
     texts: dict[Decoding, list[str]] = {}
     values: dict[str, float] = {}
     for metric in metrics:
-        if isinstance(metric, TextMeasure):
-            if metric.decoding not in texts:
-                texts[metric.decoding] = generate(model, tokenizer, examples, metric.decoding)
-            values[metric.name] = metric.of_texts(texts[metric.decoding], examples)
-        else:
-            values[metric.name] = metric(model, tokenizer, examples)
+        try:
+            if isinstance(metric, TextMeasure):
+                how = metric.decoding
+                if how not in texts:
+                    ends = _decided_for_all(metrics, how)
+                    texts[how] = generate(model, tokenizer, examples, how, ends)
+                value = metric.of_texts(texts[how], examples)
+            else:
+                value = metric(model, tokenizer, examples)
+            values[metric.name] = as_number(metric.name, value)
+        except Exception as error:
+            error.add_note(f"(in the metric {metric.name!r})")
+            raise
     return values
+
+
+def _decided_for_all(metrics: Sequence[Measure], decoding: Decoding) -> Decided | None:
+    """Whether a text is decided for all metrics that share it; None if one never says so."""
+    sharing = [m for m in metrics if isinstance(m, TextMeasure) and m.decoding == decoding]
+    if not all(isinstance(metric, TextMetric) for metric in sharing):
+        return None
+    asked = [metric.decided for metric in sharing if isinstance(metric, TextMetric)]
+    return lambda text, example: all(decided(text, example) for decided in asked)

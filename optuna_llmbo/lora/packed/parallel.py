@@ -49,6 +49,7 @@ def optimize_packed(
     callbacks: Sequence[Callback] = (),
     *,
     max_rows: int | None = None,
+    begin: Callable[[], optuna.Trial | None] | None = None,
 ) -> None:
     """`study.optimize(objective, n_trials)`, several trials at once on one model (`Pack`).
 
@@ -74,6 +75,8 @@ def optimize_packed(
         callbacks: called after every trial with the study and the trial. A callback
             ends the run by raising; `study.stop` works in `study.optimize` only.
         max_rows: maximum number of examples per forward pass over all trials; see `Pack`.
+        begin: begins a trial, or returns None when there is to be no further one, even if there
+            are less than `n_trials`; None: the study is asked.
 
     Raises:
         InputError: for a mistake in the inputs, see `LoRAObjective.prepare` and `check_study`. The
@@ -95,7 +98,8 @@ def optimize_packed(
         reset_peak_memory(device_of(prepared.model))
         size = objective.options.micro_batch_size
         with Pack(prepared.model, micro_batch_size=size, max_rows=max_rows) as pack:
-            _Driver(study, objective, prepared, pack, callbacks).optimize(n_trials, n_parallel)
+            driver = _Driver(study, objective, prepared, pack, callbacks)
+            driver.optimize(n_trials, n_parallel, begin or driver.ask)
 
 
 def _check_packs(prepared: Prepared) -> None:
@@ -144,14 +148,25 @@ class _Driver:
         self._callbacks = callbacks
         self._flights: list[_Flight] = []
 
-    def optimize(self, n_trials: int, n_parallel: int) -> None:
+    def ask(self) -> optuna.Trial:
+        """Ask the study for a trial."""
+        compat.retry_stale_trials(self._study)
+        return compat.ask(self._study)
+
+    def optimize(
+        self, n_trials: int, n_parallel: int, begin: Callable[[], optuna.Trial | None]
+    ) -> None:
         """Run `n_trials` trials; those running when an error occurs fail."""
         begun = 0
         try:
             while begun < n_trials or self._flights:
                 if begun < n_trials and len(self._flights) < n_parallel:
                     begun += 1
-                    self._begin()
+                    trial = begin()
+                    if trial is not None:
+                        self._begin(trial)
+                    else:
+                        n_trials = begun
                 else:
                     self._go_on()
         except KeyboardInterrupt:
@@ -165,10 +180,9 @@ class _Driver:
                 self._record(flight)
                 self._study.tell(flight.trial, state=TrialState.FAIL)
 
-    def _begin(self) -> None:
-        """Ask for a trial and put its adapter into the pack."""
-        compat.retry_stale_trials(self._study)
-        flight = _Flight(compat.ask(self._study))
+    def _begin(self, trial: optuna.Trial) -> None:
+        """Put a trial's adapter into the pack."""
+        flight = _Flight(trial)
         self._flights.append(flight)
         flight.alive.enter_context(compat.heartbeat(flight.trial))
         recipe = self._prepared.space.suggest(flight.trial)

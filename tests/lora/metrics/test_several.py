@@ -50,9 +50,11 @@ def test_the_same_values_as_one_by_one(
     alone = {metric.name: metric(tiny.model, tiny.tokenizer, examples) for metric in metrics}
     asked = []
 
-    def generate(model: Any, tokenizer: Any, examples: Any, decoding: Decoding) -> list[str]:
+    def generate(
+        model: Any, tokenizer: Any, examples: Any, decoding: Decoding, decided: Any
+    ) -> list[str]:
         asked.append(decoding)
-        return whole(model, tokenizer, examples, decoding)
+        return whole(model, tokenizer, examples, decoding, decided)
 
     whole = several.generate  # type: ignore[attr-defined]
     monkeypatch.setattr(several, "generate", generate)

@@ -1,18 +1,45 @@
-"""How a complete trial stands among the others of its study."""
+"""What a trial records: its cost, its gains, and which trials are the best ones so far."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from optuna.trial import BaseTrial
+from optuna.trial import TrialState
 
 from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.recorded import control_of
+from optuna_llmbo.lora.train import step_count
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.outcome import violated
+from optuna_llmbo.study.trial_attributes import BASE_LOSS
 from optuna_llmbo.study.trial_attributes import DEFAULT_LOSS
+from optuna_llmbo.study.trial_attributes import DROPPED_EXAMPLES
+from optuna_llmbo.study.trial_attributes import EXAMPLES
+from optuna_llmbo.study.trial_attributes import FRACTION
 from optuna_llmbo.study.trial_attributes import GAIN_OVER_BASE
 from optuna_llmbo.study.trial_attributes import GAIN_OVER_DEFAULT
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
+
+
+def record_cost(
+    trial: BaseTrial, prepared: Prepared, recipe: LoRARecipe, spent: Mapping[str, Any]
+) -> None:
+    """Record what a trial spent, and what it trained on."""
+    examples = len(prepared.train)
+    planned = step_count(examples, recipe.batch_size, recipe.epochs)
+    left_over = recipe.epochs * examples - planned * recipe.batch_size
+    trained_on = {
+        EXAMPLES: examples,
+        FRACTION: prepared.fraction,
+        DROPPED_EXAMPLES: left_over,
+        BASE_LOSS: prepared.base_loss,
+    }
+    for name, value in {**spent, **trained_on}.items():
+        trial.set_user_attr(name, value)
 
 
 def record_gains(trial: BaseTrial, loss: float, prepared: Prepared) -> None:
@@ -42,6 +69,15 @@ def best_trials(
         ranked.append((sign * value, trial.number))
     best = [number for _, number in sorted(ranked)[:n]]
     return [*best, trial.number] if is_unknown else best
+
+
+def running_trials(trial: BaseTrial) -> list[int]:
+    """The numbers of a trial's study's running trials: other workers may be saving theirs."""
+    study = getattr(trial, "study", None)
+    if study is None:
+        return []
+    others = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [other.number for other in others if other.number != trial.number]
 
 
 def _default_loss(trial: BaseTrial, prepared: Prepared) -> float | None:
