@@ -6,7 +6,9 @@ import pytest
 from optuna_llmbo.embedding.trie import Chunk
 from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.embedding.trie import common_beginning
+from optuna_llmbo.embedding.trie import continuations
 from optuna_llmbo.embedding.trie import lay_out
+from optuna_llmbo.embedding.trie import path_to
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie import with_ancestors
 
@@ -89,3 +91,47 @@ def test_common_beginning() -> None:
     assert common_beginning((1, 2, 3), (1, 2, 4, 5)) == 2
     assert common_beginning((1, 2), (1, 2, 4)) == 2
     assert common_beginning((), (1,)) == 0
+
+
+LONG = tuple(range(100, 200)), tuple(range(200, 300))
+
+
+def test_sequences_go_on_where_known_ones_begin_like_them() -> None:
+    known = sorted((*long, i) for long in LONG for i in range(3))
+    missing = sorted([(*LONG[0], 7), (*LONG[0], 8, 9), LONG[1], (*LONG[1][:90], 5), (1, 2), (3,)])
+    groups = continuations(missing, known, least=20)
+    assert [group.sequences for group in groups] == [missing[:2], missing[2:4], missing[4:]]
+    assert [group.shared for group in groups] == [0, 100, 90]
+    for group in groups:
+        assert group.shared == 0 or group.known in known
+        beginning = group.known[: group.shared]
+        assert all(s[: group.shared] == beginning != s for s in group.sequences)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_hold_each_sequence_once_and_what_they_share(seed: int) -> None:
+    every = random_sequences(80, seed)
+    known, missing = every[::3], [s for i, s in enumerate(every) if i % 3]
+    for least in (1, 2, 4):
+        groups = continuations(missing, known, least)
+        assert [s for group in groups for s in group.sequences] == missing
+        for group in groups:
+            assert group.shared == 0 or group.shared >= least
+            for s in group.sequences:
+                assert s[: group.shared] == group.known[: group.shared]
+                assert len(s) > group.shared
+    assert continuations([], known, 1) == []
+
+
+def test_a_chunk_goes_on_from_a_path() -> None:
+    (first,) = chunks([(1, 2, 3), (1, 2, 4)], limit=100)
+    path = path_to(first.ends[1], first.parents)
+    assert path == [0, 1, 3]
+    sequences = [(1, 2, 4, 5), (1, 2, 4, 6, 7)]
+    paths = tokens_of(first, [])
+    for chunk, carried in zip(chunks(sequences, 1, path), (path, [0, 1, 2]), strict=True):
+        assert chunk.carried == carried
+        paths = tokens_of(chunk, paths)
+        assert [len(p) - 1 for p in paths] == chunk.depths
+        assert [paths[end] for end in chunk.ends] == chunk.sequences
+        assert len(chunk.token_ids) == len(chunk.sequences[0]) - 3

@@ -185,3 +185,25 @@ def test_on_cuda(tiny_llm: Path, dtype: torch.dtype, allowed: float) -> None:
     torch.testing.assert_close(ours, exact, atol=allowed, rtol=0)
     ours.sum().backward()
     assert token.grad is not None and token.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("memory_bytes", [AMPLE, 0])
+def test_what_sequences_begin_with_is_read_once(family: LanguageModel, memory_bytes: int) -> None:
+    """Later requests with the same long choices and other numbers read the numbers only."""
+    (passage,) = ids(family, [PASSAGE])
+    token = token_for(family)
+    reader = TrieReader(family, passage, "both", None, memory_bytes)
+    choices = [letter * 150 for letter in "abc"]
+    for rates in ((1, 5), (2, 3, 6), (4,)):
+        texts = [f"\nchoice: {choice}\nrate: {rate}" for choice in choices for rate in rates]
+        sequences = ids(family, texts)
+        before = reader.n_positions
+        with torch.no_grad():
+            ours = reader.embed(sequences, token)
+            exact = PlainReader(family, passage, (), "both", None).embed(sequences, token)
+        torch.testing.assert_close(ours, exact, atol=1e-4, rtol=0)
+        computed = reader.n_positions - before
+        longest = max(map(len, sequences))
+        assert longest > 100
+        if memory_bytes and rates != (1, 5):
+            assert computed < longest  # less than one of the choices
