@@ -308,7 +308,7 @@ SEARCH = [sys.executable, "-c", "from optuna_llmbo import cli; cli.main()", "tun
 def test_whole_searches(tiny_llm: Path, tmp_path: Path) -> None:
     """On a pseudo-terminal of 40 columns, and with `--json` into pipes."""
     data = tmp_path / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows(100)))
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows(200)))
     shared: dict[str, Any] = {
         "model": tiny_llm, "train": data, "proxy": 0.9, "reports": 2, "trials": 3,
         "sampler": "random", "device": "cpu", "epochs": 4,

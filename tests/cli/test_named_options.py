@@ -20,7 +20,7 @@ OPTIONS = {
     name: {flag for parameter in command.params for flag in parameter.opts}
     for name, command in COMMANDS.items()
 }
-ALL = {flag for flags in OPTIONS.values() for flag in flags} | {"--help"}
+ALL = {flag for flags in OPTIONS.values() for flag in flags} | {"--help", "--version"}
 # Messages of these files are seen only by the users of one command.
 OF_ONE_COMMAND = {
     "cli/export.py": "export",

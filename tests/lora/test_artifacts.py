@@ -130,7 +130,7 @@ def test_adapters_of_every_kind_load_from_elsewhere(
         folders.append(Path(shutil.move(adapter, tmp_path / f"moved {i}")))
     promoted = promoted_adapter(make_objective)
     found = loaded_elsewhere(text, [*folders, promoted], tmp_path / "there")
-    kept = metric.kept  # type: ignore[attr-defined]
+    kept = metric.kept[1::2]  # type: ignore[attr-defined]  # each is called before its search too
     for folder, (model, value), expected in zip(folders, cases, kept, strict=True):
         template, logits = found[str(folder)]
         assert (template is not None) == (model == "llama")
