@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 from botorch.models import SingleTaskGP
+from gpytorch.priors import LogNormalPrior
+from gpytorch.priors import Prior
 import torch
 from torch import Tensor
 
@@ -114,6 +116,15 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
         )
 
 
+def _log_density(prior: Prior, values: Tensor) -> Tensor:
+    """The sum of a prior's log densities at some values, up to a constant."""
+    if not isinstance(prior, LogNormalPrior):
+        density: Tensor = prior.log_prob(values).sum()
+        return density
+    logs = values.log()  # a fraction of the time that the chain of transforms takes
+    return -(((logs - prior.loc) / prior.scale).square() / 2 + logs).sum()
+
+
 def _log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
     """Make the function that computes the log density of targets and hyperparameters, up to a
     constant."""
@@ -125,7 +136,7 @@ def _log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
         noisy = model.covar_module(observed).to_dense() + model.likelihood.noise * identity
         total = _GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
         for prior, closure, module in priors:
-            total = total + prior.log_prob(closure(module)).sum()
+            total = total + _log_density(prior, closure(module))
         return total
 
     return log_posterior

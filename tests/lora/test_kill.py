@@ -102,7 +102,11 @@ def test_killed_ten_times(tmp_path: Path, tiny_llm: Path) -> None:
     failed = {trial.number for trial in trials if trial.state == TrialState.FAIL}
     assert failed and failed >= retried
     given_up = [trial for trial in trials if trial.number in failed - retried]
-    assert all(len(trial.system_attrs["retry_history"]) == MAX_RETRIES for trial in given_up)
+    # One that was killed between failing a trial and queueing its retry leaves it without: another
+    # trial takes its place.
+    histories = [trial.system_attrs.get("retry_history") for trial in given_up]
+    assert all(len(history) == MAX_RETRIES for history in histories if history is not None)
+    assert histories.count(None) <= 1
     assert all(trial.user_attrs["steps"] > 0 for trial in finished)
     assert sum(bool(trial.user_attrs["is_default"]) for trial in finished) == 1
     kept = [path.parent.name for path in (tmp_path / "trials").glob("trial-*/adapter")]
