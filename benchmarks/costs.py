@@ -44,10 +44,6 @@ from optuna_llmbo.space.search_space import suggest
 
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
-SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "ours": lambda: LLMBOSampler(seed=0),
-    "GPSampler": lambda: optuna.samplers.GPSampler(seed=0),
-}
 LORA: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-5, 1e-2, log=True),
     "lora_alpha": FloatDistribution(1, 256, log=True),
@@ -58,6 +54,9 @@ LORA: dict[str, BaseDistribution] = {
 OPTIMUM = 0.6
 """Of each number, in [0, 1]."""
 NOISE = 0.01
+WORDS = (
+    "a data learn rate train loss token prompt answer write code list number text table".split()
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,15 @@ class Scenario:
     repeats: int = 5
     gp_up_to: int | None = None
     """The largest size at which GPSampler is asked. None: at all."""
+    llm: str | None = None
+    """The language model of our sampler."""
+
+    def samplers(self, size: int) -> dict[str, BaseSampler]:
+        """The samplers that are asked at a size."""
+        samplers: dict[str, BaseSampler] = {"ours": LLMBOSampler(llm=self.llm, seed=0)}
+        if self.gp_up_to is None or size <= self.gp_up_to:
+            samplers["GPSampler"] = optuna.samplers.GPSampler(seed=0)
+        return samplers
 
 
 def objective(space: SearchSpace, params: dict[str, Any], rng: np.random.Generator) -> float:
@@ -124,9 +132,11 @@ def study_of(
     return study
 
 
-def nominal(n: int) -> dict[str, BaseDistribution]:
-    """Two numbers and a parameter with n choices."""
-    choices = [f"choice-{i}" for i in range(n)]
+def nominal(n: int, characters: int = 0) -> dict[str, BaseDistribution]:
+    """Two numbers and a parameter with n choices, of at least a number of characters."""
+    rng = np.random.default_rng(0)
+    texts = (" ".join(rng.choice(WORDS, size=characters // 4)) for _ in range(n))
+    choices = [f"choice-{i} {text[:characters]}".strip() for i, text in enumerate(texts)]
     numbers: dict[str, BaseDistribution] = {
         "x": FloatDistribution(0, 1),
         "y": FloatDistribution(0, 1),
@@ -165,6 +175,13 @@ SCENARIOS = {
         "choices of one parameter beside two numbers, 30 complete trials",
         (10, 100, 1000, 3000),
         lambda n: study_of(nominal(n), 30),
+    ),
+    "texts": Scenario(
+        "choices of 3,000 characters with a language model (SmolLM2), 30 complete trials",
+        (10,),
+        lambda n: study_of(nominal(n, characters=3000), 30),
+        llm="embedded",
+        gp_up_to=0,
     ),
     "sqlite": Scenario("complete trials in SQLite", (1000, 10_000), in_sqlite, gp_up_to=1000),
 }
@@ -218,11 +235,9 @@ def run(names: Sequence[str], sizes: Sequence[int] | None, save: Path | None) ->
         scenario = SCENARIOS[name]
         result["seconds"][name] = {}
         for size in scenario.sizes if sizes is None else sizes:
-            most = size if scenario.gp_up_to is None else scenario.gp_up_to
             result["seconds"][name][str(size)] = {
-                sampler: measure(scenario, size, make())
-                for sampler, make in SAMPLERS.items()
-                if sampler == "ours" or size <= most
+                label: measure(scenario, size, sampler)
+                for label, sampler in scenario.samplers(size).items()
             }
             print(name, size, _brief(result["seconds"][name][str(size)]), flush=True)
             result["made"][name] = {**provenance(), "commit": of_commit}
