@@ -35,13 +35,14 @@ def test_studies_are_as_described() -> None:
 def test_it_measures_saves_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def make(n: int) -> optuna.Study:
+        return costs.study_of(costs.LORA, n)
+
     quick = {
-        name: costs.Scenario("what", (12,), lambda n: costs.study_of(costs.LORA, n), **more)
-        for name, more in {"a": {"repeats": 2}, "b": {"asked": 2, "repeats": 1}}.items()
+        "a": costs.Scenario("what", (12,), make, repeats=2),
+        "b": costs.Scenario("what", (12,), make, repeats=1, asked=2),
+        "c": costs.Scenario("more", (12,), make, repeats=1, gp_up_to=11),
     }
-    quick["c"] = costs.Scenario(
-        "more", (12,), lambda n: costs.study_of(costs.LORA, n), repeats=1, gp_up_to=11
-    )
     monkeypatch.setattr(costs, "SCENARIOS", quick)
     save = tmp_path / "costs.json"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
