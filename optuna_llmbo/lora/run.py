@@ -31,6 +31,7 @@ from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.metrics import Loss
 from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.lora.prepare import identity
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.record import best_trials
@@ -224,7 +225,7 @@ class Run:
     @property
     def _about(self) -> dict[str, Any]:
         """What is trained; a state of anything else is not resumed."""
-        return {"recipe": asdict(self.recipe), "objective": self.prepared.fingerprint}
+        return {"recipe": asdict(self.recipe), "objective": identity(self.prepared.fingerprint)}
 
     def _go_on(self, run: training.Training) -> None:
         """Resume the training of the trial that this one retries."""

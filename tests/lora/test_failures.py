@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import errno
+import json
 from pathlib import Path
 from typing import Any
 import warnings
@@ -27,9 +28,11 @@ from optuna_llmbo.lora import prepare
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
+from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.run import TrialCrashed
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
+from tests.lora.conftest import rows
 
 
 Make = Callable[..., LoRAObjective]
@@ -368,3 +371,22 @@ def test_validation_shrinks_too(make_objective: Make, monkeypatch: pytest.Monkey
     monkeypatch.setattr(prepare, "validation_loss", limited)
     objective = make_objective()
     assert objective.base_loss > 0 and sizes == [8, 4, 2]
+
+
+def test_a_state_is_gone_on_from_where_the_data_file_was_moved(
+    make_objective: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    places = tmp_path / "a.jsonl", tmp_path / "elsewhere" / "b.jsonl"
+    for place in places:
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
+
+    def about(**options: Any) -> dict[str, Any]:
+        objective = make_objective(**options)
+        prepared = objective.prepare()
+        recipe = prepared.space.default_recipe
+        assert recipe is not None
+        return Run(FixedTrial({}), recipe, prepared, objective.options, None)._about
+
+    one, other = (about(train=str(place)) for place in places)
+    assert one == other != about(train=str(places[0]), seed=1)

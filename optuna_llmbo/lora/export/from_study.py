@@ -21,6 +21,7 @@ from optuna_llmbo.lora.table import absolute
 from optuna_llmbo.lora.table import located
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
+from optuna_llmbo.study.trial_attributes import FRACTION
 from optuna_llmbo.study.trial_attributes import OPTIONS
 from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 
@@ -94,13 +95,21 @@ def facts_of(
         "modules_to_save": saved,
         "ensure_weight_tying": tied,
         "train": absolute(train) if train else _recorded(noted, asked, "train"),
-        "n_examples": max(1, round(noted["train_examples"] / noted["proxy"])),
+        "n_examples": _n_examples(noted, chosen),
         "max_length": noted["max_length"],
         "seed": noted["seed"],
         "dtype": noted["dtype"].removeprefix("torch."),
         "origin": tuple(origin),
     }
     return Facts(**values | {name: value for name, value in changes.items() if value is not None})
+
+
+def _n_examples(noted: Mapping[str, Any], trial: FrozenTrial) -> int:
+    """How many training examples there are; `proxy` may be their share or a number of them."""
+    share = trial.user_attrs.get(FRACTION)
+    if share is None:
+        share = noted["proxy"] if isinstance(noted["proxy"], float) else 1.0
+    return max(1, round(noted["train_examples"] / share))
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:

@@ -208,3 +208,18 @@ def test_names_of_whole_modules(
 def test_parts_and_names_together(tiny_llm: Path) -> None:
     names = names_of_modules(str(tiny_llm), "attention,lm_head")
     assert set(names) == {"k_proj", "o_proj", "q_proj", "v_proj", "lm_head"}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "fraction", "expected"),
+    [(0.1, None, 500), (0.1, 0.1, 500), (50, 0.25, 200), (50, None, 50)],
+)
+def test_the_examples_of_a_proxy_given_as_a_share_or_a_number(
+    proxy: float, fraction: float | None, expected: int
+) -> None:
+    made = study([], NOTED | {"proxy": proxy})
+    trial = finished({"lr": 1e-3}, loss=1.0)
+    if fraction is not None:
+        trial.set_user_attr("fraction", fraction)
+    made.add_trial(trial)
+    assert facts_of(made).n_examples == expected
