@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from contextlib import suppress
+from datetime import datetime
+from datetime import timedelta
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +36,9 @@ UpdateFinishedTrialError: type[Exception] = getattr(
 
 _BEAT = "llmbo:heartbeat"
 """System attribute with the time of a trial's last heartbeat, in storages without their own."""
+
+_SILENT_INTERVALS = 5
+"""Heartbeats after which a trial that has neither sent one nor suggested anything is suspected."""
 
 _PIECE = 2045
 """Length of an attribute's value that every storage accepts, in characters."""
@@ -152,10 +157,36 @@ def _last_sign(trial: FrozenTrial) -> float:
 
 
 def retry_stale_trials(study: Study) -> None:
-    """Retry trials whose process has gone silent now, not with the next trial."""
+    """Retry trials whose process has gone silent now, not with the next trial.
+
+    A process that died between creating a trial and its first heartbeat left a trial that Optuna
+    never finds to be stale, and that would take a place for ever. A trial that has suggested
+    nothing for a while is given a first heartbeat here, which makes it stale two heartbeats later,
+    unless its process is alive and sends the next one.
+    """
+    if is_heartbeat_enabled(study._storage):
+        interval = study._storage.get_heartbeat_interval()  # type: ignore[attr-defined]
+        oldest = datetime.now() - timedelta(seconds=_SILENT_INTERVALS * interval)
+        for trial in all_trials(study):
+            has_begun = bool(trial.params) or (trial.datetime_start or oldest) > oldest
+            if trial.state == TrialState.RUNNING and not has_begun:
+                if not _has_heartbeat(study, trial):
+                    record_heartbeat(study, trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
+
+
+def _has_heartbeat(study: Study, trial: FrozenTrial) -> bool:
+    """Whether a trial has ever had a heartbeat, in a storage that has them."""
+    storage: Any = getattr(study._storage, "_backend", study._storage)
+    if not isinstance(storage, optuna.storages.RDBStorage):
+        return _BEAT in trial.system_attrs
+    from optuna.storages._rdb import models
+    from optuna.storages._rdb.storage import _create_scoped_session
+
+    with _create_scoped_session(storage.scoped_session) as session:
+        return models.TrialHeartbeatModel.where_trial_id(trial._trial_id, session) is not None
 
 
 def name_metrics(study: Study, names: Sequence[str]) -> None:

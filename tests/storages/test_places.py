@@ -201,7 +201,26 @@ def test_a_worker_of_a_journal_that_has_died(
 
 def test_another_programs_trials_in_a_journal_are_left_alone(tmp_path: Path) -> None:
     backend = JournalFileBackend(str(tmp_path / "study.log"))
-    optuna.create_study(study_name="s", storage=optuna.storages.JournalStorage(backend)).ask()
+    theirs = optuna.create_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
+    theirs.ask().suggest_float("x", 0, 1)
     ours = open_study(compat.JournalWithHeartbeat(backend, 0, max_retry=1), "s")
     compat.retry_stale_trials(ours)
     assert states_of(ours) == {TrialState.RUNNING: 1}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("named", ["study.db", "study.log"])
+def test_a_worker_that_dies_before_the_first_heartbeat_gives_its_place_back(
+    named: str, tmp_path: Path, study_name: str
+) -> None:
+    """What it leaves is a running trial like any other, but for the heartbeat."""
+    study = open_study(open_storage(str(tmp_path / named), 1), study_name)
+    study._storage.create_new_trial(study._study_id)
+    alive = study.ask()  # somebody's who sends none either, but has begun
+    alive.suggest_float("x", 0, 1)
+    deadline = time.monotonic() + 30
+    while (trial := begin_trial(study, 2)) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert trial is not None and compat.retry_history(trial) == [0]
+    states = [one.state for one in study.get_trials()]
+    assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
