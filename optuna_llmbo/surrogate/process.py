@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from botorch.exceptions import BotorchError
 from botorch.models import SingleTaskGP
@@ -85,7 +86,7 @@ class Surrogates:
 
     parts: tuple[Surrogate, ...]
 
-    @property
+    @cached_property
     def posteriors(self) -> list[Posterior]:
         """The posterior of each objective, over the parts' features side by side."""
         posteriors, start = [], 0
