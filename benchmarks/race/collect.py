@@ -34,7 +34,7 @@ SCHEMA = pyarrow.schema(
         "start": pyarrow.string(),  # plain, or default: the default configuration is trial 0
         "seed": pyarrow.int32(),
         "budget": pyarrow.int32(),  # trials asked for
-        "values": pyarrow.list_(pyarrow.float64()),  # in the order of the trials
+        "values": pyarrow.list_(pyarrow.float64()),  # by trial; nan if it failed
         "seconds": pyarrow.list_(pyarrow.float32()),  # per trial, besides computing its value
         "best_params": pyarrow.string(),  # JSON
         "error": pyarrow.string(),  # traceback; null if there was none

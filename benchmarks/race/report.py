@@ -26,6 +26,7 @@ from benchmarks.race import tasks
 from benchmarks.race.results import Results
 from benchmarks.race.results import select
 from benchmarks.race.statistics import bootstrap
+from benchmarks.race.statistics import difference
 from benchmarks.race.statistics import Estimate
 from benchmarks.race.statistics import mean_over_tasks
 from benchmarks.race.statistics import ranks
@@ -122,7 +123,7 @@ def paired(results: Results, at: Sequence[int]) -> str:
             values = results.by_task(results.at(n)[[ours, rival]])
             if not rank_differences or not values:
                 continue
-            found = verdict([v[:, 0] - v[:, 1] for v in values.values()])
+            found = verdict([difference(*v.T) for v in values.values()])
             rows.append(
                 [
                     str(n),

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 import importlib.metadata
+import math
 from pathlib import Path
 import platform
 import sys
@@ -151,7 +152,8 @@ class _Progress:
         self._spent.setdefault(method, []).append(record["total_seconds"])
         self.n_failed += record["error"] is not None
         done = self._n_plans - sum(self._left.values())
-        best = f"{min(record['values']):.5g}" if record["values"] else "-"
+        succeeded = [value for value in record["values"] if not math.isnan(value)]
+        best = f"{min(succeeded):.5g}" if succeeded else "-"
         outcome = "FAILED " + record["error"].splitlines()[-1] if record["error"] else best
         left = workers.seconds_left(self._left, self._spent, self._jobs) or 0.0
         print(
@@ -185,9 +187,11 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     try:
+        task_names = tasks.choose(arguments.tasks)
+        tasks.check(task_names)
         plans = plan(
             arguments.methods,
-            tasks.choose(arguments.tasks),
+            task_names,
             starts=arguments.start,
             seeds=seeds,
             budget=arguments.budget,

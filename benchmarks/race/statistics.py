@@ -14,6 +14,9 @@ N_RESAMPLES = 2000
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 
+_LARGE = 1e100
+"""Finite stand-in of inf, for ranks of differences."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -37,12 +40,21 @@ class Verdict:
 def best_so_far(values: Sequence[float], budget: int) -> np.ndarray:
     """Compute the lowest value up to each trial, (budget,); missing trials repeat the last.
 
+    Until the first trial that succeeds it is inf, worse than any value.
+
     Args:
-        values: (k,), k >= 1, in the order of the trials.
+        values: (k,), k >= 1, in the order of the trials; nan for those that failed.
         budget: number of trials asked for.
     """
-    lowest = np.minimum.accumulate(np.asarray(values, dtype=float)[:budget])
+    known = np.asarray(values, dtype=float)[:budget]
+    lowest = np.minimum.accumulate(np.where(np.isnan(known), np.inf, known))
     return np.pad(lowest, (0, budget - len(lowest)), mode="edge")
+
+
+def difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Subtract, where two infinite values (no trial has succeeded yet) are equal."""
+    values, others = (np.nan_to_num(some, posinf=_LARGE) for some in (values, others))
+    return values - others
 
 
 def trials_to_reach(curve: np.ndarray, target: float) -> float:

@@ -15,10 +15,12 @@ import traceback
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from benchmarks.race import tasks
 from benchmarks.race.methods import make_sampler
 from benchmarks.race.task import Task
+from benchmarks.race.task import TrialFailed
 
 
 STARTS = ("plain", "default")
@@ -48,8 +50,9 @@ def run(plan: Plan) -> dict[str, Any]:
     """Run a study in memory, without pruning.
 
     Returns:
-        The plan's fields; `values` in the order of the trials; `seconds` that each took, besides
-        computing its value; `best_params`; `warnings` of Optuna and of the sampler;
+        The plan's fields; `values` in the order of the trials, nan for those that failed;
+        `seconds` that each took, besides computing its value; `best_params`, None if no trial
+        succeeded; `warnings` of Optuna and of the sampler;
         `total_seconds`; `error`, the traceback if the study failed, with the trials until then.
     """
     begun = time.perf_counter()
@@ -68,7 +71,7 @@ def run(plan: Plan) -> dict[str, Any]:
                 seconds.append(round(spent, 5))
         except Exception:  # any failure of a sampler is a result of the race
             record["error"] = traceback.format_exc()
-    if values:
+    if not all(map(math.isnan, values)):
         record["best_params"] = study.best_params
     total = round(time.perf_counter() - begun, 2)
     return record | {"warnings": messages, "total_seconds": total}
@@ -90,16 +93,23 @@ def _create(plan: Plan, task: Task) -> optuna.Study:
 
 
 def _one_trial(study: optuna.Study, task: Task) -> tuple[float, float]:
-    """Run a trial; return its value and the seconds it took besides computing the value."""
+    """Run a trial; return its value and the seconds it took besides computing the value.
+
+    The value is nan if the trial fails: Optuna is told so, or the nan itself if the task returns
+    it, as `study.optimize` would.
+    """
     begun = time.perf_counter()
     trial = study.ask(dict(task.distributions) if task.distributions is not None else None)
     configuration = task.suggest(trial)
     asked = time.perf_counter()
-    value = task.value(configuration)
+    try:
+        value, state = task.value(configuration), None
+    except TrialFailed:
+        value, state = math.nan, TrialState.FAIL
     known = time.perf_counter()
-    if not math.isfinite(value):
+    if state is None and not (math.isfinite(value) or (task.may_be_nan and math.isnan(value))):
         raise ValueError(f"{task.name} is {value} at {configuration}: expected a finite value.")
-    study.tell(trial, value)
+    study.tell(trial, value if state is None else None, state=state)
     return value, asked - begun + time.perf_counter() - known
 
 

@@ -22,10 +22,14 @@ from optuna_llmbo.space.search_space import suggest
 Configuration = Mapping[str, Any]
 Distributions = Mapping[str, BaseDistribution]
 
-FAMILIES = ("hpobench", "lora", "bbob", "conditional")
+FAMILIES = ("hpobench", "lora", "bbob", "conditional", "real")
 
 N_DRAWS = 4096
 """Random configurations whose median is a task's middle, if the space is not finite."""
+
+
+class TrialFailed(RuntimeError):
+    """The configuration has no value, as when training runs out of memory; the race goes on."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,18 @@ class Task:
     suggest: Callable[[BaseTrial], Configuration]
     """Suggests a configuration for a trial."""
     value: Callable[[Configuration], float]
-    """Computes the value of a configuration; lower is better."""
+    """Computes the value of a configuration; lower is better.
+
+    Raises TrialFailed if there is none.
+    """
     best: float
     """The lowest value, or the lowest found if that is unknown."""
     middle: float
-    """Median value of random configurations."""
+    """Median value of random configurations, of those that succeed."""
     default: Configuration
     """The configuration to try without a search."""
+    may_be_nan: bool = False
+    """Whether failures may be told by a value that is not a number; else it is an error."""
 
     def objective(self, trial: BaseTrial) -> float:
         """Objective for Optuna."""

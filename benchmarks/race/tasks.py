@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 import functools
 
 from benchmarks.race import bbob
 from benchmarks.race import conditional
 from benchmarks.race import hpobench
 from benchmarks.race import lora
+from benchmarks.race import real
+from benchmarks.race import real_tables
 from benchmarks.race.task import FAMILIES
 from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
@@ -19,6 +22,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **lora.tasks(),
     **bbob.tasks(),
     **conditional.tasks(),
+    **real.tasks(),
 }
 """Factories; `load` makes a task once per process."""
 
@@ -49,13 +53,29 @@ REPORTED = (
 )
 """Tasks on which results are reported, and nothing was chosen."""
 
-GROUPS = {"tuning": TUNING, "reported": REPORTED, "all": (*TUNING, *REPORTED)}
+GROUPS = {
+    "tuning": TUNING,
+    "reported": REPORTED,
+    "all": (*TUNING, *REPORTED),
+    "real-tuning": real.TUNING,
+    "real-reported": real.REPORTED,
+}
+"""Groups of tasks; the real fine-tuning runs, whose tables are not included, are apart."""
+
+SPLITS = (*TUNING, *REPORTED, *real.TUNING, *real.REPORTED)
 
 
 @functools.cache
 def load(name: str) -> Task:
     """Load a task by name."""
     return TASKS[name]()
+
+
+def check(names: Iterable[str]) -> None:
+    """Raise InputError if the data of one of the tasks are missing."""
+    for name in names:
+        if name in real.TABLES:
+            real_tables.find(real.TABLES[name])
 
 
 def family_of(name: str) -> str:
@@ -80,7 +100,7 @@ def choose(text: str) -> list[str]:
 
 def _choose_one(part: str) -> tuple[str, ...]:
     if part in FAMILIES and part not in TASKS:
-        return tuple(name for name in GROUPS["all"] if family_of(name) == part)
+        return tuple(name for name in SPLITS if family_of(name) == part)
     if part == "grids":
         return tuple(name for name in TASKS if name.endswith("-grid"))
     if part in GROUPS:
