@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,16 +279,23 @@ def deberta_rows() -> Rows:
 
 def gpt_pretrain(telling: str) -> Task:
     """Make the task of pre-training GPT, which may run out of memory: see `TELLINGS`."""
-    rows = gpt_rows()
+    rows, predict = _gpt(real_tables.find("gpt"))
     return _make(
         f"real-gpt-pretrain-{telling}",
         "validation bits per byte of a small GPT pre-trained for 5 minutes on one GPU, which may "
         "run out of memory",
         rows,
-        fitted_with_failures(rows),
+        predict,
         GPT_DEFAULT,
         failure=TELLINGS[telling],
     )
+
+
+@functools.cache
+def _gpt(path: Path) -> tuple[Rows, Predict]:
+    """Fit the surrogate once for all tellings; the path of the table is the cache's key."""
+    rows = gpt_rows()
+    return rows, fitted_with_failures(rows)
 
 
 def gpt_rows() -> Rows:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from typing import Any
+import warnings
 
 import optuna
 from optuna.trial import TrialState
@@ -109,7 +110,9 @@ def _one_trial(study: optuna.Study, task: Task) -> tuple[float, float]:
     known = time.perf_counter()
     if state is None and not (math.isfinite(value) or (task.may_be_nan and math.isnan(value))):
         raise ValueError(f"{task.name} is {value} at {configuration}: expected a finite value.")
-    study.tell(trial, value if state is None else None, state=state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The value nan is not acceptable")
+        study.tell(trial, value if state is None else None, state=state)
     return value, asked - begun + time.perf_counter() - known
 
 

@@ -136,6 +136,17 @@ def test_failed_studies_are_said_and_count_with_what_they_had() -> None:
     assert len(some.by_task(wide)["lora-10"]) == N_SEEDS - 1
 
 
+def test_failed_trials_count_as_no_trial() -> None:
+    rows = make_rows()
+    for one in rows:
+        if one["method"] == "random":
+            one["values"] = [np.nan] * 10 + one["values"][10:]
+    text = report.paired(select(rows), [10])
+    assert cells(text, "10", "random") == ["2", "-1.00", "0.5", "2 / 0 / 0"]
+    ten, thirty = cells(report.regret(select(rows), [10, 30]), "lora-10", "random")
+    assert ten == "inf (inf to inf)" and thirty.startswith("0.767 (0.7")
+
+
 def test_shorter_studies_do_not_count_later() -> None:
     rows = make_rows()
     rows[0] |= {"budget": 20, "values": rows[0]["values"][:20]}

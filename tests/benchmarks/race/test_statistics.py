@@ -18,10 +18,21 @@ INF = float("inf")
         ([3, 5, 1, 2], 4, [3, 3, 1, 1]),
         ([3, 5], 4, [3, 3, 3, 3]),
         ([3, 5, 1, 2], 2, [3, 3]),
+        ([np.nan, 5, np.nan, 2], 5, [INF, 5, 5, 2, 2]),
+        ([np.nan], 2, [INF, INF]),
     ],
 )
 def test_best_so_far(values: list[float], budget: int, expected: list[float]) -> None:
     assert statistics.best_so_far(values, budget).tolist() == expected
+
+
+def test_differences_before_the_first_success() -> None:
+    """The one that has a value is better; if none has, they are equal."""
+    ours, theirs = np.array([1.0, 1.0, INF, INF]), np.array([3.0, INF, 3.0, INF])
+    found = statistics.difference(ours, theirs)
+    assert found[0] == -2.0 and found[1] == -found[2] < -1e9 and found[3] == 0.0
+    never = statistics.difference(np.zeros(20), np.full(20, INF))
+    assert statistics.verdict([never]) == statistics.Verdict(wins=1, losses=0, ties=0)
 
 
 @pytest.mark.parametrize(("target", "trials"), [(9, 1), (3, 1), (2.9, 3), (1, 3), (0.9, INF)])
