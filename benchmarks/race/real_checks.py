@@ -27,6 +27,7 @@ from benchmarks.race import real
 from benchmarks.race import real_tables
 from benchmarks.race import study
 from benchmarks.race import trees
+from benchmarks.race.statistics import best_so_far
 from benchmarks.race.study import Plan
 from optuna_llmbo.errors import InputError
 
@@ -108,9 +109,9 @@ def check_failures(rows: real.Rows, is_random: np.ndarray) -> dict[str, Any]:
         "succeeded": int(np.sum(~fails)),
         "scheme": _scheme(len(fails)),
         **ranked,
-        "failures": float(np.mean(fails)),
+        "failures": _mean(fails),
         "failures_predicted": _mean(float(np.mean(label == fails)) for label in labels),
-        "failures_random": float(np.mean(fails[is_random])),
+        "failures_random": _mean(fails[is_random]),
         "failures_random_predicted": _mean(
             float(np.mean((label == fails)[is_random])) for label in labels
         ),
@@ -133,7 +134,7 @@ def drawn_by_random_search(rows: real.Rows) -> np.ndarray:
     return np.array([tuple(c.values()) in drawn_too for c in rows.configurations])
 
 
-def progress_of_runs() -> dict[str, dict[str, float]]:
+def progress_of_runs() -> dict[str, dict[str, dict[str, float]]]:
     """Compute the best value by trial of the published searches, mean over their seeds."""
     table = real_tables.read("gpt").sort_values("trial_id")
     values = table["val_bpb"].where(table["success"])
@@ -145,7 +146,7 @@ def progress_of_runs() -> dict[str, dict[str, float]]:
     return found
 
 
-def progress_on_surrogate() -> dict[str, dict[str, float]]:
+def progress_on_surrogate() -> dict[str, dict[str, dict[str, float]]]:
     """Compute the best value by trial of the same samplers on the surrogate.
 
     As in the published searches, trial 0 is the default and a failure has the value 100.
@@ -156,7 +157,7 @@ def progress_on_surrogate() -> dict[str, dict[str, float]]:
             curves = []
             for seed in range(N_SEEDS):
                 record = study.run(
-                    Plan("real-gpt-pretrain-100", method, "default", seed, budget=max(AT))
+                    Plan("real-gpt-pretrain-100", method, "default", seed, budget=max(AT) + 1)
                 )
                 assert record["error"] is None, record["error"]
                 curves.append(np.array(record["values"]))
@@ -164,9 +165,16 @@ def progress_on_surrogate() -> dict[str, dict[str, float]]:
     return found
 
 
-def progress(curves: Sequence[np.ndarray]) -> dict[str, float]:
-    """Compute the lowest value after some trials, mean over searches."""
-    return {str(n): _mean(np.nanmin(curve[:n]) for curve in curves) for n in AT}
+def progress(curves: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+    """Compute the lowest value after some trials, mean over searches.
+
+    Trial 0, the default, is counted as a trial, or else left out and not counted.
+    """
+    parts = {"all trials": curves, "without trial 0": [curve[1:] for curve in curves]}
+    return {
+        part: {str(n): _mean(best_so_far(curve, n)[-1] for curve in some) for n in AT}
+        for part, some in parts.items()
+    }
 
 
 def main() -> None:

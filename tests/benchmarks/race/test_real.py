@@ -133,7 +133,7 @@ class TestFailures:
     @pytest.mark.parametrize("telling", real.TELLINGS)
     def test_the_race_goes_on(self, telling: str, monkeypatch: pytest.MonkeyPatch) -> None:
         task = real.gpt_pretrain(telling)
-        monkeypatch.setattr(study.tasks, "load", lambda _: task)
+        monkeypatch.setattr(tasks, "load", lambda _: task)
         record = study.run(Plan(task.name, "tpe", "plain", seed=0, budget=15))
         assert record["error"] is None and len(record["values"]) == 15
         failed = [value == 100.0 or math.isnan(value) for value in record["values"]]
@@ -160,7 +160,7 @@ class TestFailures:
             raise TrialFailed("no memory")
 
         task = dataclasses.replace(real.gpt_pretrain("raises"), value=fail)
-        monkeypatch.setattr(study.tasks, "load", lambda _: task)
+        monkeypatch.setattr(tasks, "load", lambda _: task)
         record = study.run(Plan(task.name, "random", "plain", seed=0, budget=3))
         assert record["error"] is None and record["best_params"] is None
         assert np.isnan(record["values"]).all()
@@ -174,9 +174,10 @@ class TestFailures:
 
     def test_progress(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(real_checks, "SEARCHES", {"random": "random"})
-        assert real_checks.progress_of_runs()["random"]["10"] == 1.0
-        known = np.array([math.nan, 3.0, 5.0])
-        assert real_checks.progress([known, known + 2.0])["10"] == 4.0
+        assert real_checks.progress_of_runs()["random"]["all trials"]["10"] == 1.0
+        known = np.array([2.0, math.nan, 3.0, 5.0])
+        found = real_checks.progress([known, known + 2.0])
+        assert (found["all trials"]["10"], found["without trial 0"]["10"]) == (3.0, 4.0)
 
 
 def test_a_grid_with_a_missing_cell(made_up: MadeUp) -> None:
@@ -226,10 +227,13 @@ def test_the_page_has_the_figures_of_the_checks() -> None:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         figures = [v for k, v in checks.items() if k in ("spearman", "spearman_better_half")]
         assert all(f" {value:.2f} |" in line for value in figures), name
-    for method, runs in found["gpt_progress"]["runs"].items():
-        (line,) = [line for line in page.splitlines() if line.startswith(f"| {method} |")]
-        curves = [runs, found["gpt_progress"]["surrogate"].get(method, {})]
-        assert all(f" {value:.4f} |" in line for some in curves for value in some.values())
+    curves = found["gpt_progress"]
+    for method, parts in curves["runs"].items():
+        for part, runs in parts.items():
+            start = f"| {method}, {part} |"
+            (line,) = [line for line in page.splitlines() if line.startswith(start)]
+            surrogate = curves["surrogate"].get(method, {}).get(part, {})
+            assert all(f" {v:.4f} |" in line for v in (*runs.values(), *surrogate.values()))
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +250,7 @@ def test_published(name: str, loaded: dict[str, Task], monkeypatch: pytest.Monke
     assert (task.name, task.family) == (name, "real")
     assert math.isfinite(task.best) and task.best < task.middle < math.inf
     assert task.best < task.value(task.default) < 100.0
-    monkeypatch.setattr(study.tasks, "load", lambda _: task)
+    monkeypatch.setattr(tasks, "load", lambda _: task)
     record = study.run(Plan(name, "random", "default", seed=0, budget=5))
     assert record["error"] is None and len(record["values"]) == 5
     assert record["values"][0] == task.value(task.default)
