@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import json
 import math
@@ -122,8 +123,12 @@ def _scheme(n: int) -> str:
     return "leave-one-out" if n <= N_LEAVE_ONE_OUT else f"{N_FOLDS} folds, {N_REPEATS} times"
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     return round(float(np.mean(list(values))), 4)
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(float(np.median(list(values))), 4)
 
 
 def drawn_by_random_search(rows: real.Rows) -> np.ndarray:
@@ -135,7 +140,7 @@ def drawn_by_random_search(rows: real.Rows) -> np.ndarray:
 
 
 def progress_of_runs() -> dict[str, dict[str, dict[str, float]]]:
-    """Compute the best value by trial of the published searches, mean over their seeds."""
+    """Compute the best value by trial of the published searches, median of their seeds."""
     table = real_tables.read("gpt").sort_values("trial_id")
     values = table["val_bpb"].where(table["success"])
     found = {}
@@ -166,13 +171,13 @@ def progress_on_surrogate() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def progress(curves: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """Compute the lowest value after some trials, mean over searches.
+    """Compute the lowest value after some trials, median over searches.
 
     Trial 0, the default, is counted as a trial, or else left out and not counted.
     """
     parts = {"all trials": curves, "without trial 0": [curve[1:] for curve in curves]}
     return {
-        part: {str(n): _mean(best_so_far(curve, n)[-1] for curve in some) for n in AT}
+        part: {str(n): _median(best_so_far(curve, n)[-1] for curve in some) for n in AT}
         for part, some in parts.items()
     }
 
