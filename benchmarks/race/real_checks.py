@@ -177,7 +177,7 @@ def progress(curves: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
     """
     parts = {"all trials": curves, "without trial 0": [curve[1:] for curve in curves]}
     return {
-        part: {str(n): _median(best_so_far(curve, n)[-1] for curve in some) for n in AT}
+        part: {str(n): _median(best_so_far(curve.tolist(), n)[-1] for curve in some) for n in AT}
         for part, some in parts.items()
     }
 
