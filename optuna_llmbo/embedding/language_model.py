@@ -190,6 +190,7 @@ def load_model(
     from optuna_llmbo._util.device import resolve_device
 
     device = resolve_device(device)
+    check_available(source)  # the hub's reasons in our words, before transformers' own
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with quiet_transformers(), torch.device("cpu"):

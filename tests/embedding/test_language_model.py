@@ -10,6 +10,7 @@ from transformers import BertConfig
 from transformers import BertForMaskedLM
 from transformers import T5Config
 
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.embedding import gguf_file
 from optuna_llmbo.embedding import language_model
 from optuna_llmbo.embedding.language_model import check_available
@@ -149,6 +150,8 @@ def test_why_the_hub_gives_no_model(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(InputError, match=f"model gpt2 .*: {message}.*No file, folder or inst"):
         check_available(resolve_source("gpt2"))
+    with pytest.raises(InputError, match=f"model gpt2 .*: {message}.*No file, folder or inst"):
+        LLMBOSampler(llm="gpt2")
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
