@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 import re
 
@@ -13,6 +12,7 @@ import optuna_llmbo
 from tests import docs_blocks
 from tests.docs_blocks import Block
 from tests.docs_blocks import ROOT
+from tests.source_texts import texts
 
 
 pytestmark = pytest.mark.long
@@ -69,30 +69,18 @@ def test_no_block_is_overlooked() -> None:
 
 
 def test_messages_of_the_troubleshooting_page_are_the_packages() -> None:
-    texts = _messages()
+    package = Path(optuna_llmbo.__file__).parent
+    found = [text for path in package.rglob("*.py") for text in texts(path)]
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     quoted = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert len(quoted) > 20
-    missing = [one for one in quoted if not any(_says(text, one) for text in texts)]
+    missing = [one for one in quoted if not any(_says(text, one) for text in found)]
     assert missing == []
 
 
 def _says(text: str, quoted: str) -> bool:
     parts = (re.escape(part) for part in quoted.split("..."))
     return re.search(".*".join(parts), text, re.DOTALL) is not None
-
-
-def _messages() -> list[str]:
-    """All texts in the package's source, with "..." for what is put into them."""
-    found = []
-    for path in Path(optuna_llmbo.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = (v.value if isinstance(v, ast.Constant) else "..." for v in node.values)
-                found.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
 
 
 def test_the_pack_of_the_guide_is_the_one_that_was_measured() -> None:

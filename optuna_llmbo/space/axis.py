@@ -74,7 +74,7 @@ class Axis:
         if isinstance(d, CategoricalDistribution):
             if self.is_nominal:
                 return np.full(len(units), np.nan)
-            return np.array(d.choices, dtype=np.float64)[self._order][self._index(units)]
+            return np.array(d.choices, dtype=np.float64)[self._order][self.index(units)]
         if d.single():
             return np.full(len(units), float(d.low))  # type: ignore[attr-defined]
         if _is_log(d):
@@ -82,7 +82,7 @@ class Axis:
             return self._admit(np.exp(low + units * (high - low)))
         step = _step(d)
         low, high = d.low, d.high  # type: ignore[attr-defined]
-        offset = units * (high - low) if step is None else self._index(units) * step
+        offset = units * (high - low) if step is None else self.index(units) * step
         return self._admit(low + offset)
 
     def snap(self, units: np.ndarray) -> np.ndarray:
@@ -91,13 +91,13 @@ class Axis:
             return np.clip(units, 0.0, 1.0)
         if _is_log(self.distribution) and not self.distribution.single():
             return self._place(self.numbers(units))
-        return (self._index(units) + 0.5) / self.n_values
+        return (self.index(units) + 0.5) / self.n_values
 
     def from_unit(self, u: float) -> Any:
         """The value at `u` in [0, 1]."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            return d.choices[self._order[int(self._index(np.array([u]))[0])]]
+            return d.choices[self._order[int(self.index(np.array([u]))[0])]]
         return self._typed(self.numbers(np.array([u]))[0])
 
     def to_unit(self, value: Any) -> float:
@@ -210,7 +210,8 @@ class Axis:
     def _typed(self, value: float) -> int | float:
         return int(value) if isinstance(self.distribution, IntDistribution) else float(value)
 
-    def _index(self, units: np.ndarray) -> np.ndarray:
+    def index(self, units: np.ndarray) -> np.ndarray:
+        """Which of a finite axis's values is at each place, counted from 0."""
         n = int(self.n_values)
         return np.clip((units * n).astype(int), 0, n - 1)
 

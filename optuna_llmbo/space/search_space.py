@@ -193,7 +193,7 @@ class SearchSpace:
     def choices(self, points: np.ndarray) -> Choices:
         """The nominal choices at points (m, d), by parameter: see `features`."""
         return {
-            name: np.unique(_choice(axis, units[~np.isnan(units)]))
+            name: np.unique(axis.index(units[~np.isnan(units)]))
             for name, axis, units in zip(self.names, self.axes, points.T, strict=True)
             if axis.width > 1
         }
@@ -216,7 +216,7 @@ class SearchSpace:
         for name, axis, units in zip(self.names, self.axes, points.T, strict=True):
             present = ~np.isnan(units)
             if axis.width > 1:
-                index = _choice(axis, np.where(present, units, 0.0))
+                index = axis.index(np.where(present, units, 0.0))
                 own = np.arange(axis.width) if apart is None else apart[name]
                 is_own = index[:, None] == own[None]
                 if len(own) < axis.width:
@@ -233,12 +233,6 @@ class SearchSpace:
         """The points of all configurations of a finite space without groups, (m, d)."""
         mesh = np.meshgrid(*(axis.places() for axis in self.axes), indexing="ij")
         return np.stack(mesh, axis=-1).reshape(-1, len(self.axes))
-
-
-def _choice(axis: Axis, units: np.ndarray) -> np.ndarray:
-    """Which choice of a nominal axis is at each place, as an index."""
-    index: np.ndarray = (units * axis.width).astype(int)
-    return index
 
 
 def _where_present(function: Callable[[np.ndarray], np.ndarray], units: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 import re
 
@@ -12,6 +11,7 @@ import typer
 
 import optuna_llmbo
 from optuna_llmbo import cli
+from tests.source_texts import texts
 
 
 PACKAGE = Path(optuna_llmbo.__file__).parent
@@ -30,18 +30,6 @@ OF_ONE_COMMAND = {
     "lora/proxy_check.py": "proxy-check",
 }
 OTHER_PROGRAMS = ("pip install", "llamafactory-cli", "trl sft", "accelerate", "python -m")
-
-
-def texts(path: Path) -> list[str]:
-    """All texts of a file, joined as they are written, "..." for what is put into them."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.JoinedStr):
-            parts = (v.value if isinstance(v, ast.Constant) else "..." for v in node.values)
-            found.append("".join(map(str, parts)))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.append(node.value)
-    return found
 
 
 def command_of(path: Path, text: str) -> str | None:
