@@ -11,6 +11,7 @@ from collections.abc import Callable
 import functools
 
 from benchmarks.race import conditional
+from benchmarks.race import draws
 from benchmarks.race import kept
 from benchmarks.race import lora
 
@@ -18,6 +19,7 @@ from benchmarks.race import lora
 SEARCHES: dict[str, Callable[[], kept.Known]] = {
     **{name: functools.partial(lora.search, name) for name in lora.FRACTIONS},
     "conditional": conditional.search,
+    **{name: functools.partial(draws.search, name) for name in draws.tasks()},
 }
 """The search for each task's values."""
 

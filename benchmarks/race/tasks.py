@@ -8,6 +8,7 @@ import functools
 
 from benchmarks.race import bbob
 from benchmarks.race import conditional
+from benchmarks.race import draws
 from benchmarks.race import hpobench
 from benchmarks.race import lora
 from benchmarks.race import real
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **bbob.tasks(),
     **conditional.tasks(),
     **real.tasks(),
+    **draws.tasks(),
 }
 """Factories; `load` makes a task once per process."""
 
@@ -57,12 +59,14 @@ GROUPS = {
     "tuning": TUNING,
     "reported": REPORTED,
     "all": (*TUNING, *REPORTED),
+    "draws": tuple(draws.tasks()),
     "real-tuning": real.TUNING,
     "real-reported": real.REPORTED,
 }
-"""Groups of tasks; the real fine-tuning runs, whose tables are not included, are apart."""
+"""Groups of tasks; apart are functions drawn from processes, which are for tuning alone, and the
+real fine-tuning runs, whose tables are not included."""
 
-SPLITS = (*TUNING, *REPORTED, *real.TUNING, *real.REPORTED)
+SPLITS = (*TUNING, *REPORTED, *draws.tasks(), *real.TUNING, *real.REPORTED)
 
 
 @functools.cache
