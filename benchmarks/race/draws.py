@@ -3,9 +3,8 @@
 A function is a sum of random waves (Rahimi and Recht 2007, Random Features for Large-Scale Kernel
 Machines): with normal frequencies a draw of a process with a squared exponential kernel, with
 those of Student's t distribution one with a Matern kernel. So smoothness and lengthscales are
-known, and no knowledge of hyperparameters applies. Some functions are then given what runs of
-training have: a cliff beyond which all is lost, a plateau on which nothing changes, choices, steps.
-The best value is the lowest of a search; the middle is the median of random configurations.
+known, and no knowledge of hyperparameters applies. Some functions are then given what training has:
+a cliff beyond which all is lost, a plateau on which nothing changes, choices, steps. The best value is the lowest of a search; the middle is the median of random configurations.
 """
 
 from __future__ import annotations
@@ -164,7 +163,7 @@ def search(name: str) -> kept.Known:
     """Find the best value by a random search that closes in, and the middle of random ones."""
     kind = KINDS[name.removeprefix("draws-")]
     function, space = value_of(name.removeprefix("draws-")), space_of(kind)
-    found = draw(space, N_SEARCH, seed=0)
+    found: list[Configuration] = list(draw(space, N_SEARCH, seed=0))
     values = function(found)
     middle = float(np.median(values))
     rng = np.random.default_rng(0)
