@@ -3,8 +3,9 @@
 A function is a sum of random waves (Rahimi and Recht 2007, Random Features for Large-Scale Kernel
 Machines): with normal frequencies a draw of a process with a squared exponential kernel, with
 those of Student's t distribution one with a Matern kernel. So smoothness and lengthscales are
-known, and no knowledge of hyperparameters applies. Some functions are then given what training has:
-a cliff beyond which all is lost, a plateau on which nothing changes, choices, steps. The best value is the lowest of a search; the middle is the median of random configurations.
+known, and no knowledge of hyperparameters applies. Some functions are then given what training
+has: a cliff beyond which all is lost, a plateau on which nothing changes, choices, steps. The best
+value is the lowest of a search; the middle is the median of random configurations.
 """
 
 from __future__ import annotations
