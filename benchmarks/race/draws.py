@@ -52,6 +52,8 @@ class Kind:
     """How many of the numbers are integers of 1 to 8."""
     cliff: float = 0.0
     """Share of the first number's range beyond which all is lost."""
+    lost: float = 4.0
+    """The value beyond the cliff; the others are about as far from 0 as 1."""
     plateau: float = 0.0
     """Share of all configurations, the worse ones, among which nothing is left to tell apart."""
 
@@ -64,6 +66,7 @@ KINDS = {
     "mixed-6": Kind(4, 0.7, 2.5, n_integers=2, choices=(3, 4)),
     "mixed-9": Kind(7, 1.0, 2.5, n_idle=2, n_integers=3, choices=(2, 5)),
     "cliff-5": Kind(5, 0.8, 2.5, n_idle=2, cliff=0.35),
+    "collapse-6": Kind(6, 1.0, 2.5, n_idle=2, cliff=0.4, lost=1000.0),
     "plateau-4": Kind(4, 0.5, 2.5, n_idle=1, plateau=0.6),
 }
 
@@ -134,7 +137,7 @@ def value_of(name: str) -> Callable[[Sequence[Configuration]], np.ndarray]:
         if kind.cliff:
             # The edge depends on a second number, as that of a rate on the batch size.
             over = features[:, 0] + 0.2 * (features[:, 1] - 0.5) - (1 - kind.cliff)
-            values = np.where(over > 0, 4.0 + 0.5 * np.tanh(10 * over), values)
+            values = np.where(over > 0, kind.lost * (1 + 0.1 * np.tanh(10 * over)), values)
         return values
 
     return function
