@@ -11,7 +11,9 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from benchmarks.race import gemma
+from benchmarks.race import tasks
 from benchmarks.race import variants
+from benchmarks.race import wrong_knowledge
 from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.surrogate.ablation import Ablation
@@ -32,6 +34,12 @@ SENTENCE = operator.attrgetter("sentence")
 
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
+    # knowledge that is wrong
+    "ours-rates-high": {"knowledge": wrong_knowledge.rates_high},
+    "ours-rates-low": {"knowledge": wrong_knowledge.rates_low},
+    "ours-reversed": {"knowledge": wrong_knowledge.reversed_in_range},
+    "ours-other-domain": {"knowledge": wrong_knowledge.other_domain},
+    "ours-no-knowledge": {"knowledge": None},
     # kernels; the numeric one is the default
     "ours-sum": {"kernel": "sum"},
     "ours-task": {"kernel": "sum", "task": SENTENCE},
@@ -74,7 +82,14 @@ EXTERNAL = ("hebo", "smac")
 """Samplers of other projects, which need an environment of their own: see `rivals.py`."""
 
 TRANSFER = ("numeric-transfer", "numeric-wrong-transfer")
-MISLED = ("numeric-wrong-prior", "numeric-wrong-quantities")
+MISLED = ("numeric-wrong-prior", "numeric-wrong-quantities", "ours-other-domain")
+
+NEEDS_KNOWLEDGE: dict[str, Callable[[Task], bool]] = {
+    "ours-rates-high": wrong_knowledge.has_rates,
+    "ours-rates-low": wrong_knowledge.has_rates,
+    "ours-reversed": wrong_knowledge.has_numbers,
+}
+"""Methods for which the built-in packs have to know a task's parameters, and how to see it."""
 
 PAPER = "paper"
 """The paper's method as released: see `paper.py`."""
@@ -109,9 +124,14 @@ def check(method: str) -> None:
 
 
 def can_search(method: str, task_name: str) -> bool:
-    """Check whether a method can search a task: some need a fixed space or a similar task."""
+    """Check whether a method can search a task.
+
+    Some need a fixed space, a similar task, or built-in packs that know the task's parameters.
+    """
     if method in TRANSFER:
         return variants.has_like_task(task_name)
+    if method in NEEDS_KNOWLEDGE:
+        return NEEDS_KNOWLEDGE[method](tasks.load(task_name))
     return not (method in (*EXTERNAL, PAPER, *MISLED) and task_name == "conditional")
 
 
