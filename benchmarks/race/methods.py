@@ -40,6 +40,8 @@ OURS: dict[str, dict[str, Any]] = {
     "ours-reversed": {"knowledge": wrong_knowledge.reversed_in_range},
     "ours-other-domain": {"knowledge": wrong_knowledge.other_domain},
     "ours-no-knowledge": {"knowledge": None},
+    # earlier studies
+    "ours-transfer": {"source_studies": variants.earlier_study},
     # kernels; the numeric one is the default
     "ours-sum": {"kernel": "sum"},
     "ours-task": {"kernel": "sum", "task": SENTENCE},
@@ -81,7 +83,7 @@ OURS: dict[str, dict[str, Any]] = {
 EXTERNAL = ("hebo", "smac")
 """Samplers of other projects, which need an environment of their own: see `rivals.py`."""
 
-TRANSFER = ("numeric-transfer", "numeric-wrong-transfer")
+TRANSFER = ("ours-transfer", "numeric-transfer", "numeric-wrong-transfer")
 MISLED = ("numeric-wrong-prior", "numeric-wrong-quantities", "ours-other-domain")
 
 NEEDS_KNOWLEDGE: dict[str, Callable[[Task], bool]] = {

@@ -14,34 +14,29 @@ training script.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
 import functools
 import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
-import pandas
 
+from benchmarks.race import real_nmt
 from benchmarks.race import real_tables
-from benchmarks.race import trees
+from benchmarks.race.real_rows import fitted
+from benchmarks.race.real_rows import fitted_with_failures
+from benchmarks.race.real_rows import looked_up
+from benchmarks.race.real_rows import make
+from benchmarks.race.real_rows import merged
+from benchmarks.race.real_rows import over
+from benchmarks.race.real_rows import Predict
+from benchmarks.race.real_rows import Rows
 from benchmarks.race.task import Configuration
 from benchmarks.race.task import Distributions
-from benchmarks.race.task import draw
-from benchmarks.race.task import N_DRAWS
-from benchmarks.race.task import nearest_in_log
-from benchmarks.race.task import suggest_all
 from benchmarks.race.task import Task
-from benchmarks.race.task import TrialFailed
 
-
-Predict = Callable[[Sequence[Configuration]], np.ndarray]
-"""Computes the values of configurations, (n,); nan where the trial fails."""
 
 LLAMA_RANKS = {"1b": 64, "3b": 512}
 """The highest LoRA rank, by size of the model."""
@@ -53,16 +48,6 @@ LLAMA_DEFAULT = {
     "learning_rate": 2e-4,
     "weight_decay": 0.01,
 }
-
-NMT_LEVELS: dict[str, list[Any]] = {
-    "llm": ["bloomz-560m", "bloomz-1b7", "bloomz-3b", "xglm-564M", "xglm-1.7B", "xglm-2.9B"],
-    "lora_rank": [2, 16, 64],
-    "batch_size": [16, 32, 64],
-    "learning_rate": [2e-5, 1e-4, 2e-4],
-}
-NMT_DEFAULT = {"llm": "bloomz-1b7", "lora_rank": 16, "batch_size": 32, "learning_rate": 1e-4}
-NMT_PAIRS = {"fr-en": "French to English", "zh-en": "Chinese to English"}
-NMT_METRICS = {"ppl": "perplexity", "bleu": "negative BLEU"}
 
 DEBERTA_SPACE: Distributions = {
     "num_train_epochs": IntDistribution(1, 4),
@@ -149,25 +134,16 @@ REPORTED = (
 """Tasks on which results are reported, and nothing was chosen."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Configurations of a table and their values, repeats of a configuration merged."""
-
-    space: Distributions
-    configurations: list[dict[str, Any]]
-    values: np.ndarray
-    """The median of the repeats, (n,); nan where half of them failed."""
-
-
 def tasks() -> dict[str, Callable[[], Task]]:
     """Return a factory for each task."""
-    factories: dict[str, Callable[[], Task]] = {"real-deberta-mnli": deberta}
+    factories: dict[str, Callable[[], Task]] = {
+        "real-deberta-mnli": deberta,
+        **real_nmt.tasks(),
+        **real_nmt.transfer_tasks(*real_nmt.PAIRS),
+    }
     for size in LLAMA_RANKS:
         for metric in LLAMA_METRICS:
             factories[f"real-llama-{size}-{metric}"] = functools.partial(llama, size, metric)
-    for pair in NMT_PAIRS:
-        for metric in NMT_METRICS:
-            factories[f"real-nmt-{pair}-{metric}"] = functools.partial(nmt, pair, metric)
     for pair in NMTHPO_LAYERS:
         factories[f"real-nmthpo-{pair}"] = functools.partial(nmthpo, pair)
     for telling in TELLINGS:
@@ -175,20 +151,28 @@ def tasks() -> dict[str, Callable[[], Task]]:
     return factories
 
 
-TABLES = {
-    name: name.removeprefix("real-")
-    if "nmthpo" in name
-    else next(table for table in real_tables.SOURCES if name.startswith(f"real-{table}-"))
-    for name in (*TUNING, *REPORTED)
-}
-"""The table of each task."""
+TRANSFER_TUNING = tuple(real_nmt.transfer_tasks("fr-en"))
+"""Tasks with earlier studies, on which the sampler's constants may be chosen."""
+
+TRANSFER_REPORTED = (
+    "real-llama-3b-mmlu",
+    "real-llama-3b-hellaswag",
+    *real_nmt.transfer_tasks("zh-en"),
+)
+"""Tasks with earlier studies on which results are reported, and nothing was chosen."""
+
+
+def table_of(name: str) -> str:
+    """Return the name of a task's table."""
+    name = name.removeprefix("real-").removeprefix("transfer-")
+    return name if "nmthpo" in name else name.split("-")[0]
 
 
 def llama(size: str, metric: str) -> Task:
     """Make a task of LoRA fine-tuning of Llama-3.2; the size is 1b or 3b."""
     rows = llama_rows(size, metric)
     benchmark = {"mmlu": "MMLU", "hellaswag": "HellaSwag"}[metric]
-    return _make(
+    return make(
         f"real-llama-{size}-{metric}",
         f"error on {benchmark} after LoRA fine-tuning of Llama-3.2-{size.upper()} on "
         "instructions, one epoch",
@@ -213,31 +197,12 @@ def llama_rows(size: str, metric: str) -> Rows:
     return merged(table, space, 1.0 - table[LLAMA_METRICS[metric]])
 
 
-def nmt(pair: str, metric: str) -> Task:
-    """Make a task of LoRA fine-tuning of language models for translation.
-
-    The value is that of the best checkpoint; the grid lacks three cells of zh-en, which fail.
-    """
-    table = real_tables.read("nmt")
-    table = table[table["pair"] == pair]
-    values = table["ppl_best"] if metric == "ppl" else -table["bleu_best"]
-    rows = merged(table, over(NMT_LEVELS), values)
-    return _make(
-        f"real-nmt-{pair}-{metric}",
-        f"{NMT_METRICS[metric]} on validation data of LoRA fine-tuning of a multilingual language "
-        f"model that translates {NMT_PAIRS[pair]}",
-        rows,
-        looked_up(rows, NMT_LEVELS),
-        NMT_DEFAULT,
-    )
-
-
 def nmthpo(pair: str) -> Task:
     """Make a task of training a translator; configurations that were not published fail."""
     table = real_tables.read(f"nmthpo-{pair}")
     levels = nmthpo_levels(pair)
     rows = merged(table, over(levels), -table["dev_bleu"])
-    return _make(
+    return make(
         f"real-nmthpo-{pair}",
         f"negative BLEU of a transformer trained to translate {NMTHPO_LANGUAGES[pair]} to English "
         "from little data",
@@ -262,7 +227,7 @@ def nmthpo_levels(pair: str) -> dict[str, list[Any]]:
 def deberta() -> Task:
     """Make the task of fine-tuning DeBERTa; the value is that of the last checkpoint."""
     rows = deberta_rows()
-    return _make(
+    return make(
         "real-deberta-mnli",
         "validation error of fine-tuning DeBERTa-base on MultiNLI (matched)",
         rows,
@@ -280,7 +245,7 @@ def deberta_rows() -> Rows:
 def gpt_pretrain(telling: str) -> Task:
     """Make the task of pre-training GPT, which may run out of memory: see `TELLINGS`."""
     rows, predict = _gpt(real_tables.find("gpt"))
-    return _make(
+    return make(
         f"real-gpt-pretrain-{telling}",
         "validation bits per byte of a small GPT pre-trained for 5 minutes on one GPU, which may "
         "run out of memory",
@@ -295,7 +260,7 @@ def gpt_pretrain(telling: str) -> Task:
 def _gpt(path: Path) -> tuple[Rows, Predict]:
     """Fit the surrogate once for all tellings; the path of the table is the cache's key."""
     rows = gpt_rows()
-    return rows, fitted_with_failures(rows)
+    return rows, fitted_with_failures(rows, snapped)
 
 
 def gpt_rows() -> Rows:
@@ -313,87 +278,3 @@ def snapped(configuration: Configuration) -> dict[str, Any]:
     least = GPT_SEQUENCE * sizes["DEVICE_BATCH_SIZE"]
     sizes["TOTAL_BATCH_SIZE"] = max(sizes["TOTAL_BATCH_SIZE"], least)
     return {**configuration, **sizes}
-
-
-def merged(table: pandas.DataFrame, space: Distributions, values: pandas.Series) -> Rows:
-    """Merge the rows of each configuration: the median of its values, nan if half are missing."""
-    groups = values.groupby([table[name] for name in space], sort=False)
-    medians = groups.median().where(groups.count() > groups.size() / 2)
-    configurations = medians.index.to_frame(index=False).to_dict("records")
-    return Rows(space, configurations, medians.to_numpy())
-
-
-def over(levels: Mapping[str, list[Any]]) -> Distributions:
-    """Return the search space over levels: choices of words, or log ranges of numbers."""
-    return {name: _over_one(some) for name, some in levels.items()}
-
-
-def _over_one(levels: list[Any]) -> Any:
-    if isinstance(levels[0], str):
-        return CategoricalDistribution(levels)
-    kind = IntDistribution if isinstance(levels[0], int) else FloatDistribution
-    return kind(levels[0], levels[-1], log=True)
-
-
-def looked_up(rows: Rows, levels: Mapping[str, list[Any]]) -> Predict:
-    """Return the values of the nearest cells of a grid; cells without a row fail."""
-
-    def cell(configuration: Configuration) -> tuple[int, ...]:
-        return tuple(_level(some, configuration[name]) for name, some in levels.items())
-
-    cells = dict(zip(map(cell, rows.configurations), rows.values, strict=True))
-    return lambda configurations: np.array([cells.get(cell(c), math.nan) for c in configurations])
-
-
-def _level(levels: list[Any], value: Any) -> int:
-    return levels.index(value) if isinstance(value, str) else nearest_in_log(levels, value)
-
-
-def fitted(rows: Rows) -> Predict:
-    """Return the predictions of a surrogate of the values."""
-    model = trees.regression(trees.encode(rows.space, rows.configurations), rows.values)
-    return lambda configurations: model.predict(trees.encode(rows.space, configurations))
-
-
-def fitted_with_failures(rows: Rows) -> Predict:
-    """Return the predictions of surrogates of failures, and of the values of what succeeds."""
-    features = trees.encode(rows.space, rows.configurations)
-    fails = np.isnan(rows.values)
-    failure = trees.classification(features, fails)
-    model = trees.regression(features[~fails], rows.values[~fails])
-
-    def predict(configurations: Sequence[Configuration]) -> np.ndarray:
-        asked = trees.encode(rows.space, map(snapped, configurations))
-        return np.where(failure.predict(asked), math.nan, model.predict(asked))
-
-    return predict
-
-
-def _make(
-    name: str,
-    sentence: str,
-    rows: Rows,
-    predict: Predict,
-    default: Configuration,
-    failure: float | None = None,
-) -> Task:
-    def value(configuration: Configuration) -> float:
-        predicted = float(predict([configuration])[0])
-        if not math.isnan(predicted):
-            return predicted
-        if failure is None:
-            raise TrialFailed(f"{name} has no value at {dict(configuration)}.")
-        return failure
-
-    return Task(
-        name=name,
-        family="real",
-        sentence=sentence,
-        distributions=rows.space,
-        suggest=suggest_all(rows.space),
-        value=value,
-        best=float(np.nanmin(rows.values)),
-        middle=float(np.nanmedian(predict(draw(rows.space, N_DRAWS, seed=0)))),
-        default=default,
-        may_be_nan=failure is not None and math.isnan(failure),
-    )

@@ -28,6 +28,7 @@ from benchmarks.race import real
 from benchmarks.race import real_tables
 from benchmarks.race import study
 from benchmarks.race import trees
+from benchmarks.race.real_rows import Rows
 from benchmarks.race.statistics import best_so_far
 from benchmarks.race.study import Plan
 from optuna_llmbo.errors import InputError
@@ -73,7 +74,7 @@ def spearman(values: np.ndarray, others: np.ndarray) -> float:
     return float(stats.spearmanr(values, others).statistic)
 
 
-def check(rows: real.Rows) -> dict[str, Any]:
+def check(rows: Rows) -> dict[str, Any]:
     """Compute the rank correlation of what a surrogate predicts for rows that were held out."""
     features = trees.encode(rows.space, rows.configurations)
     n = len(rows.values)
@@ -88,7 +89,7 @@ def check(rows: real.Rows) -> dict[str, Any]:
     }
 
 
-def check_failures(rows: real.Rows, is_random: np.ndarray) -> dict[str, Any]:
+def check_failures(rows: Rows, is_random: np.ndarray) -> dict[str, Any]:
     """As `check`, for a table with failures, which are to be predicted too.
 
     Args:
@@ -131,7 +132,7 @@ def _median(values: Iterable[float]) -> float:
     return round(float(np.median(list(values))), 4)
 
 
-def drawn_by_random_search(rows: real.Rows) -> np.ndarray:
+def drawn_by_random_search(rows: Rows) -> np.ndarray:
     """Find the configurations of GPT pre-training that random search drew, (n,)."""
     table = real_tables.read("gpt")
     drawn = table.loc[table["method"] == "random", list(rows.space)]

@@ -62,9 +62,12 @@ GROUPS = {
     "draws": tuple(draws.tasks()),
     "real-tuning": real.TUNING,
     "real-reported": real.REPORTED,
+    "real-transfer-tuning": real.TRANSFER_TUNING,
+    "real-transfer-reported": real.TRANSFER_REPORTED,
 }
 """Groups of tasks; apart are functions drawn from processes, which are for tuning alone, and the
-real fine-tuning runs, whose tables are not included."""
+real fine-tuning runs, whose tables are not included. Groups of transfer are for methods that use
+earlier studies, and belong to no family's tasks."""
 
 SPLITS = (*TUNING, *REPORTED, *draws.tasks(), *real.TUNING, *real.REPORTED)
 
@@ -78,8 +81,8 @@ def load(name: str) -> Task:
 def check(names: Iterable[str]) -> None:
     """Raise InputError if the data of one of the tasks are missing."""
     for name in names:
-        if name in real.TABLES:
-            real_tables.find(real.TABLES[name])
+        if family_of(name) == "real":
+            real_tables.find(real.table_of(name))
 
 
 def family_of(name: str) -> str:

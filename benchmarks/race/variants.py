@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 import optuna
 
+from benchmarks.race import sources
+from benchmarks.race.real_rows import Rows
 from benchmarks.race.task import Distributions
-from benchmarks.race.task import draw
 from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.space.axis import Axis
 
 
-N_SOURCE = 40
-"""Number of trials in an earlier study, uniformly random."""
-
 N_QUANTITIES = 3
-
-EARLIER = {"lora-10": "lora-100", "lora-100": "lora-10"}
-"""Task of the earlier study; for HPOBench it is always `car`, on which nothing is reported."""
 
 
 def wrong_prior(task: Task) -> dict[str, tuple[float, float]]:
@@ -56,37 +51,32 @@ def wrong_quantities(task: Task) -> dict[str, Any]:
 
 
 def earlier_study(task: Task) -> list[optuna.Study]:
-    """Make a study of random trials on a similar task."""
-    return [_study(task, sign=1.0)]
+    """Make the studies of a task's `sources`."""
+    return _studies(task, sign=1.0)
 
 
 def reversed_study(task: Task) -> list[optuna.Study]:
-    """Make the same study with opposite values, so that good trials look bad."""
-    return [_study(task, sign=-1.0)]
+    """Make the same studies with opposite values, so that good trials look bad."""
+    return _studies(task, sign=-1.0)
 
 
 def has_like_task(name: str) -> bool:
     """Check whether there is an earlier study for a task."""
-    return name.startswith("hpobench-") or name in EARLIER
+    return name in sources.SOURCES
 
 
-def _study(task: Task, sign: float) -> optuna.Study:
-    from benchmarks.race import tasks
+def _studies(task: Task, sign: float) -> list[optuna.Study]:
+    space = dict(_space(task))
+    return [_study(name, space, rows, sign) for name, rows in sources.read(task.name).items()]
 
-    if task.family == "hpobench":
-        suffix = "-grid" if task.name.endswith("-grid") else ""
-        source = tasks.load(f"hpobench-car{suffix}")
-    elif task.name in EARLIER:
-        source = tasks.load(EARLIER[task.name])
-    else:
-        raise InputError(
-            f"{task.name} has no similar task: choose one of HPOBench's, lora-10 or lora-100."
+
+def _study(name: str, space: dict[str, Any], rows: Rows, sign: float) -> optuna.Study:
+    """Make a study of rows; one outside of the task's space is an error of Optuna's."""
+    study = optuna.create_study(study_name=name)
+    for params, value in zip(rows.configurations, rows.values, strict=True):
+        trial = optuna.trial.create_trial(
+            params=params, distributions=space, value=sign * float(value)
         )
-    space = _space(task)
-    study = optuna.create_study(study_name=source.name)
-    for params in draw(space, N_SOURCE, seed=0):
-        value = sign * source.value(params)
-        trial = optuna.trial.create_trial(params=params, distributions=dict(space), value=value)
         study.add_trial(trial)
     return study
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pandas
 import pytest
 
 from benchmarks.race import real
@@ -26,6 +24,7 @@ from benchmarks.race.task import draw
 from benchmarks.race.task import Task
 from benchmarks.race.task import TrialFailed
 from optuna_llmbo.errors import InputError
+from tests.benchmarks.race.conftest import MadeUp
 
 
 ALL = (*real.TUNING, *real.REPORTED)
@@ -33,29 +32,6 @@ BESIDE = Path(__file__).parents[4] / "shared" / "data" / "tables"
 FOLDER = Path(os.environ.get(real_tables.VARIABLE) or BESIDE)
 
 published = pytest.mark.skipif(not FOLDER.is_dir(), reason="the published tables are not here")
-
-
-class MadeUp:
-    """A folder of tables, whose checksums are taken to be right."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._folder, self._monkeypatch = folder, monkeypatch
-        monkeypatch.setenv(real_tables.VARIABLE, str(folder))
-
-    def write(self, name: str, rows: list[dict[str, Any]]) -> Path:
-        source = real_tables.SOURCES[name]
-        path = self._folder / source.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pandas.DataFrame(rows).to_csv(path, index=False)
-        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-        known = dataclasses.replace(source, sha256=checksum)
-        self._monkeypatch.setitem(real_tables.SOURCES, name, known)
-        return path
-
-
-@pytest.fixture
-def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
-    return MadeUp(tmp_path, monkeypatch)
 
 
 def gpt_table() -> list[dict[str, Any]]:
@@ -104,8 +80,9 @@ class TestTables:
         assert list(tmp_path.iterdir()) == []
 
     def test_every_task_has_a_table(self) -> None:
-        assert set(real.TABLES) == set(real.tasks()) == set(ALL)
-        assert set(real.TABLES.values()) == set(real_tables.SOURCES)
+        assert set(real.tasks()) == {*ALL, *real.TRANSFER_TUNING, *real.TRANSFER_REPORTED}
+        assert {real.table_of(name) for name in real.tasks()} == set(real_tables.SOURCES)
+        assert real.table_of("real-transfer-nmt-fr-en-ppl-xglm-2.9B") == "nmt"
 
 
 class TestFailures:
@@ -210,6 +187,11 @@ def test_groups() -> None:
     assert tasks.choose("real-tuning") == list(real.TUNING)
     assert tasks.choose("real-reported") == list(real.REPORTED)
     assert not set(ALL) & set(tasks.GROUPS["all"]) and not set(real.TUNING) & set(real.REPORTED)
+    tuning, reported = map(tasks.choose, ("real-transfer-tuning", "real-transfer-reported"))
+    assert len(tuning) == 12 and all("fr-en" in name for name in tuning)
+    assert len(reported) == 14 and not any(
+        "fr-en" in name or "llama-1b" in name for name in reported
+    )
 
 
 def test_folds_hold_out_each_row_once() -> None:
@@ -244,7 +226,7 @@ def loaded() -> dict[str, Task]:
 
 
 @published
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "real-transfer-nmt-zh-en-bleu-xglm-2.9B"])
 def test_published(name: str, loaded: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> None:
     task = loaded[name]
     assert (task.name, task.family) == (name, "real")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.race import methods
+from benchmarks.race import sources
 from benchmarks.race import tasks
 from benchmarks.race import variants
 from optuna_llmbo.errors import InputError
@@ -41,7 +42,7 @@ def test_wrong_quantities_are_numbers_all_over_the_space(name: str) -> None:
 def test_the_reversed_study_is_the_earlier_one_upside_down() -> None:
     task = tasks.load("hpobench-kc1")
     (earlier,), (reverse,) = variants.earlier_study(task), variants.reversed_study(task)
-    assert len(earlier.trials) == len(reverse.trials) == variants.N_SOURCE
+    assert len(earlier.trials) == len(reverse.trials) == sources.N_DRAWN
     for there, here in zip(earlier.trials, reverse.trials, strict=True):
         assert there.params == here.params and there.value == -here.value  # type: ignore[operator]
         assert there.value == tasks.load("hpobench-car").value(there.params)
