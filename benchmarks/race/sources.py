@@ -65,4 +65,4 @@ SOURCES: dict[str, Read] = {
         for metric in real.LLAMA_METRICS
     },
 }
-"""What reads the earlier studies of each task; HPOBench's is of `car`, which is not reported."""
+"""Reads the earlier studies of each task; HPOBench's is of `car`, which is not reported."""
