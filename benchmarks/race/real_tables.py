@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas
 
+from benchmarks.race.originals import ORIGINALS
 from optuna_llmbo.errors import InputError
 
 
@@ -87,30 +88,61 @@ SOURCES = {
 """All tables by name."""
 
 
+def source_of(name: str) -> Source:
+    """Return where a table comes from.
+
+    Raises:
+        InputError: if there is no such table.
+    """
+    if name not in SOURCES:
+        raise InputError(f"unknown table {name!r}: expected one of {', '.join(SOURCES)}.")
+    return SOURCES[name]
+
+
 def find(name: str) -> Path:
     """Find the file of a table and check it.
 
     Raises:
         InputError: if no folder is named, it lacks the file, or the file is another one.
     """
-    source = SOURCES[name]
-    origin = (
-        f"its rows come from {source.path} of github.com/{source.repository} at commit "
-        f"{source.commit} ({source.licence}). Set {VARIABLE} to a folder that holds {source.file}."
-    )
+    source = source_of(name)
     folder = os.environ.get(VARIABLE)
     if not folder:
-        raise InputError(f"{VARIABLE} is not set, so there is no table {source.file}: {origin}")
+        raise InputError(
+            f"{VARIABLE} is not set, so there is no table {source.file}: {_origin(name)}"
+        )
     path = Path(folder) / source.file
     if not path.is_file():
-        raise InputError(f"{folder!r} ({VARIABLE}) has no file {source.file}: {origin}")
+        raise InputError(f"{folder!r} ({VARIABLE}) has no file {source.file}: {_origin(name)}")
+    return checked(name, path)
+
+
+def checked(name: str, path: Path) -> Path:
+    """Check that a file is a table.
+
+    Raises:
+        InputError: if it is another one.
+    """
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != source.sha256:
+    expected = source_of(name).sha256
+    if found != expected:
         raise InputError(
-            f"{os.fspath(path)!r} is another table: expected SHA-256 {source.sha256}, got "
-            f"{found}; {origin}"
+            f"{os.fspath(path)!r} is another table: expected SHA-256 {expected}, got "
+            f"{found}; {_origin(name)}"
         )
     return path
+
+
+def _origin(name: str) -> str:
+    source = SOURCES[name]
+    made = (
+        "; `python -m benchmarks.race.fetch_tables FOLDER` makes it" if name in ORIGINALS else ""
+    )
+    return (
+        f"its rows come from {source.path} of github.com/{source.repository} at commit "
+        f"{source.commit} ({source.licence}). Set {VARIABLE} to a folder that holds "
+        f"{source.file}{made}."
+    )
 
 
 def read(name: str) -> pandas.DataFrame:
