@@ -22,7 +22,11 @@ SUFFIX = ".journal.jsonl"
 def append(folder: Path, record: Mapping[str, Any]) -> None:
     """Append a study to its method's journal, in one write."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record['method']}{SUFFIX}"
+    append_line(folder / f"{record['method']}{SUFFIX}", record)
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines, in one write."""
     line = json.dumps(record) + "\n"
     if _is_torn(path):
         line = "\n" + line
@@ -31,19 +35,24 @@ def append(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield all studies in the journals of a folder, in the order of each file.
+    """Yield all studies in the journals of a folder, in the order of each file."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        yield from read_lines(path)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file of JSON lines.
 
     A line that a killed process left half written is skipped, with a message.
     """
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                record = json.loads(line) if line else None
-            except json.JSONDecodeError:
-                print(f"{path.name}, line {number}: half written, skipped", file=sys.stderr)
-                continue
-            if record is not None:
-                yield record
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line) if line else None
+        except json.JSONDecodeError:
+            print(f"{path.name}, line {number}: half written, skipped", file=sys.stderr)
+            continue
+        if record is not None:
+            yield record
 
 
 def missing(plans: Sequence[Plan], records: Iterable[Mapping[str, Any]]) -> list[Plan]:

@@ -8,18 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import functools
+import json
 from typing import Any
 
 import pandas
 
 from benchmarks.race import real_tables
+from benchmarks.race.real_rows import cell
 from benchmarks.race.real_rows import looked_up
 from benchmarks.race.real_rows import make
 from benchmarks.race.real_rows import merged
 from benchmarks.race.real_rows import over
 from benchmarks.race.real_rows import Rows
+from benchmarks.race.task import Configuration
 from benchmarks.race.task import Task
+from benchmarks.race.task import TrialFailed
 
+
+Curves = Callable[[Configuration], list[float]]
+"""Looks up a run's value at each of its checkpoints, in order; lower is better.
+
+Raises TrialFailed if there is no such run.
+"""
 
 LEVELS: dict[str, list[Any]] = {
     "llm": ["bloomz-560m", "bloomz-1b7", "bloomz-3b", "xglm-564M", "xglm-1.7B", "xglm-2.9B"],
@@ -84,6 +94,39 @@ def nmt(pair: str, metric: str) -> Task:
         looked_up(rows, LEVELS),
         DEFAULT,
     )
+
+
+def learning_curves(pair: str, metric: str) -> Curves:
+    """Return what looks up the curve of the nearest cell in a task of `nmt`.
+
+    The lowest value of a curve is that of the configuration, but for rounding.
+    """
+    table = _table(pair)
+    sign = 1.0 if metric == "ppl" else -1.0
+    curves = {
+        cell(LEVELS, configuration): [sign * value for value in json.loads(curve)]
+        for configuration, curve in zip(
+            table[list(LEVELS)].to_dict("records"), table[f"{metric}_curve"], strict=True
+        )
+    }
+
+    def look_up(configuration: Configuration) -> list[float]:
+        place = cell(LEVELS, configuration)
+        if place not in curves:
+            raise TrialFailed(f"real-nmt-{pair}-{metric} has no run of {dict(configuration)}.")
+        return curves[place]
+
+    return look_up
+
+
+def mean_length(pair: str) -> float:
+    """Return the mean number of checkpoints of a run."""
+    return float(_table(pair)["n_ckpt"].mean())
+
+
+def longest(pair: str) -> int:
+    """Return the greatest number of checkpoints of a run."""
+    return int(_table(pair)["n_ckpt"].max())
 
 
 def nmt_of_one(pair: str, metric: str, llm: str) -> Task:

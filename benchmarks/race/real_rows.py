@@ -65,11 +65,18 @@ def _over_one(levels: list[Any]) -> Any:
 def looked_up(rows: Rows, levels: Mapping[str, list[Any]]) -> Predict:
     """Return the values of the nearest cells of a grid; cells without a row fail."""
 
-    def cell(configuration: Configuration) -> tuple[int, ...]:
-        return tuple(_level(some, configuration[name]) for name, some in levels.items())
+    cells = {
+        cell(levels, configuration): value
+        for configuration, value in zip(rows.configurations, rows.values, strict=True)
+    }
+    return lambda configurations: np.array(
+        [cells.get(cell(levels, configuration), math.nan) for configuration in configurations]
+    )
 
-    cells = dict(zip(map(cell, rows.configurations), rows.values, strict=True))
-    return lambda configurations: np.array([cells.get(cell(c), math.nan) for c in configurations])
+
+def cell(levels: Mapping[str, list[Any]], configuration: Configuration) -> tuple[int, ...]:
+    """Return the cell of a grid that is nearest to a configuration: an index for each level."""
+    return tuple(_level(some, configuration[name]) for name, some in levels.items())
 
 
 def _level(levels: list[Any], value: Any) -> int:
