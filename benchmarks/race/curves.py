@@ -125,8 +125,8 @@ def run(plan: Plan) -> dict[str, Any]:
             continue
         _train(study, trial, curve, spent)
     ended = {state.name.lower(): 0 for state in TrialState if state != TrialState.WAITING}
-    for trial in study.trials:
-        ended[trial.state.name.lower()] += 1
+    for one in study.trials:
+        ended[one.state.name.lower()] += 1
     return {
         **vars(plan),
         "budget": spent.budget,
