@@ -115,6 +115,16 @@ def test_derived_quantities_stay(make: Any, name: str, lora: Task) -> None:
         np.testing.assert_array_equal(right[quantity], wrong[quantity])
 
 
+def test_with_right_numbers_it_is_as_the_built_in_packs(
+    lora: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "load", lambda _: lora)
+    monkeypatch.setattr(wrong_knowledge, "FACTOR", 1.0)
+    plans = [Plan("made-up", name, "plain", 0, 6) for name in ("ours", "ours-rates-high")]
+    right, same = map(study.run, plans)
+    assert right["error"] is None and right["values"] == same["values"]
+
+
 def test_another_domain_claims_all_that_has_an_order(lora: Task) -> None:
     wrong = known(wrong_knowledge.other_domain, lora)
     assert [pack.name for pack in wrong.packs] == ["wrong"]
