@@ -83,6 +83,13 @@ class LLMBOSampler(BaseSampler):
         knowledge: what is known about the hyperparameters. The default `"auto"` takes the built-in
             packs whose names match the study's parameters; your own TOML file or mapping (or a
             sequence of them) takes precedence over these; None switches knowledge off.
+        context: what decides which values are good, as far as you know it: `{"method": "lora",
+            "parameters": 7e9, "steps": 300}`. The method is "lora", "full" (fine-tuning of all
+            weights), "preference" (DPO and its kin) or "pretraining"; parameters are the whole
+            model's, steps the optimizer's in one trial. Typical ranges and recommended
+            configurations of the packs are those for the context; what it leaves open makes the
+            ranges wider. Default None: what the study says, in which `LoRAObjective` and
+            `optuna-llmbo tune` write it, else nothing.
         task: what is being optimized, in a sentence for the language model's prompt. Default None:
             nothing is said.
         kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
@@ -138,6 +145,7 @@ class LLMBOSampler(BaseSampler):
         *,
         llm: str | os.PathLike[str] | None = None,
         knowledge: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = "auto",
+        context: Mapping[str, Any] | None = None,
         task: str | None = None,
         kernel: KernelName | None = None,
         pooling: Pooling | None = None,
@@ -172,7 +180,7 @@ class LLMBOSampler(BaseSampler):
             device=device,
             pooling=pooling,
             layer=layer,
-            knowledge=load_knowledge(knowledge),
+            knowledge=load_knowledge(knowledge, context),
             task=task,
             prior=check_ranges(prior or {}),
             source_studies=read_studies(source_studies),

@@ -13,6 +13,7 @@ from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_facts import trial_facts
 
 
@@ -31,6 +32,7 @@ def start(
         "finished": progress_of(study).n_finished,
         "trials": n_trials,
         "base_loss": base_loss,
+        "context": study.user_attrs[CONTEXT],
     }
 
 

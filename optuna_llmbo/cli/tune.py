@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import shlex
+from typing import Any
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +17,7 @@ from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_attributes import OPTIONS
 
 
@@ -111,6 +114,8 @@ def tune(
             studies.make_pruner(pruner, reports, n_objectives=len(measures)),
         )
         objective.check_study(the_study)
+        if sampler is options.SamplerName.llmbo:
+            output.say(f"Typical values are those for {_context(the_study.user_attrs[CONTEXT])}.")
         about["dtype"] = str(prepared.fingerprint["dtype"]).removeprefix("torch.")
         the_study.set_user_attr(OPTIONS, options.to_record(about, prepared.space.distributions))
         search = Search(
@@ -170,6 +175,12 @@ def _check_variant(parallel: int, prepared: Prepared) -> None:
         check_packable(prepared.model, prepared.space.defaults)
     except InputError as error:
         raise InputError(f"--parallel {parallel}: {error}") from error
+
+
+def _context(context: Mapping[str, Any]) -> str:
+    """The study's context, as written by `LoRAObjective`, in words."""
+    steps = f" in {context['steps']:,} steps" if "steps" in context else ""
+    return f"LoRA on a model of {context['parameters']:,} parameters{steps}"
 
 
 def _task(measures: Sequence[Measure]) -> str:

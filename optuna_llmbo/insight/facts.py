@@ -19,6 +19,7 @@ from optuna_llmbo.study import compat
 from optuna_llmbo.study.outcome import count
 from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.outcome import Outcome
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_facts import trial_facts
 from optuna_llmbo.study.trial_facts import TrialFacts
 
@@ -44,6 +45,8 @@ class StudyFacts:
     """The default configuration's trial; None if it has not completed."""
     ranges: dict[str, str]
     """Range of each hyperparameter in the latest trial that has it."""
+    context: dict[str, Any]
+    """Method, parameters of the model and steps, as `LoRAObjective` writes them; else empty."""
     versions: dict[str, str]
     """Exact versions of the installed packages."""
 
@@ -86,6 +89,7 @@ def study_facts(study: optuna.Study) -> StudyFacts:
         best=tuple(one for one in facts if one.number in best),
         default=next((one for one in facts if one.trial is default), None),
         ranges=_ranges(trials),
+        context=study.user_attrs.get(CONTEXT, {}),
         versions=versions(),
     )
 

@@ -1,5 +1,7 @@
 """Knowledge about hyperparameters: prose, derived quantities and recommended values."""
 
+from optuna_llmbo.knowledge.context import Condition
+from optuna_llmbo.knowledge.context import Context
 from optuna_llmbo.knowledge.expression import Expression
 from optuna_llmbo.knowledge.expression import parse
 from optuna_llmbo.knowledge.knowledge import Knowledge
@@ -11,10 +13,13 @@ from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
 from optuna_llmbo.knowledge.pack import Pack
 from optuna_llmbo.knowledge.pack import Recommendation
+from optuna_llmbo.knowledge.pack import TypicalRange
 from optuna_llmbo.knowledge.pack import Value
 
 
 __all__ = [
+    "Condition",
+    "Context",
     "DerivedQuantity",
     "Expression",
     "Hyperparameter",
@@ -22,6 +27,7 @@ __all__ = [
     "Pack",
     "PackSource",
     "Recommendation",
+    "TypicalRange",
     "Value",
     "load_knowledge",
     "load_pack",

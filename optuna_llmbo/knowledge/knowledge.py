@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 import re
+from typing import Any
 
 import numpy as np
 
+from optuna_llmbo.knowledge.context import Context
+from optuna_llmbo.knowledge.context import read_context
 from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
 from optuna_llmbo.knowledge.pack import normalise
 from optuna_llmbo.knowledge.pack import Pack
+from optuna_llmbo.knowledge.pack import Recommendation
 from optuna_llmbo.knowledge.pack import Value
 
 
@@ -31,9 +36,24 @@ class Knowledge:
 
     Attributes:
         packs: the packs, in order of precedence.
+        context: what is known of the study besides its hyperparameters. It decides which typical
+            ranges and recommendations hold.
     """
 
     packs: tuple[Pack, ...] = ()
+    context: Context = Context()
+
+    def within(self, context: Mapping[str, Any] | None) -> Knowledge:
+        """Complete the context; what is known already stays as it is.
+
+        Args:
+            context: any of "method", "parameters" and "steps"; None for nothing.
+
+        Raises:
+            InputError: if it is not such a mapping.
+        """
+        known = read_context(context).known | self.context.known
+        return replace(self, context=Context(**known))
 
     def canonical(self, name: str) -> str | None:
         """Look up the canonical name of a hyperparameter.
@@ -53,10 +73,14 @@ class Knowledge:
 
         A greedy cover. Packs that are always relevant come first, in their order. Then,
         repeatedly, the pack that knows the most names no chosen pack knows; ties go to a
-        companion of a chosen pack, then to the pack with more evidence, then to the earlier one.
+        companion of a chosen pack, then to the pack with more evidence, then to the one that has
+        more of the names as its canonical ones, then to the earlier one.
         A pack is chosen only if the names it adds include a distinctive one or two generic ones:
         `learning_rate` alone does not make a study one of LoRA, nor `gamma` alone one of boosted
         trees.
+
+        Of the packs that tell training methods apart at most one speaks, and before the others:
+        the one whose method the names show, else the one that is about the context's method.
 
         Args:
             names: the study's hyperparameters, in its own spelling.
@@ -64,14 +88,14 @@ class Knowledge:
         Returns:
             The chosen packs, whole. Selecting again for the same names changes nothing.
         """
-        chosen = [pack for pack in self.packs if pack.always_relevant]
-        candidates = [pack for pack in self.packs if not pack.always_relevant]
-        uncovered = [name for name in dict.fromkeys(names) if not _known(name, chosen)]
-        while (best := _best_pack(candidates, chosen, uncovered)) is not None:
-            chosen.append(best)
-            candidates.remove(best)
-            uncovered = [name for name in uncovered if not _known(name, [best])]
-        return Knowledge(tuple(chosen))
+        names, method = list(dict.fromkeys(names)), self.context.method
+        able = [pack for pack in self.packs if _may_speak(pack, method)]
+        chosen = _cover([], able, names)
+        speaker = _speaker(chosen, able, names, method)
+        if speaker is not None:
+            able = [pack for pack in able if pack.always_relevant or not pack.methods]
+            chosen = _cover([speaker], able, names)
+        return replace(self, packs=tuple(chosen))
 
     def passage(self, names: Sequence[str]) -> str:
         """Write the prompt's prose: domains, the study's hyperparameters, derived quantities.
@@ -80,14 +104,17 @@ class Knowledge:
             names: the study's hyperparameters, in its own spelling.
 
         Returns:
-            The summaries, then a line for each known name and each derived quantity. Empty if
-            there is no pack.
+            The summaries, then a line for each known name and each derived quantity. Ranges that
+            depend on the context are told where there is one. Empty if there is no pack.
         """
         lines = [pack.summary for pack in self.packs]
         for name in names:
             found = next(self._readings(name), None)
             if found is not None:
-                lines.append(f"{name}: {found.description} {found.relations}".strip())
+                here = self._range_here(name)
+                lines.append(
+                    " ".join(filter(None, (f"{name}: {found.description}", found.relations, here)))
+                )
         spelling = {key: name for key, name in self._resolve(names).items() if name.isidentifier()}
         for quantity in self.derived(names):
             formula = _respell(quantity.expression.text, spelling)
@@ -135,11 +162,11 @@ class Knowledge:
 
     @property
     def n_recommended(self) -> int:
-        """Length of the packs' longest list of recommendations."""
-        return max((len(pack.recommended) for pack in self.packs), default=0)
+        """Length of the packs' longest list of recommendations for the context."""
+        return max(map(len, self._recommended), default=0)
 
     def recommended(self, index: int) -> dict[str, Value]:
-        """Merge the recommendation at `index` of every pack.
+        """Merge the recommendation at `index` of every pack, of those for the context.
 
         Args:
             index: 0 for the most trusted.
@@ -153,9 +180,9 @@ class Knowledge:
         if index < 0:
             raise IndexError(f"recommendations count from 0, got {index}")
         union: dict[str, Value] = {}
-        for pack in reversed(self.packs):
-            if index < len(pack.recommended):
-                union.update(pack.recommended[index].values)
+        for recommendations in reversed(self._recommended):
+            if index < len(recommendations):
+                union.update(recommendations[index].values)
         return union
 
     def recommended_value(self, index: int, name: str) -> Value | None:
@@ -170,13 +197,29 @@ class Knowledge:
         return next((values[reading] for reading in readings if reading in values), None)
 
     def typical_range(self, name: str) -> tuple[float, float] | None:
-        """Look up the range in which others found good values, None if unknown.
+        """Look up the range in which others found good values in this context, None if unknown.
+
+        Where the context leaves something open, the range spans all contexts that it may be.
 
         Args:
             name: the hyperparameter, in the study's spelling.
         """
-        ranges = (hyperparameter.typical for hyperparameter in self._readings(name))
+        ranges = (
+            hyperparameter.typical_range(pack.within(self.context))
+            for pack in self.packs
+            if (hyperparameter := pack.find(name)) is not None
+        )
         return next((typical for typical in ranges if typical is not None), None)
+
+    def _range_here(self, name: str) -> str:
+        """Say the typical range, if it is one for the context."""
+        depends = any(one.depends_on_context for one in self._readings(name))
+        typical = self.typical_range(name) if depends and self.context.known else None
+        return "" if typical is None else f"Typical here: {' to '.join(map(_text, typical))}."
+
+    @property
+    def _recommended(self) -> list[tuple[Recommendation, ...]]:
+        return [pack.recommended_in(self.context) for pack in self.packs]
 
     def _readings(self, name: str) -> Iterator[Hyperparameter]:
         """Yield the hyperparameter that `name` means in each pack that knows it, in pack order."""
@@ -199,18 +242,57 @@ def _known(name: str, packs: Iterable[Pack]) -> bool:
     return any(pack.evidence(name) for pack in packs)
 
 
+def _cover(first: Sequence[Pack], packs: Sequence[Pack], names: Sequence[str]) -> list[Pack]:
+    """Choose packs until none adds enough: the always relevant, then `first`, then greedily."""
+    chosen = [pack for pack in packs if pack.always_relevant] + list(first)
+    candidates = [pack for pack in packs if not pack.always_relevant]
+    uncovered = [name for name in names if not _known(name, chosen)]
+    while (best := _best_pack(candidates, chosen, uncovered)) is not None:
+        chosen.append(best)
+        candidates.remove(best)
+        uncovered = [name for name in uncovered if not _known(name, [best])]
+    return chosen
+
+
+def _may_speak(pack: Pack, method: str | None) -> bool:
+    return pack.always_relevant or method is None or not pack.methods or method in pack.methods
+
+
+def _speaker(
+    chosen: Sequence[Pack], able: Sequence[Pack], names: Sequence[str], method: str | None
+) -> Pack | None:
+    """Find the pack that speaks for the training method; None if nothing shows the method."""
+    shown = [pack for pack in chosen if pack.method is not None]
+    told = [
+        pack
+        for pack in able
+        if method is not None and pack.methods and pack.method in (None, method)
+    ]
+    built_in = (pack for pack in [*shown, *told] if not pack.always_relevant)
+    return next((pack for pack in built_in if any(map(pack.evidence, names))), None)
+
+
 def _best_pack(
     candidates: Sequence[Pack], chosen: Sequence[Pack], uncovered: Sequence[str]
 ) -> Pack | None:
     """Choose the next pack of the greedy cover; None if no candidate has enough evidence."""
     companions = {name for pack in chosen for name in pack.companions}
 
-    def merit(pack: Pack) -> tuple[int, bool, int]:
+    def merit(pack: Pack) -> tuple[int, bool, int, int]:
         evidence = [pack.evidence(name) for name in uncovered]
-        return sum(map(bool, evidence)), pack.name in companions, sum(evidence)
+        n_canonical = sum(map(pack.is_canonical, uncovered))
+        return sum(map(bool, evidence)), pack.name in companions, sum(evidence), n_canonical
 
-    eligible = [pack for pack in candidates if merit(pack)[-1] >= _ENOUGH_EVIDENCE]
+    eligible = [pack for pack in candidates if merit(pack)[2] >= _ENOUGH_EVIDENCE]
     return max(eligible, key=merit, default=None)  # the first of equals
+
+
+def _text(number: float) -> str:
+    """Write a number as `Prompt` does: small ones with an exponent."""
+    is_small = 0 < abs(number) < 0.01
+    return (
+        np.format_float_scientific(number, trim="-", exp_digits=1) if is_small else f"{number:g}"
+    )
 
 
 def _respell(formula: str, spelling: Mapping[str, str]) -> str:

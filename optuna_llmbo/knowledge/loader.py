@@ -24,12 +24,12 @@ PackSource = str | os.PathLike[str] | Mapping[str, Any]
 
 # Ties go to the earlier pack: names that forests and boosted trees share count for forests, as a
 # study of boosted trees also names its learning rate.
-_BUILT_IN = ("lora", "training", "forest", "boosting", "mlp")
+_BUILT_IN = ("lora", "training", "full", "forest", "boosting", "mlp")
 
 
 @cache
 def load_packs() -> tuple[Pack, ...]:
-    """Load the built-in packs: lora, training, forest, boosting, mlp.
+    """Load the built-in packs: lora, training, full, forest, boosting, mlp.
 
     Returns:
         The packs, read once per process.
@@ -73,26 +73,29 @@ def load_pack(source: PackSource) -> Pack:
 
 def load_knowledge(
     knowledge: PackSource | Sequence[PackSource] | Knowledge | None = "auto",
+    context: Mapping[str, Any] | None = None,
 ) -> Knowledge:
     """Load the knowledge that a user asks for.
 
     Args:
         knowledge: "auto" for the built-in packs; None for no knowledge; a path, a mapping or a
             sequence of them for the user's own packs, which precede the built-in ones; a
-            `Knowledge` is returned as is.
+            `Knowledge` is taken as it is.
+        context: what decides which values are good: any of "method", "parameters" and "steps";
+            see `Context`. None if nothing is known.
 
     Returns:
         The knowledge, not yet restricted to a study.
 
     Raises:
-        InputError: if a user's pack cannot be read, or `knowledge` is none of these.
+        InputError: if a user's pack cannot be read, or an argument is none of these.
     """
     if knowledge is None:
-        return Knowledge()
+        return Knowledge().within(context)
     if isinstance(knowledge, Knowledge):
-        return knowledge
+        return knowledge.within(context)
     own = tuple(load_pack(source) for source in _sources(knowledge) if source != "auto")
-    return Knowledge(own + load_packs())
+    return Knowledge(own + load_packs()).within(context)
 
 
 def _sources(knowledge: PackSource | Sequence[PackSource]) -> Sequence[PackSource]:

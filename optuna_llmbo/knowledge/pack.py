@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from functools import lru_cache
 import re
 
+from optuna_llmbo.knowledge.context import Condition
+from optuna_llmbo.knowledge.context import Context
 from optuna_llmbo.knowledge.expression import Expression
 
 
@@ -16,6 +19,7 @@ __all__ = [
     "Hyperparameter",
     "Pack",
     "Recommendation",
+    "TypicalRange",
     "Value",
     "normalise",
 ]
@@ -27,6 +31,21 @@ _GENERIC = 1
 
 
 @dataclass(frozen=True)
+class TypicalRange:
+    """The range of about the central 70% of the values that others found good.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        when: the contexts that it holds for.
+    """
+
+    low: float
+    high: float
+    when: Condition = Condition()
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One hyperparameter and its spellings.
 
@@ -35,15 +54,31 @@ class Hyperparameter:
         aliases: other spellings, as libraries and studies write them.
         description: what it does and its usual values, for a reader of the prompt.
         relations: how it interacts with others; may be empty.
-        typical: (low, high) range of about the central 70% of the values that others found good;
-            None where the right value depends on the data. Not part of the prompt.
+        typical: ranges of good values, for one context each; empty where the right value depends
+            on the data.
     """
 
     name: str
     aliases: tuple[str, ...]
     description: str
     relations: str
-    typical: tuple[float, float] | None = None
+    typical: tuple[TypicalRange, ...] = ()
+
+    @property
+    def depends_on_context(self) -> bool:
+        """Whether a typical range holds for some contexts only."""
+        return any(one.when != Condition() for one in self.typical)
+
+    def typical_range(self, context: Context) -> tuple[float, float] | None:
+        """Join the ranges that a context does not contradict; None if there is none.
+
+        Args:
+            context: what is known. The less it says, the wider the range.
+        """
+        allowed = [one for one in self.typical if one.when.allows(context)]
+        if not allowed:
+            return None
+        return min(one.low for one in allowed), max(one.high for one in allowed)
 
 
 @dataclass(frozen=True)
@@ -69,11 +104,13 @@ class Recommendation:
         name: a short title.
         values: canonical name -> value; need not name every hyperparameter.
         source: the paper or document it comes from.
+        when: the contexts that it is for.
     """
 
     name: str
     values: Mapping[str, Value]
     source: str
+    when: Condition = Condition()
 
 
 @dataclass(frozen=True)
@@ -90,6 +127,8 @@ class Pack:
         companions: names of packs that go well with this one.
         generic: spellings that other domains use too; a canonical name stands for all of its
             aliases. One of them alone does not show that a study belongs to this domain.
+        method: the training method that this domain's names show, such as "lora"; None if they
+            show none.
         always_relevant: selected for every study; set for a user's own pack.
     """
 
@@ -101,7 +140,31 @@ class Pack:
     sources: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     generic: tuple[str, ...] = ()
+    method: str | None = None
     always_relevant: bool = False
+
+    @cached_property
+    def methods(self) -> frozenset[str]:
+        """The training methods that it tells apart; empty if it says nothing by method."""
+        conditions = [one.when for one in self.recommended]
+        conditions += [one.when for each in self.hyperparameters for one in each.typical]
+        named = {self.method, *(condition.method for condition in conditions)}
+        return frozenset(method for method in named if method is not None)
+
+    def within(self, context: Context) -> Context:
+        """Complete a context by the method that the domain's names show."""
+        return replace(context, method=context.method or self.method)
+
+    def recommended_in(self, context: Context) -> tuple[Recommendation, ...]:
+        """List the recommendations for a context, the most trusted first.
+
+        Those that it does not contradict. If it leaves the method open, those for the first
+        method only: to try the configurations of several is a waste.
+        """
+        context = self.within(context)
+        allowed = [one for one in self.recommended if one.when.allows(context)]
+        methods = [one.when.method for one in allowed if one.when.method is not None]
+        return tuple(one for one in allowed if one.when.method in (None, *methods[:1]))
 
     def find(self, name: str) -> Hyperparameter | None:
         """Find the hyperparameter that `name` means, or None.
@@ -120,6 +183,11 @@ class Pack:
         if key is None:
             return 0
         return _GENERIC if key in self._generic_keys else _DISTINCTIVE
+
+    def is_canonical(self, name: str) -> bool:
+        """Whether `name` is a canonical name, and not another spelling of one."""
+        key = self._key(name)
+        return key is not None and self._by_key[key].name == key
 
     def _key(self, name: str) -> str | None:
         return next((key for key in _spellings(name) if key in self._by_key), None)

@@ -1,10 +1,13 @@
 """Turn TOML tables into a `Pack`; a mistake is reported with file, key and remedy.
 
-[pack]                          name, summary; optional sources, companions, generic
-[hyperparameters.<canonical>]   description; optional aliases, relations, typical = [low, high]
+[pack]                          name, summary; optional sources, companions, generic, method
+[hyperparameters.<canonical>]   description; optional aliases, relations, typical
 [derived.<name>]                expression, description
-[[recommended]]                 name, source
+[[recommended]]                 name, source; optional when
 [recommended.values]            <canonical> = number, string or boolean
+
+`typical` is [low, high], or a list of { range = [low, high], when = {...} }. A condition `when`
+has any of method = "lora", parameters = [low, high], steps = [low, high].
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import difflib
 import keyword
@@ -22,12 +26,15 @@ from types import MappingProxyType
 from typing import Any
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.knowledge.context import Condition
+from optuna_llmbo.knowledge.context import METHODS
 from optuna_llmbo.knowledge.expression import parse
 from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
 from optuna_llmbo.knowledge.pack import normalise
 from optuna_llmbo.knowledge.pack import Pack
 from optuna_llmbo.knowledge.pack import Recommendation
+from optuna_llmbo.knowledge.pack import TypicalRange
 
 
 __all__ = ["read_pack"]
@@ -76,6 +83,12 @@ _TEXTS = _Kind("a list of strings that are not empty", _is_texts, ())
 _TABLE = _Kind("a table", lambda value: isinstance(value, Mapping), MappingProxyType({}))
 _TABLES = _Kind("a list of tables", _is_tables, ())
 _RANGE = _Kind("[low, high], two finite numbers with low < high", is_range, None)
+_TYPICAL = _Kind(
+    f"{_RANGE.expected}, or a list of tables with such a range",
+    lambda value: is_range(value) or bool(_is_tables(value) and value),
+    (),
+)
+_METHOD = _Kind(f"one of {', '.join(METHODS)}", lambda value: value in METHODS, None)
 
 
 def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) -> Pack:
@@ -98,7 +111,7 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         parts["pack"],
         f"{where}: [pack]",
         {"name": _TEXT, "summary": _TEXT},
-        {"sources": _TEXTS, "companions": _TEXTS, "generic": _TEXTS},
+        {"sources": _TEXTS, "companions": _TEXTS, "generic": _TEXTS, "method": _METHOD},
     )
     hyperparameters = _hyperparameters(parts["hyperparameters"], where)
     names = [hyperparameter.name for hyperparameter in hyperparameters]
@@ -111,6 +124,7 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         sources=tuple(head["sources"]),
         companions=tuple(head["companions"]),
         generic=tuple(head["generic"]),
+        method=head["method"],
         always_relevant=always_relevant,
     )
     for name in pack.generic:
@@ -125,7 +139,7 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
     for name, table in tables.items():
         place = f"{where}: [hyperparameters.{name}]"
         _check_name(name, place)
-        optional = {"aliases": _TEXTS, "relations": _PROSE, "typical": _RANGE}
+        optional = {"aliases": _TEXTS, "relations": _PROSE, "typical": _TYPICAL}
         entry = _fields(table, place, {"description": _TEXT}, optional)
         for spelling in (name, *entry["aliases"]):
             owner = owners.setdefault(normalise(spelling), name)
@@ -134,17 +148,35 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
                     f"{place}: {spelling!r} already means {owner!r}; "
                     "a spelling belongs to one hyperparameter of a pack; remove it from the other"
                 )
-        typical = entry["typical"]
         hyperparameters.append(
             Hyperparameter(
                 name=name,
                 aliases=tuple(entry["aliases"]),
                 description=_one_line(entry["description"]),
                 relations=_one_line(entry["relations"]),
-                typical=None if typical is None else (float(typical[0]), float(typical[1])),
+                typical=_typical(entry["typical"], f"{place}: typical"),
             )
         )
     return tuple(hyperparameters)
+
+
+def _typical(entry: Sequence[Any], where: str) -> tuple[TypicalRange, ...]:
+    """Read a range for all contexts, or a list of ranges for some."""
+    if is_range(entry):
+        entry = [{"range": entry}]
+    ranges = []
+    for index, table in enumerate(entry):
+        place = f"{where} number {index + 1}"
+        one = _fields(table, place, {"range": _RANGE}, {"when": _TABLE})
+        ranges.append(TypicalRange(*map(float, one["range"]), _condition(one["when"], place)))
+    return tuple(ranges)
+
+
+def _condition(table: Mapping[str, Any], where: str) -> Condition:
+    kinds = {"method": _METHOD, "parameters": _RANGE, "steps": _RANGE}
+    parts = _fields(table, f"{where}: when", {}, kinds)
+    ranges = {name: parts[name] and tuple(parts[name]) for name in ("parameters", "steps")}
+    return Condition(parts["method"], **ranges)
 
 
 def _derived(
@@ -175,7 +207,7 @@ def _recommended(
     for index, table in enumerate(tables):
         place = f"{where}: [[recommended]] number {index + 1}"
         required = {"name": _TEXT, "source": _TEXT, "values": _TABLE}
-        entry = _fields(table, place, required, {})
+        entry = _fields(table, place, required, {"when": _TABLE})
         for name, value in entry["values"].items():
             if name not in names:
                 raise _unknown(f"{place} values", name, "a hyperparameter of this pack", names)
@@ -184,8 +216,9 @@ def _recommended(
                 raise InputError(
                     f"{place} values: {name!r} must be a number, a string or a boolean, got {got}"
                 )
+        when = _condition(entry["when"], place)
         recommendations.append(
-            Recommendation(entry["name"], dict(entry["values"]), entry["source"])
+            Recommendation(entry["name"], dict(entry["values"]), entry["source"], when)
         )
     return tuple(recommendations)
 

@@ -28,6 +28,8 @@ from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.table import DataSource
+from optuna_llmbo.lora.train import step_count
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
 
@@ -193,6 +195,19 @@ class LoRAObjective:
         """Everything that determines a result besides the hyperparameters; JSON-serializable."""
         return dict(self.prepare().fingerprint)
 
+    @property
+    def context(self) -> dict[str, Any]:
+        """What decides which values are good, as `LLMBOSampler(context=...)` takes it.
+
+        The method "lora", the parameters of the base model, and the optimizer steps of a trial
+        with the default batch size and epochs. `LLMBOSampler` reads it from the study.
+        """
+        with self.exclusive() as prepared:
+            usual = prepared.space.default_recipe or prepared.space.defaults
+            steps = step_count(len(prepared.train), usual.batch_size, usual.epochs)
+            about = {"method": "lora", "parameters": prepared.model.num_parameters()}
+            return about | ({"steps": steps} if steps else {})
+
     def check_study(self, study: optuna.Study) -> None:
         """Check that a study's results are comparable with this objective's, and mark it.
 
@@ -206,16 +221,18 @@ class LoRAObjective:
             named = [f'"{direction}"' for _, direction in wanted]
             how = f"directions=[{', '.join(named)}]" if len(named) > 1 else f"direction={named[0]}"
             raise InputError(f"the objective has {goals}: create the study with {how}.")
-        there, ours = study.user_attrs.get(FINGERPRINT), self.fingerprint
+        attributes, ours = study.user_attrs, self.fingerprint
+        there = attributes.get(FINGERPRINT)
         if there is None:
             study.set_user_attr(FINGERPRINT, ours)
-            return
-        if identity(there) != identity(ours):
+        elif identity(there) != identity(ours):
             differ = differences(there, ours, label="now")
             raise InputError(
                 f"the study {study.study_name!r} holds results of another objective, which "
                 f"differs in {differ}. They cannot be compared: use another study name."
             )
+        if CONTEXT not in attributes:
+            study.set_user_attr(CONTEXT, self.context)
 
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
         """Run one trial.

@@ -103,6 +103,8 @@ def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
     """List the few things to know first, as terms and texts."""
     goals = ", ".join(f"{how} {name}" for name, how in facts.objectives)
     lines = [("Goal", goals), ("Trials", str(len(facts.trials)))]
+    if facts.context:
+        lines.append(("Context", params_text(facts.context)))
     if facts.best and len(facts.objectives) == 1:
         best = facts.best[0]
         found = f"{values_text(best.values)} in trial {best.number}"

@@ -53,6 +53,8 @@ PLAN_PREFIX = "llmbo:plan:"
 # Set on the study: how `LoRAObjective` and `optuna-llmbo tune` made it.
 FINGERPRINT = "lora_objective"
 """All that determines a result besides the hyperparameters: `LoRAObjective.fingerprint`."""
+CONTEXT = "llmbo:context"
+"""What decides which values are good, for `LLMBOSampler`: method, parameters, steps."""
 OPTIONS = "lora_options"
 """The options of `optuna-llmbo tune`, for later commands."""
 WORKING_FOLDER = "working_folder"

@@ -25,6 +25,7 @@ from optuna_llmbo.embedding.language_model import load_shared_model
 from optuna_llmbo.embedding.truncated import checked_layer
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
+from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import Configuration
@@ -38,6 +39,7 @@ from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.study.transfer import check_objectives_of
 from optuna_llmbo.study.transfer import read_source
 from optuna_llmbo.study.transfer import SourceStudy
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.suggestion.candidates import Region
 from optuna_llmbo.suggestion.decide import consider
 from optuna_llmbo.suggestion.decide import decide
@@ -133,6 +135,10 @@ class Engine:
         for source in self.options.source_studies:
             check_objectives_of(source, len(study.directions))
 
+    def knowledge(self, study: Study) -> Knowledge:
+        """All packs, in the context that the sampler was told, completed by the study's."""
+        return self.options.knowledge.within(study.user_attrs.get(CONTEXT))
+
     def known(
         self, study: Study, trials: Sequence[FrozenTrial], region: Region, number: int
     ) -> Known:
@@ -145,7 +151,7 @@ class Engine:
             number: the trial that a configuration is chosen for; its own entry is left out.
         """
         options, space = self.options, region.space
-        knowledge = options.knowledge.relevant(space.names)
+        knowledge = self.knowledge(study).relevant(space.names)
         typical = {name: knowledge.typical_range(name) for name in space.names}
         ranges = {name: expected for name, expected in typical.items() if expected is not None}
         n_objectives = len(study.directions)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from optuna_llmbo.errors import did_you_mean
+from optuna_llmbo.knowledge import Context
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.numeric_view import NumericView
@@ -46,6 +47,8 @@ def notices(
     for name, expected in options.prior.items():
         if (why := _of_prior(name, expected, known.space, suggested)) is not None:
             yield f"prior[{name!r}] = {expected}: {why}"
+    if (unused := _of_context(known.knowledge, options.knowledge.context)) is not None:
+        yield unused
     yield from _of_packs(known)
     for study, source in zip(studies, known.sources, strict=True):
         if (why := _of_source(study, source, known.space)) is not None:
@@ -71,6 +74,26 @@ def _of_prior(
     return None
 
 
+def _of_context(knowledge: Knowledge, given: Context) -> str | None:
+    """A context of the user's, if nothing in the packs depends on it."""
+    conditions = [one.when for pack in knowledge.packs for one in pack.recommended]
+    conditions += [
+        typical.when
+        for pack in knowledge.packs
+        for one in pack.hyperparameters
+        for typical in one.typical
+    ]
+    named = {name for one in conditions for name in one.known}
+    unused = [name for name in given.known if name not in named]
+    if not unused:
+        return None
+    packs = ", ".join(pack.name for pack in knowledge.packs) or "none"
+    return (
+        f"context: {', '.join(unused)} says nothing, as no number of the knowledge packs that fit "
+        f"the study ({packs}) depends on it."
+    )
+
+
 def _of_packs(known: Known) -> Iterator[str]:
     """The built-in packs are selected by what they know; a user's own are always there."""
     space = known.space
@@ -86,7 +109,7 @@ def _of_packs(known: Known) -> Iterator[str]:
                 "study's."
             )
             continue
-        own = Knowledge((pack,))
+        own = Knowledge((pack,), known.knowledge.context)
         for i, name in ((i, name) for i in range(own.n_recommended) for name in knows):
             value = own.recommended_value(i, name)
             if value is None or (nearest := _moved(space.axis(name), value)) is None:

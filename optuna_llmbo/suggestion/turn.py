@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 import time
 from typing import Any
@@ -120,7 +121,8 @@ class Turn:
         if name in planned and axis.contains(planned[name]):
             return planned
         if self.trial.number == 0:
-            options, suggested = self.engine.options, self.trial.params
+            knowledge, suggested = self.engine.knowledge(self.study), self.trial.params
+            options = replace(self.engine.options, knowledge=knowledge)
             advice = first_value(options, suggested, name, axis, or_middle=or_middle)
             if advice is not None:
                 self.record("default")

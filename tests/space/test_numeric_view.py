@@ -28,12 +28,13 @@ def view(space: SearchSpace) -> NumericView:
 
 def test_lora_quantities_are_added_on_a_log_scale() -> None:
     lora = view(LORA)
-    assert lora.derived_names == ("alpha_ratio", "effective_step", "total_update")
+    products = ("effective_step", "total_update")
+    assert lora.derived_names == ("alpha_ratio", *products, "root_ratio", "root_step")
     base = {"rank": 8, "lora_alpha": 16.0, "learning_rate": 1e-4, "batch_size": 16}
     rows = [base, {**base, "learning_rate": 1e-3}, {**base, "learning_rate": 1e-2}]
     points = LORA.to_unit(rows)
     features = lora(points)
-    assert features.shape == (3, 4 + 3)
+    assert features.shape == (3, 4 + 5)
     np.testing.assert_allclose(features[:, :4], points)
     assert np.ptp(features[:, 4]) == 0  # alpha / rank does not change
     steps = features[:, 5]
@@ -46,7 +47,7 @@ def test_products_that_are_equal_have_equal_features() -> None:
         {"rank": 16, "lora_alpha": 64.0, "learning_rate": 1e-4, "batch_size": 8},
     ]
     features = view(LORA)(LORA.to_unit(rows))
-    np.testing.assert_allclose(features[0, 5:], features[1, 5:], atol=1e-12)
+    np.testing.assert_allclose(features[0, 5:7], features[1, 5:7], atol=1e-12)
 
 
 def test_no_knowledge_means_the_unit_cube() -> None:
