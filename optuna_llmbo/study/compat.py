@@ -318,6 +318,14 @@ def store_constraints(
     _process_constraints_after_trial(checked, study, trial, state)
 
 
+def user_attribute(study: Study, key: str) -> Any:
+    """Read a study's user attribute from the storage; None if it has none of that name.
+
+    `HyperbandPruner` shows a sampler a study without `user_attrs`.
+    """
+    return study._storage.get_study_user_attrs(study._study_id).get(key)
+
+
 def system_attribute(study: Study, key: str) -> Any:
     """Read a study's system attribute from the storage; None if it has none of that name."""
     return study._storage.get_study_system_attrs(study._study_id).get(key)

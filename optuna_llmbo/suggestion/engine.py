@@ -137,7 +137,7 @@ class Engine:
 
     def knowledge(self, study: Study) -> Knowledge:
         """All packs, in the context that the sampler was told, completed by the study's."""
-        return self.options.knowledge.within(study.user_attrs.get(CONTEXT))
+        return self.options.knowledge.within(compat.user_attribute(study, CONTEXT))
 
     def known(
         self, study: Study, trials: Sequence[FrozenTrial], region: Region, number: int

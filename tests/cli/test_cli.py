@@ -26,6 +26,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import table
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.study.trial_attributes import CHOSEN_BY
+from optuna_llmbo.study.trial_attributes import CONTEXT
 
 
 Tune = Callable[..., Result]
@@ -89,6 +90,21 @@ def test_a_whole_run(tune: Tune, tmp_path: Path) -> None:
         f"optuna-llmbo dashboard lora --storage sqlite:///{tmp_path}/study.db",
     ):
         assert words in result.output
+
+
+def test_the_context_is_told_once_and_kept(tune: Tune, tmp_path: Path) -> None:
+    first = tune(trials=1, sampler="llmbo", llm=None, epochs=2)
+    assert first.exit_code == 0, first.output
+    study = load(tmp_path)
+    context, steps = study.user_attrs[CONTEXT], study.trials[0].user_attrs["steps"]
+    assert context == {"method": "lora", "parameters": context["parameters"], "steps": steps}
+    told = f"for LoRA on a model of {context['parameters']:,} parameters in {steps} steps."
+    assert first.output.count(told) == 1
+    again = tune("--json", trials=2, sampler="llmbo", llm=None, epochs=2)
+    start = json.loads(again.stdout.splitlines()[0])
+    assert start["context"] == context == load(tmp_path).user_attrs[CONTEXT]
+    other = tune(trials=3, epochs=2)  # the sampler of another kind knows nothing
+    assert other.exit_code == 0 and "Typical values" not in other.output
 
 
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_llmbo.insight.facts import study_facts
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from tests import lora_like
 
 
@@ -47,6 +48,14 @@ def test_a_lora_study() -> None:
     pruned = found.with_outcome("pruned")[0]
     assert pruned.reason == "by the pruner at 33%"
     assert pruned.values == (pruned.trial.intermediate_values[33],)
+
+
+def test_the_context_that_an_objective_has_written() -> None:
+    study = optuna.create_study()
+    assert study_facts(study).context == {}
+    context = {"method": "lora", "parameters": 7e9, "steps": 300}
+    study.set_user_attr(CONTEXT, context)
+    assert study_facts(study).context == context
 
 
 def test_versions_are_exact() -> None:

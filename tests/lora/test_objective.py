@@ -19,6 +19,7 @@ import pytest
 import torch
 from transformers.utils import chat_template_utils
 
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import objective as objectives
@@ -27,6 +28,7 @@ from optuna_llmbo.lora import recipe as recipes
 from optuna_llmbo.lora import train
 from optuna_llmbo.lora import TrainingProgress
 from optuna_llmbo.lora.tokens import Example
+from optuna_llmbo.study.trial_attributes import CONTEXT
 from tests.lora.conftest import rows
 from tests.tiny import make_tiny_family
 from tests.tiny import make_tiny_llm
@@ -241,6 +243,33 @@ def test_an_interrupt_is_recorded_and_passed_on(make_objective: Make) -> None:
 
 
 # --- the study ---
+
+
+def test_the_study_is_told_the_context(make_objective: Make) -> None:
+    objective = make_objective(epochs=3, defaults={"batch_size": 5})
+    n_parameters = sum(p.numel() for p in objective.prepare().model.parameters())
+    context = {"method": "lora", "parameters": n_parameters, "steps": 3 * 27 // 5}
+    assert objective.context == context
+    sampler = LLMBOSampler(seed=0)
+    study = make_study(sampler=sampler)
+    objective.check_study(study)
+    assert study.user_attrs[CONTEXT] == context
+    knowledge = sampler._engine.knowledge(study)
+    assert knowledge.context.known == context
+    typical = knowledge.relevant(["rank", "learning_rate"]).typical_range("learning_rate")
+    assert typical == (3e-4, 1.5e-3)  # of a small model in a short run
+
+    study.set_user_attr(CONTEXT, {"method": "lora"})  # what is there stays
+    objective.check_study(study)
+    assert study.user_attrs[CONTEXT] == {"method": "lora"}
+
+
+def test_a_default_batch_beyond_the_data_says_nothing_of_the_steps(make_objective: Make) -> None:
+    def space(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        return {"batch_size": 2 * trial.suggest_int("half", 1, 4)}
+
+    context = make_objective(space=space, defaults={"batch_size": 64}).context
+    assert set(context) == {"method", "parameters"}
 
 
 def test_the_study_is_marked_and_checked(make_objective: Make, tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_figures_tables_and_text(tmp_path: Path) -> None:
     assert ["optuna", optuna.__version__] in page.tables["versions"]
 
 
+def test_the_context_is_among_what_to_know_first(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    assert "Context" not in Page(write_report(study, tmp_path / "report.html")).text
+    study.set_user_attr("llmbo:context", {"method": "lora", "parameters": 7_000_000_000})
+    text = Page(write_report(study, tmp_path / "report.html")).text
+    assert "method = lora, parameters = 7e9" in text
+
+
 def test_it_asks_for_nothing_and_holds_plotly_once(tmp_path: Path) -> None:
     path = write_report(lora_like.make_study(n_trials=3), tmp_path / "report.html")
     page = Page(path)

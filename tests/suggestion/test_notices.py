@@ -78,6 +78,14 @@ IN_VAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "without order": ({"prior": {"optimizer": (1, 2)}}, ["choices have no order"]),
     "without choice": ({"prior": {"fixed": (0, 2)}}, ["the parameter leaves no choice"]),
+    "context without packs": (
+        {"context": {"method": "lora", "steps": 300}, "knowledge": None},
+        ["context: method, steps says nothing, as no number of the knowledge packs that fit the"],
+    ),
+    "context of another kind": (
+        {"context": {"method": "full", "steps": 300}},
+        ["context: steps says nothing"],
+    ),
     "foreign pack": (
         {"knowledge": pack(hyperparameters={"depth": {"description": "d"}})},
         ["'mine': it knows none of the study's parameters (learning_rate, optimizer, rank), only"],
@@ -94,6 +102,7 @@ IN_VAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
 HEEDED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "prior": {"prior": {"rank": (8, 16), "learning_rate": (1e-4, 1e-3)}},
+    "context": {"context": {"parameters": 7e9, "steps": 300}},
     "summary": {"knowledge": pack()},
     "pack": {"knowledge": pack(hyperparameters=OWN["hyperparameters"])},
 }
