@@ -179,7 +179,8 @@ def _check_variant(parallel: int, prepared: Prepared) -> None:
 
 def _context(context: Mapping[str, Any]) -> str:
     """The study's context, as written by `LoRAObjective`, in words."""
-    steps = f" in {context['steps']:,} steps" if "steps" in context else ""
+    n = context.get("steps")
+    steps = "" if n is None else f" in {n:,} step{'' if n == 1 else 's'}"
     return f"LoRA on a model of {context['parameters']:,} parameters{steps}"
 
 

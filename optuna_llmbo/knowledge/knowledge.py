@@ -21,11 +21,10 @@ from optuna_llmbo.knowledge.pack import normalise
 from optuna_llmbo.knowledge.pack import Pack
 from optuna_llmbo.knowledge.pack import Recommendation
 from optuna_llmbo.knowledge.pack import Value
+from optuna_llmbo.knowledge.selection import select
 
 
 __all__ = ["Knowledge"]
-
-_ENOUGH_EVIDENCE = 2  # one distinctive name, or two generic ones
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,7 @@ class Knowledge:
         return None if found is None else found.name
 
     def relevant(self, names: Iterable[str]) -> Knowledge:
-        """Select the packs that a study is about, those that know the most of it first.
-
-        A greedy cover. Packs that are always relevant come first, in their order. Then,
-        repeatedly, the pack that knows the most names no chosen pack knows; ties go to a
-        companion of a chosen pack, then to the pack with more evidence, then to the one that has
-        more of the names as its canonical ones, then to the earlier one.
-        A pack is chosen only if the names it adds include a distinctive one or two generic ones:
-        `learning_rate` alone does not make a study one of LoRA, nor `gamma` alone one of boosted
-        trees.
-
-        Of the packs that tell training methods apart at most one speaks, and before the others:
-        the one whose method the names show, else the one that is about the context's method.
+        """Select the packs that a study is about, as `select` does, in this context.
 
         Args:
             names: the study's hyperparameters, in its own spelling.
@@ -88,14 +76,7 @@ class Knowledge:
         Returns:
             The chosen packs, whole. Selecting again for the same names changes nothing.
         """
-        names, method = list(dict.fromkeys(names)), self.context.method
-        able = [pack for pack in self.packs if _may_speak(pack, method)]
-        chosen = _cover([], able, names)
-        speaker = _speaker(chosen, able, names, method)
-        if speaker is not None:
-            able = [pack for pack in able if pack.always_relevant or not pack.methods]
-            chosen = _cover([speaker], able, names)
-        return replace(self, packs=tuple(chosen))
+        return replace(self, packs=select(self.packs, names, self.context.method))
 
     def passage(self, names: Sequence[str]) -> str:
         """Write the prompt's prose: domains, the study's hyperparameters, derived quantities.
@@ -111,10 +92,8 @@ class Knowledge:
         for name in names:
             found = next(self._readings(name), None)
             if found is not None:
-                here = self._range_here(name)
-                lines.append(
-                    " ".join(filter(None, (f"{name}: {found.description}", found.relations, here)))
-                )
+                sentences = (found.description, found.relations, self._range_here(name))
+                lines.append(f"{name}: {' '.join(filter(None, sentences))}")
         spelling = {key: name for key, name in self._resolve(names).items() if name.isidentifier()}
         for quantity in self.derived(names):
             formula = _respell(quantity.expression.text, spelling)
@@ -238,61 +217,11 @@ class Knowledge:
         return resolved
 
 
-def _known(name: str, packs: Iterable[Pack]) -> bool:
-    return any(pack.evidence(name) for pack in packs)
-
-
-def _cover(first: Sequence[Pack], packs: Sequence[Pack], names: Sequence[str]) -> list[Pack]:
-    """Choose packs until none adds enough: the always relevant, then `first`, then greedily."""
-    chosen = [pack for pack in packs if pack.always_relevant] + list(first)
-    candidates = [pack for pack in packs if not pack.always_relevant]
-    uncovered = [name for name in names if not _known(name, chosen)]
-    while (best := _best_pack(candidates, chosen, uncovered)) is not None:
-        chosen.append(best)
-        candidates.remove(best)
-        uncovered = [name for name in uncovered if not _known(name, [best])]
-    return chosen
-
-
-def _may_speak(pack: Pack, method: str | None) -> bool:
-    return pack.always_relevant or method is None or not pack.methods or method in pack.methods
-
-
-def _speaker(
-    chosen: Sequence[Pack], able: Sequence[Pack], names: Sequence[str], method: str | None
-) -> Pack | None:
-    """Find the pack that speaks for the training method; None if nothing shows the method."""
-    shown = [pack for pack in chosen if pack.method is not None]
-    told = [
-        pack
-        for pack in able
-        if method is not None and pack.methods and pack.method in (None, method)
-    ]
-    built_in = (pack for pack in [*shown, *told] if not pack.always_relevant)
-    return next((pack for pack in built_in if any(map(pack.evidence, names))), None)
-
-
-def _best_pack(
-    candidates: Sequence[Pack], chosen: Sequence[Pack], uncovered: Sequence[str]
-) -> Pack | None:
-    """Choose the next pack of the greedy cover; None if no candidate has enough evidence."""
-    companions = {name for pack in chosen for name in pack.companions}
-
-    def merit(pack: Pack) -> tuple[int, bool, int, int]:
-        evidence = [pack.evidence(name) for name in uncovered]
-        n_canonical = sum(map(pack.is_canonical, uncovered))
-        return sum(map(bool, evidence)), pack.name in companions, sum(evidence), n_canonical
-
-    eligible = [pack for pack in candidates if merit(pack)[2] >= _ENOUGH_EVIDENCE]
-    return max(eligible, key=merit, default=None)  # the first of equals
-
-
 def _text(number: float) -> str:
     """Write a number as `Prompt` does: small ones with an exponent."""
-    is_small = 0 < abs(number) < 0.01
-    return (
-        np.format_float_scientific(number, trim="-", exp_digits=1) if is_small else f"{number:g}"
-    )
+    if 0 < abs(number) < 0.01:
+        return np.format_float_scientific(number, trim="-", exp_digits=1)
+    return f"{number:g}"
 
 
 def _respell(formula: str, spelling: Mapping[str, str]) -> str:

@@ -168,7 +168,8 @@ def _typical(entry: Sequence[Any], where: str) -> tuple[TypicalRange, ...]:
     for index, table in enumerate(entry):
         place = f"{where} number {index + 1}"
         one = _fields(table, place, {"range": _RANGE}, {"when": _TABLE})
-        ranges.append(TypicalRange(*map(float, one["range"]), _condition(one["when"], place)))
+        low, high = map(float, one["range"])
+        ranges.append(TypicalRange(low, high, _condition(one["when"], place)))
     return tuple(ranges)
 
 
