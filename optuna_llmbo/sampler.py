@@ -103,8 +103,9 @@ class LLMBOSampler(BaseSampler):
             it are not run. Default None: the last of a causal model's first quarter, whose states
             serve as well as the last ones; the last of an encoder-only model.
         n_startup_trials: observed trials (complete, or pruned with a value) needed before the
-            model chooses; until then come the packs' recommended configurations, then a scrambled
-            Sobol sequence. Default 5: with fewer the model has nothing to tell apart.
+            model chooses; until then come the packs' recommended configuration, the middle of all
+            ranges and a scrambled Sobol sequence. Default 6: every four points of the sequence
+            spread over all ranges, whether the knowledge is right or not.
         n_candidates: configurations that the language model reads for one suggestion; the cost of
             a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
@@ -150,7 +151,7 @@ class LLMBOSampler(BaseSampler):
         kernel: KernelName | None = None,
         pooling: Pooling | None = None,
         layer: int | None = None,
-        n_startup_trials: int = 5,
+        n_startup_trials: int = 6,
         n_candidates: int = 48,
         acquisition: AcquisitionName = "log_nei",
         independent_sampler: BaseSampler | None = None,

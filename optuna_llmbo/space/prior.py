@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import qmc
 from scipy.stats import truncnorm
 
 from optuna_llmbo.errors import InputError
@@ -20,6 +21,7 @@ Range = tuple[float, float]
 _TRUST = 0.9
 """Weight of the expected range against the uniform density: however wrong, it excludes nothing."""
 _LEAST_STANDARD_DEVIATION = 0.05
+_N_REFERENCE = 256
 
 
 def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -53,6 +55,16 @@ class Prior:
     space: SearchSpace
     ranges: Mapping[str, Range]
 
+    @property
+    def is_informative(self) -> bool:
+        """Whether it expects anything in this space."""
+        return bool(self._expected)
+
+    def standardized(self, points: np.ndarray) -> np.ndarray:
+        """Log density at points (m, d), (m,), of mean 0 and variance 1 over the space."""
+        mean, standard_deviation = self._moments
+        return (self.log_density(points) - mean) / standard_deviation
+
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Log density at points (m, d), (m,) float64; 0 where nothing is expected."""
         total = np.zeros(len(points))
@@ -67,6 +79,13 @@ class Prior:
         for column, expected in self._expected.items():
             warped[:, column] = expected.ppf(uniform[:, column])
         return warped
+
+    @cached_property
+    def _moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of the log density over the space."""
+        points = qmc.Sobol(len(self.space.names), scramble=True, rng=0).random(_N_REFERENCE)
+        densities = self.log_density(self.space.snap(points))
+        return float(densities.mean()), float(densities.std()) or 1.0
 
     @cached_property
     def _expected(self) -> dict[int, Any]:

@@ -75,10 +75,20 @@ class Region:
         return points
 
 
+@dataclass(frozen=True)
+class Landmarks:
+    """Points that are known by name; either may be empty."""
+
+    best: np.ndarray
+    """(best, d) the best ones so far, which candidates are drawn around."""
+    advised: np.ndarray
+    """(advised, d) what packs recommend and what was best in other studies: candidates too."""
+
+
 def candidate_pool(
     region: Region,
     seen: Set[Key],
-    best: np.ndarray,
+    landmarks: Landmarks,
     *,
     n: int,
     rng: np.random.Generator,
@@ -86,12 +96,12 @@ def candidate_pool(
     """Draw the configurations to choose from, none of them seen while unseen ones remain.
 
     A finite region of up to `MAX_ENUMERATED` configurations is enumerated. Otherwise the pool is
-    n scrambled Sobol points and n / 4 neighbours of the best.
+    n scrambled Sobol points, n / 4 neighbours of the best, and what is advised.
 
     Args:
         region: where candidates may lie.
         seen: keys of the configurations that were tried or are running.
-        best: points of the best configurations so far, to look around; may be empty.
+        landmarks: where to look besides.
         n: number of Sobol points.
         rng: source of all randomness.
 
@@ -104,8 +114,10 @@ def candidate_pool(
         return rest if len(rest) else grid
     drawn = region.spread(_sobol(region.space, rng, n=n))
     scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
+    best = landmarks.best
     around = neighbours(region, best, scales, rng) if len(best) else drawn[:0]
-    rest = unseen(region.space, np.vstack([around, drawn]), seen)
+    advised = region.spread(landmarks.advised) if len(landmarks.advised) else drawn[:0]
+    rest = unseen(region.space, np.vstack([advised, around, drawn]), seen)
     return rest if len(rest) else drawn
 
 

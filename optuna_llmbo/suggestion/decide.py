@@ -12,6 +12,7 @@ import numpy as np
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.study.history import best_first
 from optuna_llmbo.suggestion.candidates import candidate_pool
+from optuna_llmbo.suggestion.candidates import Landmarks
 from optuna_llmbo.suggestion.candidates import neighbours
 from optuna_llmbo.suggestion.candidates import unseen
 from optuna_llmbo.suggestion.decision import Decision
@@ -22,6 +23,8 @@ from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.known import ModelData
 from optuna_llmbo.suggestion.known import ReadTexts
 from optuna_llmbo.suggestion.options import SamplerOptions
+from optuna_llmbo.suggestion.startup import best_of_sources
+from optuna_llmbo.suggestion.startup import recommended
 
 
 _N_POOL = 2048
@@ -30,7 +33,7 @@ _SHARE_BY_CHANCE = 0.25
 _N_CENTRES = 8
 _N_AROUND = 256
 _FIRST_STEP = 0.1
-_STEP_SHRINKS = 1 / 3
+_STEP_SHRINKS = 1 / 2
 
 
 def decide(known: Known, options: SamplerOptions, read: ReadTexts | None) -> Decision:
@@ -95,7 +98,13 @@ def _pool(known: Known, rng: np.random.Generator) -> np.ndarray:
     """The candidates before any is scored, (m, d)."""
     order = best_first(known.history.targets)[:_N_BEST]
     best = known.space.to_unit([known.history.configurations[i] for i in order])
-    return candidate_pool(known.region, known.history.seen, best, n=_N_POOL, rng=rng)
+    ranks = range(known.knowledge.n_recommended)
+    advised = [
+        *best_of_sources(known.space, known.sources),
+        *(recommended(known.space, known.knowledge, i) for i in ranks),
+    ]
+    around = Landmarks(best, known.space.to_unit(advised))
+    return candidate_pool(known.region, known.history.seen, around, n=_N_POOL, rng=rng)
 
 
 def _climb(

@@ -34,6 +34,9 @@ class Decision:
     """What the surrogate expects, one for each objective, larger is better, in its units."""
     standard_deviations: tuple[float, ...]
     """How sure the surrogate is: half of the central 68% interval."""
+    trust: float | None = None
+    """The probability that values are better where they were expected to be; None if nothing is
+    expected."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Terms:
     improvement: np.ndarray
     """The acquisition function: a logarithm, as the others."""
     prior: np.ndarray
-    """The weighted log density of where good values are expected; 0 where there is none."""
+    """The log density of where good values are expected, times trust, over the number of trials; 0
+    where nothing is expected."""
     cost: np.ndarray
     """Minus the expected logarithm of the seconds, up to a constant; 0 unless cost-aware."""
 

@@ -18,6 +18,7 @@ from optuna_llmbo.suggestion.known import ModelData
 from optuna_llmbo.suggestion.known import ReadTexts
 from optuna_llmbo.surrogate.acquisition import make_scorer
 from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.hypothesis import trust
 from optuna_llmbo.surrogate.process import fit_surrogates
 from optuna_llmbo.surrogate.process import Surrogates
 
@@ -51,8 +52,8 @@ class FittedModel:
         views = self.data.views(points, self.read)
         prior = cost = np.zeros(len(points))
         strength = options.ablation.prior_strength / self.known.history.n_observed
-        if strength:
-            prior = strength * self.known.prior.log_density(points)
+        if strength and self.trust is not None:
+            prior = self.trust * strength * self.known.prior.log_density(points)
         if options.cost_aware:
             cost = -self.data.log_seconds(views.numeric)
         return Terms(self._improvement(self.surrogates.features(views)).numpy(), prior, cost)
@@ -91,7 +92,20 @@ class FittedModel:
             score=float(self.scores(points)[0]),
             means=tuple(map(float, middle)),
             standard_deviations=tuple(map(float, (high - low) / 2)),
+            trust=self.trust,
         )
+
+    @cached_property
+    def trust(self) -> float | None:
+        """The probability that values are better where they were expected to be.
+
+        None if nothing is expected; see `surrogate.hypothesis.trust`.
+        """
+        if not self.known.prior.is_informative:
+            return None
+        own = self.data.observations.points[: len(self.data.observations.kept)]
+        expected = torch.from_numpy(self.known.prior.standardized(own))
+        return trust([part.model for part in self.surrogates.parts], expected)
 
     @cached_property
     def _improvement(self) -> Callable[[Tensor], Tensor]:

@@ -17,6 +17,7 @@ from optuna_llmbo.study.trial_attributes import EXPECTED_STANDARD_DEVIATION
 from optuna_llmbo.study.trial_attributes import SAMPLER_PREFIX
 from optuna_llmbo.study.trial_attributes import SUGGESTION_SECONDS
 from optuna_llmbo.study.trial_attributes import TEXT
+from optuna_llmbo.study.trial_attributes import TRUST
 from optuna_llmbo.suggestion.decision import Decision
 
 
@@ -55,6 +56,8 @@ def record(
             EXPECTED_STANDARD_DEVIATION: _plain(decision.standard_deviations),
             ACQUISITION: decision.score,
         }
+        if decision.trust is not None:
+            attributes[TRUST] = round(decision.trust, 3)
     if text is not None:
         attributes[TEXT] = text
     compat.set_user_attributes(study, trial, attributes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -37,9 +36,9 @@ def start(
 ) -> tuple[Configuration, bool]:
     """Choose the next start-up configuration, and say whether it is advised.
 
-    The order: the best two of each other study; the configurations that the packs recommend, or
-    the middle of all ranges if there are none (people put ranges around what they expect); a
-    scrambled Sobol sequence.
+    The order hedges: the best two of each other study; the configuration that the packs
+    recommend first; the middle of all ranges (people put ranges around what they expect); a
+    scrambled Sobol sequence from its beginning, whose every four points spread over all ranges.
 
     Args:
         space: the parameters that are chosen together.
@@ -50,9 +49,14 @@ def start(
         index: the trial's number.
         rng: scrambles the sequence; the same state for every trial of a study.
     """
-    for configuration in _advised(space, knowledge, sources):
+    advised = [
+        *best_of_sources(space, sources),
+        *([] if knowledge is None else [recommended(space, knowledge, 0), _middle(space)]),
+    ]
+    for configuration in advised:
         if space.key(configuration) not in history.seen:
             return configuration, True
+    index = max(0, index - len(advised))
     return startup_configuration(space, history.seen, warp, index=index, rng=rng), False
 
 
@@ -95,21 +99,24 @@ def advised_value(knowledge: Knowledge, index: int, axis: Axis, name: str) -> An
     return None if value is None else axis.nearest(value)
 
 
-def _advised(
-    space: SearchSpace, knowledge: Knowledge | None, sources: Sequence[SourceObservations]
-) -> Iterator[Configuration]:
-    for point in best_configurations(sources, _N_FROM_SOURCES):
-        yield space.from_unit(point[None])[0]
-    if knowledge is None:
-        return
-    for index in range(max(1, knowledge.n_recommended)):
-        yield _recommended(space, knowledge, index)
+def best_of_sources(
+    space: SearchSpace, sources: Sequence[SourceObservations]
+) -> list[Configuration]:
+    """The best two configurations of each other study."""
+    return [
+        space.from_unit(point[None])[0] for point in best_configurations(sources, _N_FROM_SOURCES)
+    ]
 
 
-def _recommended(space: SearchSpace, knowledge: Knowledge, index: int) -> Configuration:
-    """A recommended configuration, with the middle of the range for what it does not name."""
-    values = {}
+def recommended(space: SearchSpace, knowledge: Knowledge, index: int) -> Configuration:
+    """The packs' `index`-th recommendation, with the middle of the range for what it lacks."""
+    values = _middle(space)
     for name, axis in zip(space.names, space.axes, strict=True):
         advice = advised_value(knowledge, index, axis, name)
-        values[name] = axis.from_unit(0.5) if advice is None else advice
+        if advice is not None:
+            values[name] = advice
     return values
+
+
+def _middle(space: SearchSpace) -> dict[str, Any]:
+    return {name: axis.from_unit(0.5) for name, axis in zip(space.names, space.axes, strict=True)}

@@ -16,8 +16,8 @@ class Ablation:
         derived: whether the numeric view includes derived quantities.
         train_token: whether the learnable token is trained.
         train_projection: whether the projection is trained.
-        prior_strength: exponent beta of the prior: pi(x) ** (beta / n) after n trials (Hvarfner et
-            al. 2022, arXiv:2204.11051); 0 switches it off.
+        prior_strength: exponent beta of the prior: pi(x) ** (beta trust / n) after n trials
+            (Hvarfner et al. 2022, arXiv:2204.11051; trust: `hypothesis.trust`); 0 switches it off.
         prior_start: whether start-up points are drawn from the prior, not uniformly.
         refinements: rounds of local search for a better acquisition value.
         recommended_first: whether a study starts with what the packs recommend.
@@ -28,6 +28,6 @@ class Ablation:
     train_token: bool = True
     train_projection: bool = True
     prior_strength: float = 1.0
-    prior_start: bool = True
-    refinements: int = 5
+    prior_start: bool = False
+    refinements: int = 8
     recommended_first: bool = True

@@ -22,6 +22,11 @@ TRANSFORMS: tuple[TransformName, ...] = ("winsorize", "normal_scores", "power")
 _BLOM = 3 / 8
 """Offset of the ranks' expected normal scores (Blom 1958)."""
 
+_N_EARLY = 10
+"""How many of the first targets set the fence. They are spread over the space; later ones crowd
+around the best, and a fence of theirs would come so near that all else looked equally bad."""
+_FENCE_IN_QUARTILE_RANGES = 3.0
+"""Tukey's outer fence (1977, Exploratory Data Analysis): beyond it lies what is far out."""
 
 _ROUNDING = 1e-12
 """Differences up to this share of the values are rounding: float64 has 16 digits."""
@@ -43,15 +48,16 @@ class Scale:
     def of(cls, targets: np.ndarray, transform: TransformName) -> Scale:
         """Make the scale of some targets.
 
-        Bad outliers are always winsorized first: targets below Tukey's fence, the first quartile
-        minus 1.5 interquartile ranges, count as the fence; good outliers stay, as they are what
-        the search looks for. Infinite values count as the fence, or as the best finite value.
+        Bad outliers are always winsorized first: targets below Tukey's outer fence, the first
+        quartile of the first ten minus three interquartile ranges, count as the fence; good
+        outliers stay, as they are what the search looks for. Infinite values count as the fence,
+        or as the best finite value.
 
         "winsorize" does no more; "normal_scores" takes the normal scores of the ranks, "power"
         Yeo and Johnson's transform at its maximum likelihood.
 
         Args:
-            targets: (n,) larger is better, not nan.
+            targets: (n,) in the order of the trials; larger is better, not nan.
             transform: one of `TRANSFORMS`.
         """
         fenced = _fence(targets)
@@ -100,6 +106,6 @@ def _fence(targets: np.ndarray) -> np.ndarray:
     finite = targets[np.isfinite(targets)]
     if not len(finite):
         return np.zeros(len(targets))
-    low, middle = np.quantile(finite, [0.25, 0.75])
-    fence = low - 1.5 * (middle - low) if middle > low else finite.min()
+    low, high = np.quantile(finite[:_N_EARLY], [0.25, 0.75])
+    fence = low - _FENCE_IN_QUARTILE_RANGES * (high - low) if high > low else finite.min()
     return np.clip(targets, max(fence, finite.min()), finite.max())

@@ -11,6 +11,7 @@ from optuna_llmbo.space.search_space import Key
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.branches import read_branches
 from optuna_llmbo.suggestion.candidates import candidate_pool
+from optuna_llmbo.suggestion.candidates import Landmarks
 from optuna_llmbo.suggestion.candidates import neighbours
 from optuna_llmbo.suggestion.candidates import Region
 from optuna_llmbo.suggestion.candidates import startup_configuration
@@ -40,10 +41,24 @@ def as_it_is(points: np.ndarray) -> np.ndarray:
     return points
 
 
+def around(best: np.ndarray, advised: np.ndarray | None = None) -> Landmarks:
+    return Landmarks(best, best[:0] if advised is None else advised)
+
+
+def test_the_pool_holds_what_is_advised() -> None:
+    space = SearchSpace(MIXED)
+    advised = space.to_unit([{"x": 0.123, "rate": 3e-4, "c": "b"}])
+    marks = around(advised[:0], advised)
+    pool = candidate_pool(region(space), set(), marks, n=64, rng=rng())
+    assert space.keys(advised)[0] in space.keys(pool)
+    pool = candidate_pool(region(space), set(space.keys(advised)), marks, n=64, rng=rng())
+    assert space.keys(advised)[0] not in space.keys(pool)  # once it was tried
+
+
 def test_continuous_pool_is_distinct_and_in_range() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.9, "rate": 1e-5, "c": "a"}])
-    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), around(best), n=256, rng=rng())
     assert len(set(space.keys(pool))) == len(pool) > 256
     for c in space.from_unit(pool):
         assert -1 <= c["x"] <= 1 and 1e-5 <= c["rate"] <= 1e-1 and c["c"] in ("a", "b")
@@ -53,8 +68,8 @@ def test_continuous_pool_is_distinct_and_in_range() -> None:
 def test_pool_looks_around_the_best() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.5, "rate": 1e-3, "c": "a"}])
-    pool = candidate_pool(region(space), set(), best, n=256, rng=rng())
-    far = candidate_pool(region(space), set(), best[:0], n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), around(best), n=256, rng=rng())
+    far = candidate_pool(region(space), set(), around(best[:0]), n=256, rng=rng())
     near, by_chance = (int((np.abs(c - best).max(axis=1) < 0.05).sum()) for c in (pool, far))
     assert near > 10 > by_chance
 
@@ -65,19 +80,19 @@ def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() ->
         [{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}]
     )
     scales = np.full((4000, 1), 1e-3)
-    around = neighbours(region(space), centres, scales, rng())
-    np.testing.assert_array_equal(space.snap(around), around)
+    found = neighbours(region(space), centres, scales, rng())
+    np.testing.assert_array_equal(space.snap(found), found)
     numbers = [i for i, axis in enumerate(space.axes) if not axis.is_nominal]
-    distances = np.abs(around[:, None] - centres[None])[:, :, numbers].max(axis=2)
+    distances = np.abs(found[:, None] - centres[None])[:, :, numbers].max(axis=2)
     assert distances.min(axis=1).max() < 6e-3  # each near one of the centres,
     assert 0.45 < np.mean(distances.argmin(axis=1)) < 0.55  # each centre as often
     start = centres[distances.argmin(axis=1)]
-    moved = around != start
+    moved = found != start
     alone = moved[:, numbers].sum(axis=1)  # one number moves: a third of one half
     assert np.mean(alone == 1) == pytest.approx(1 / 3, abs=0.04)
     assert np.mean(alone == 2) == pytest.approx(1 / 2, abs=0.04)
     nominal = space.names.index("c")
-    places = np.unique(around[moved[:, nominal], nominal])
+    places = np.unique(found[moved[:, nominal], nominal])
     assert len(places) == 4  # far choices are as near as close ones
     # drawn anew in 1/2 + 1/6 of the cases, and to another choice in three of four
     assert np.mean(moved[:, nominal]) == pytest.approx(2 / 3 * 3 / 4, abs=0.04)
@@ -87,19 +102,21 @@ def test_finite_grid_is_whole_and_never_resampled() -> None:
     space = SearchSpace(GRID)
     seen: set[Key] = set()
     for left in range(6, 0, -1):
-        pool = candidate_pool(region(space), seen, NONE, n=256, rng=rng())
+        pool = candidate_pool(region(space), seen, around(NONE), n=256, rng=rng())
         assert len(pool) == left
         seen.add(space.keys(pool)[0])
     assert (
-        len(candidate_pool(region(space), seen, NONE, n=256, rng=rng())) == 6
+        len(candidate_pool(region(space), seen, around(NONE), n=256, rng=rng())) == 6
     )  # all seen: all again
 
 
 def test_pool_leaves_out_what_is_seen() -> None:
     space = SearchSpace({"n": IntDistribution(1, 2**17)})  # too many to enumerate
     best = space.to_unit([{"n": 70_000}])
-    seen = set(space.keys(candidate_pool(region(space), set(), best, n=64, rng=rng()))[::2])
-    pool = candidate_pool(region(space), seen, best, n=64, rng=rng())
+    seen = set(
+        space.keys(candidate_pool(region(space), set(), around(best), n=64, rng=rng()))[::2]
+    )
+    pool = candidate_pool(region(space), seen, around(best), n=64, rng=rng())
     assert len(pool) and not seen & set(space.keys(pool))
 
 

@@ -38,7 +38,7 @@ def test_the_model_chooses_within_a_branch(kernel: Any, tiny_llm: Path) -> None:
     study.optimize(three_ways, n_trials=22)
     assert study.best_params["kind"] == "tree" and study.best_params["depth"] == 7
     assert study.best_value < 5e-3  # a random 'share' is so near in one of seven
-    assert set(paths(study)[5:]) == {"model"}
+    assert set(paths(study)[6:]) == {"model"}
 
 
 @pytest.mark.long
@@ -79,7 +79,7 @@ def test_a_range_that_depends_on_another_parameter() -> None:
     study = optuna.create_study(sampler=LLMBOSampler(seed=0))
     study.optimize(objective, n_trials=25)
     assert study.best_value < 1e-3
-    assert set(paths(study)[5:]) == {"model"}
+    assert set(paths(study)[6:]) == {"model"}
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import Context
 from optuna_llmbo.study.trial_attributes import CONTEXT
+from optuna_llmbo.surrogate.ablation import Ablation
 
 
 pytestmark = pytest.mark.usefixtures("small_pool")
@@ -48,12 +49,18 @@ def test_the_names_alone_say_what_is_common() -> None:
     assert rates[1] == pytest.approx(2e-5)
 
 
+FROM_THE_PRIOR: dict[str, Any] = {
+    "n_startup_trials": 20,
+    "ablation": Ablation(prior_start=True),
+}
+
+
 def test_start_lies_where_the_context_expects_it() -> None:
-    study = study_with(12, context={"method": "preference"}, n_startup_trials=20)
+    study = study_with(12, context={"method": "preference"}, **FROM_THE_PRIOR)
     rates = [trial.params["learning_rate"] for trial in study.trials]
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     assert sum(5e-7 <= rate <= 5e-6 for rate in rates) >= 6  # of 5 decades this is one
-    wide = study_with(12, n_startup_trials=20)
+    wide = study_with(12, **FROM_THE_PRIOR)
     assert sum(5e-7 <= trial.params["learning_rate"] <= 5e-6 for trial in wide.trials) < 6
 
 

@@ -70,11 +70,11 @@ def test_early_ends_of_another_sampler_teach_too() -> None:
 
 
 def test_advice_that_ends_early_is_not_tried_again() -> None:
-    """The packs recommend two learning rates, of which only the lower one works."""
+    """The learning rate that the packs recommend first is too high."""
 
     def tune(trial: optuna.Trial) -> float:
         rate = trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
-        if rate > 5e-4:
+        if rate > 1e-4:
             return math.nan
         return rate * trial.suggest_int("lora_rank", 1, 64, log=True)
 
@@ -94,7 +94,7 @@ def test_a_branch_that_always_ends_early_is_left_alone() -> None:
         return -rate - trial.suggest_float("beta", 0, 1)
 
     study = optuna.create_study(sampler=LLMBOSampler(seed=0))
-    study.optimize(tune, n_trials=18)
+    study.optimize(tune, n_trials=22)
     assert sum(ended_early(study)[-6:]) <= 1
 
 

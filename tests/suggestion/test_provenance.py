@@ -63,7 +63,7 @@ def test_the_language_model_and_its_prompt(tiny_llm: Path) -> None:
     texts = []
     for task in ("tea", "coffee"):
         sampler = LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4, task=task)
-        texts.append(study_of(sampler, n=6).trials[-1].user_attrs["llmbo:text"])
+        texts.append(study_of(sampler, n=7).trials[-1].user_attrs["llmbo:text"])
     sources, hashes = zip(*(text.rsplit(" ", 1) for text in texts), strict=True)
     assert sources[0] == sources[1] and tiny_llm.name in sources[0]
     assert hashes[0] != hashes[1]

@@ -59,6 +59,9 @@ def started(
     return tried[len(seen or []) :]
 
 
+MIDDLE = {name: axis.from_unit(0.5) for name, axis in zip(SPACE.names, SPACE.axes, strict=True)}
+
+
 def keys(configurations: list[Configuration]) -> list[Key]:
     return [SPACE.key(configuration) for configuration in configurations]
 
@@ -66,15 +69,13 @@ def keys(configurations: list[Configuration]) -> list[Key]:
 def test_sources_then_recommended_then_a_sequence() -> None:
     knowledge = lora_knowledge()
     (one, best_of_one), (two, best_of_two) = source(1), source(2)
-    n = 4 + knowledge.n_recommended
-    got = started(n + 4, knowledge, [one, two])
+    got = started(10, knowledge, [one, two])
     expected = [best_of_one[0], best_of_two[0], best_of_one[1], best_of_two[1]]
     assert keys(got[:4]) == keys(expected)
-    for index, configuration in enumerate(got[4:n]):
-        rate = knowledge.recommended_value(index, "learning_rate")
-        assert configuration["learning_rate"] == rate
-        assert configuration["own"] == 5.0  # the middle, where nothing is known
-    assert keys(got[n:]) == keys(started(n + 4, None, [])[n:])  # its place is the number
+    assert got[4]["learning_rate"] == knowledge.recommended_value(0, "learning_rate")
+    assert got[4]["own"] == 5.0  # the middle, where nothing is known
+    assert keys(got[5:6]) == keys([MIDDLE])
+    assert keys(got[6:]) == keys(started(4, None, []))  # from its beginning
     assert len(set(keys(got))) == len(got)
 
 
@@ -99,15 +100,17 @@ def test_the_sequence_is_that_of_the_seed() -> None:
 
 def test_the_middle_comes_first_where_nothing_is_recommended() -> None:
     one, best = source(1)
-    middle = {
-        name: axis.from_unit(0.5) for name, axis in zip(SPACE.names, SPACE.axes, strict=True)
-    }
     got = started(4, Knowledge(), [one])
-    assert keys(got[:3]) == keys([best[0], best[1], middle])
-    assert SPACE.key(middle) not in keys(got[3:])
-    assert SPACE.key(middle) not in keys(started(4, None, [one]))  # nobody asked for advice
-    asked = keys(started(5, lora_knowledge(), []))
-    assert SPACE.key(middle) not in asked  # there is better advice
+    assert keys(got[:3]) == keys([best[0], best[1], MIDDLE])
+    assert SPACE.key(MIDDLE) not in keys(got[3:])
+    assert SPACE.key(MIDDLE) not in keys(started(4, None, [one]))  # nobody asked for advice
+
+
+def test_the_start_spreads_over_all_ranges_even_if_knowledge_is_wrong() -> None:
+    """Four points of the sequence lie in the four quarters of each range."""
+    rates = [configuration["learning_rate"] for configuration in started(6, lora_knowledge(), [])]
+    axis = SPACE.axis("learning_rate")
+    assert sorted(int(axis.to_unit(rate) * 4) for rate in rates[2:]) == [0, 1, 2, 3]
 
 
 def test_a_source_speaks_of_nominal_choices_too() -> None:
