@@ -98,15 +98,15 @@ wheel-test: wheel
 comma := ,
 
 # Days on two cores: goes on where it stopped. With RIVALS_PYTHON, the interpreter of the environment
-# that benchmarks/race/rivals.txt describes, HEBO and SMAC3 race too.
+# that benchmarks/race/rivals.txt describes, Ax, HEBO and SMAC3 race too.
 race: $(INSTALLED)
 	-$(BIN)/python -m benchmarks.race.run --methods $(RACE_METHODS) $(RACE)
 ifdef RIVALS_PYTHON
-	-$(RIVALS_PYTHON) -m benchmarks.race.run --methods hebo,smac $(RACE)
+	-$(RIVALS_PYTHON) -m benchmarks.race.run --methods ax,hebo,smac $(RACE)
 endif
 	$(BIN)/python -m benchmarks.race.collect
 	$(BIN)/python -m benchmarks.race.report --tasks reported --figures benchmarks/results/race \
-		--methods $(RACE_METHODS)$(if $(RIVALS_PYTHON),$(comma)hebo$(comma)smac)
+		--methods $(RACE_METHODS)$(if $(RIVALS_PYTHON),$(comma)ax$(comma)hebo$(comma)smac)
 
 # Ten minutes on two cores, to see how it works; the language model reads on one task only.
 race-small: $(INSTALLED)

@@ -80,7 +80,7 @@ OURS: dict[str, dict[str, Any]] = {
 }
 """Arguments of LLMBOSampler; functions are called with the task."""
 
-EXTERNAL = ("hebo", "smac")
+EXTERNAL = ("ax", "hebo", "smac")
 """Samplers of other projects, which need an environment of their own: see `rivals.py`."""
 
 TRANSFER = ("ours-transfer", "numeric-transfer", "numeric-wrong-transfer")

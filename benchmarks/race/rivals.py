@@ -1,14 +1,17 @@
-"""HEBO and SMAC3 as Optuna samplers, for tasks with a fixed search space.
+"""Ax, HEBO and SMAC3 as Optuna samplers, for tasks with a fixed search space.
 
-They need an environment of their own, described in `rivals.txt`. Both are asked for one
-configuration per trial and told of all finished trials, including enqueued ones. Categorical
-parameters are passed as unordered indices of their choices.
+They need an environment of their own, described in `rivals.txt`. Each is asked for one
+configuration per trial and told of all finished trials, including enqueued and failed ones; what
+it makes of a failure is described at its class. Categorical parameters are passed as unordered
+indices of their choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import logging
 import math
+import random
 import tempfile
 from typing import Any
 from typing import Protocol
@@ -30,8 +33,9 @@ from benchmarks.race.task import Task
 from optuna_llmbo.errors import InputError
 
 
-SMAC_TRIALS = 60
-"""Number of trials announced to SMAC; a quarter of them are its initial design."""
+SMAC_TRIALS = 30
+"""Number of trials announced to SMAC, after which results are read; a quarter of them are its
+initial design."""
 
 
 class Optimizer(Protocol):
@@ -41,7 +45,7 @@ class Optimizer(Protocol):
         """Return a configuration to try."""
 
     def tell(self, configuration: Configuration, value: float) -> None:
-        """Report the value of a configuration."""
+        """Report the value of a configuration: nan if its trial failed."""
 
 
 def make_sampler(method: str, task: Task, seed: int) -> RivalSampler:
@@ -71,7 +75,8 @@ class RivalSampler(BaseSampler):
     Args:
         distributions: the whole search space.
         optimizer: a new optimizer, for one study.
-        seed: seed of NumPy's and torch's global generators, which HEBO draws from.
+        seed: seed of the global generators of Python, NumPy and torch, which Ax and HEBO draw
+            from.
     """
 
     def __init__(self, distributions: Distributions, optimizer: Optimizer, seed: int) -> None:
@@ -91,11 +96,12 @@ class RivalSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Tell the new results, then ask; enqueued trials are only told, once finished."""
-        for finished in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        states = (TrialState.COMPLETE, TrialState.FAIL)
+        for finished in study.get_trials(deepcopy=False, states=states):
             if finished.number not in self._told:
-                assert finished.value is not None
+                value = math.nan if finished.value is None else finished.value
                 self._told.add(finished.number)
-                self._optimizer.tell(finished.params, finished.value)
+                self._optimizer.tell(finished.params, value)
         if "fixed_params" in trial.system_attrs:
             return {}
         _seed_globals(self._seed, trial.number)
@@ -108,8 +114,52 @@ class RivalSampler(BaseSampler):
         return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
 
+class Ax:
+    """Ax (Olson et al. 2025) with its default settings.
+
+    A failed trial is marked as abandoned, which is Ax's status for configurations that always
+    fail: no value is learned from it, but it is not suggested again. Ax's failed trials are those
+    to be retried.
+
+    Args:
+        distributions: the search space.
+        seed: seed of its initial Sobol sequence.
+    """
+
+    def __init__(self, distributions: Distributions, seed: int) -> None:
+        from ax.api.client import Client
+        from ax.utils.common.logger import set_stderr_log_level
+
+        set_stderr_log_level(logging.WARNING)  # every suggestion would be printed
+        self._distributions = distributions
+        self._client = Client()
+        self._client.configure_experiment([_ax_parameter(n, d) for n, d in distributions.items()])
+        self._client.configure_optimization("-value")
+        self._client.configure_generation_strategy(initialization_random_seed=seed)
+        self._asked: int | None = None
+
+    def ask(self) -> Configuration:
+        """Return one suggestion."""
+        ((self._asked, row),) = self._client.get_next_trials(max_trials=1).items()
+        return {name: _from_rival(d, row[name]) for name, d in self._distributions.items()}
+
+    def tell(self, configuration: Configuration, value: float) -> None:
+        """Report the value of the configuration asked for, or of one that Ax does not know."""
+        index = self._asked
+        if index is None:
+            row = {n: _to_rival(d, configuration[n]) for n, d in self._distributions.items()}
+            index = self._client.attach_trial(row)
+        if math.isnan(value):
+            self._client.mark_trial_abandoned(index)
+        else:
+            self._client.complete_trial(index, {"value": value})
+        self._asked = None
+
+
 class Hebo:
     """HEBO (Cowen-Rivers et al. 2022, arXiv:2012.03826) with its default settings.
+
+    HEBO leaves out what has no finite value: it neither learns from failed trials nor counts them.
 
     Args:
         distributions: the search space.
@@ -134,7 +184,7 @@ class Hebo:
         return {name: _from_rival(d, row[name]) for name, d in self._distributions.items()}
 
     def tell(self, configuration: Configuration, value: float) -> None:
-        """Report the value of a configuration."""
+        """Report the value of a configuration, which HEBO leaves out if it is nan."""
         import pandas
 
         row = {name: _to_rival(d, configuration[name]) for name, d in self._distributions.items()}
@@ -143,6 +193,10 @@ class Hebo:
 
 class Smac:
     """SMAC3 (Lindauer et al. 2022, arXiv:2109.09831), the facade for hyperparameters.
+
+    A failed trial is told as crashed. SMAC's model counts these as observations of a cost that the
+    user chooses: here the highest value so far, as its forest cannot be fitted to the infinite
+    one that is SMAC's default. It is told again when that rises, and only once there is a value.
 
     Args:
         distributions: the search space.
@@ -169,6 +223,8 @@ class Smac:
             scenario, _not_called, logging_level=False, overwrite=True
         )
         self._asked: Any = None
+        self._crashed: list[Any] = []
+        self._worst = -math.inf
 
     def ask(self) -> Configuration:
         """Return one suggestion."""
@@ -178,19 +234,50 @@ class Smac:
 
     def tell(self, configuration: Configuration, value: float) -> None:
         """Report the value of the configuration asked for, or of one that SMAC does not know."""
+        from smac.runhistory.dataclasses import TrialValue
+        from smac.runhistory.enumerations import StatusType
+
+        info = self._asked if self._asked is not None else self._unknown(configuration)
+        self._asked = None
+        if math.isnan(value):
+            self._crashed.append(info)
+        else:
+            self._worst = max(self._worst, value)
+            self._facade.tell(info, TrialValue(cost=value), save=False)
+        if math.isfinite(self._worst):
+            crash = TrialValue(cost=self._worst, status=StatusType.CRASHED)
+            for crashed in self._crashed:
+                self._facade.tell(crashed, crash, save=False)
+
+    def _unknown(self, configuration: Configuration) -> Any:
         from ConfigSpace import Configuration as Known
         from smac.runhistory.dataclasses import TrialInfo
-        from smac.runhistory.dataclasses import TrialValue
 
-        info = self._asked
-        if info is None:
-            row = {n: _to_rival(d, configuration[n]) for n, d in self._distributions.items()}
-            info = TrialInfo(config=Known(self._space, values=row), seed=0)
-        self._facade.tell(info, TrialValue(cost=value))
-        self._asked = None
+        row = {n: _to_rival(d, configuration[n]) for n, d in self._distributions.items()}
+        return TrialInfo(config=Known(self._space, values=row), seed=0)
 
 
-OPTIMIZERS: dict[str, Callable[[Distributions, int], Optimizer]] = {"hebo": Hebo, "smac": Smac}
+OPTIMIZERS: dict[str, Callable[[Distributions, int], Optimizer]] = {
+    "ax": Ax,
+    "hebo": Hebo,
+    "smac": Smac,
+}
+
+
+def _ax_parameter(name: str, distribution: Any) -> Any:
+    from ax.api.configs import ChoiceParameterConfig
+    from ax.api.configs import RangeParameterConfig
+
+    if isinstance(distribution, CategoricalDistribution):
+        indices = list(range(len(distribution.choices)))
+        return ChoiceParameterConfig(name, indices, parameter_type="int", is_ordered=False)
+    _check(name, distribution)
+    return RangeParameterConfig(
+        name,
+        bounds=(distribution.low, distribution.high),
+        parameter_type="int" if isinstance(distribution, IntDistribution) else "float",
+        scaling="log" if distribution.log else "linear",
+    )
 
 
 def _hebo_parameter(name: str, distribution: Any) -> dict[str, Any]:
@@ -244,5 +331,6 @@ def _seed_globals(seed: int, trial_number: int) -> None:
     import torch
 
     state = np.random.SeedSequence([seed, trial_number]).generate_state(1)
+    random.seed(int(state[0]))
     np.random.seed(state)
     torch.manual_seed(int(state[0]))

