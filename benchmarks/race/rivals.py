@@ -115,7 +115,7 @@ class RivalSampler(BaseSampler):
 
 
 class Ax:
-    """Ax (Olson et al. 2025) with its default settings.
+    """Ax (Olson et al. 2025, AutoML, openreview.net/forum?id=U1f6wHtG1g), default settings.
 
     A failed trial is marked as abandoned, which is Ax's status for configurations that always
     fail: no value is learned from it, but it is not suggested again. Ax's failed trials are those
