@@ -19,6 +19,7 @@ from benchmarks.race import real_tables
 from benchmarks.race import run
 from benchmarks.race import study
 from benchmarks.race import tasks
+from benchmarks.race import trees
 from benchmarks.race.study import Plan
 from benchmarks.race.task import draw
 from benchmarks.race.task import Task
@@ -276,3 +277,14 @@ def test_published_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     for c in (*rows.configurations[:50], *real.deberta_rows().configurations[:50]):
         space = real.GPT_SPACE if "DEPTH" in c else real.DEBERTA_SPACE
         assert all(space[n]._contains(space[n].to_internal_repr(v)) for n, v in c.items())
+
+
+def test_a_forest_predicts_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    features, asked = rng.random((300, 4)), rng.random((50, 4))
+    values = features[:, 0] ** 2 + 0.1 * rng.normal(size=300)
+    for forest in (
+        trees.regression(features, values),
+        trees.classification(features, values > 0.3),
+    ):
+        np.testing.assert_array_equal(forest.predict(asked), forest._forest.predict(asked))
