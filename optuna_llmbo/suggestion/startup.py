@@ -39,6 +39,8 @@ def start(
     The order hedges: the best two of each other study; the configuration that the packs
     recommend first; the middle of all ranges (people put ranges around what they expect); a
     scrambled Sobol sequence from its beginning, whose every four points spread over all ranges.
+    Of nominal choices that nobody advises, the middle and the sequence take one that was tried
+    least: they have no middle, and one that was never tried may never be.
 
     Args:
         space: the parameters that are chosen together.
@@ -51,13 +53,20 @@ def start(
     """
     advised = [
         *best_of_sources(space, sources),
-        *([] if knowledge is None else [recommended(space, knowledge, 0), _middle(space)]),
+        *([] if knowledge is None else [recommended(space, knowledge, 0)]),
     ]
     for configuration in advised:
         if space.key(configuration) not in history.seen:
             return configuration, True
-    index = max(0, index - len(advised))
-    return startup_configuration(space, history.seen, warp, index=index, rng=rng), False
+    tried = space.to_unit([*history.configurations, *history.infeasible, *history.pending])
+    middle = _balanced(space, _middle(space), tried)
+    if knowledge is not None and not _holds_middle(space, tried):
+        if space.key(middle) not in history.seen:
+            return middle, True
+    index = max(0, index - len(advised) - (knowledge is not None))
+    configuration = startup_configuration(space, history.seen, warp, index=index, rng=rng)
+    balanced = _balanced(space, configuration, tried)
+    return (configuration if space.key(balanced) in history.seen else balanced), False
 
 
 def first_value(
@@ -116,6 +125,28 @@ def recommended(space: SearchSpace, knowledge: Knowledge, index: int) -> Configu
         if advice is not None:
             values[name] = advice
     return values
+
+
+def _balanced(
+    space: SearchSpace, configuration: Configuration, tried: np.ndarray
+) -> Configuration:
+    """The configuration with the nominal choices that are rarest among points (n, d)."""
+    points = space.to_unit([configuration])
+    for column, axis in enumerate(space.axes):
+        if axis.is_nominal:
+            n = int(axis.n_values)
+            present = tried[~np.isnan(tried[:, column]), column]
+            counts = np.bincount(axis.index(present), minlength=n)
+            from_its_own = (axis.index(points[:, column]) + np.arange(n)) % n
+            points[0, column] = (from_its_own[counts[from_its_own].argmin()] + 0.5) / n
+    return space.from_unit(points)[0]
+
+
+def _holds_middle(space: SearchSpace, tried: np.ndarray) -> bool:
+    """Whether one of the points (n, d) is the middle of all ranges; True if there is no range."""
+    ranges = [not axis.is_nominal for axis in space.axes]
+    middle = space.to_unit([_middle(space)])[:, ranges]
+    return not any(ranges) or bool(np.isclose(tried[:, ranges], middle).all(axis=1).any())
 
 
 def _middle(space: SearchSpace) -> dict[str, Any]:

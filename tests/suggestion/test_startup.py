@@ -113,6 +113,23 @@ def test_the_start_spreads_over_all_ranges_even_if_knowledge_is_wrong() -> None:
     assert sorted(int(axis.to_unit(rate) * 4) for rate in rates[2:]) == [0, 1, 2, 3]
 
 
+def test_the_start_tries_every_nominal_choice() -> None:
+    choices = tuple("abcdef")
+    space = SearchSpace({"c": CategoricalDistribution(choices), "x": FloatDistribution(0, 1)})
+    for knowledge in (Knowledge(), None):
+        tried: list[Configuration] = []
+        for index in range(7):
+            nothing = np.zeros(0)
+            seen = frozenset(space.key(c) for c in tried)
+            pending = tuple(tried)
+            history = History((), nothing[:, None], nothing, nothing, {}, (), pending, seen)
+            rng = np.random.default_rng(0)
+            tried.append(
+                start(space, knowledge, [], history, lambda x: x, index=index, rng=rng)[0]
+            )
+        assert sorted(c["c"] for c in tried[:6]) == list(choices)
+
+
 def test_a_source_speaks_of_nominal_choices_too() -> None:
     space = SearchSpace(
         {"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0, 1)}
