@@ -36,6 +36,8 @@ SCHEMA = pyarrow.schema(
         "budget": pyarrow.int32(),  # trials asked for
         "values": pyarrow.list_(pyarrow.float64()),  # by trial; nan if it failed
         "seconds": pyarrow.list_(pyarrow.float32()),  # per trial, besides computing its value
+        # standard deviations above what was expected; nan: nothing was, null: not recorded
+        "surprises": pyarrow.list_(pyarrow.float32()),
         "best_params": pyarrow.string(),  # JSON
         "error": pyarrow.string(),  # traceback; null if there was none
         "warnings": pyarrow.string(),  # JSON: the first ones of Optuna and of the sampler

@@ -16,12 +16,15 @@ from typing import Any
 import warnings
 
 import optuna
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from benchmarks.race import tasks
 from benchmarks.race.methods import make_sampler
 from benchmarks.race.task import Task
 from benchmarks.race.task import TrialFailed
+from optuna_llmbo.study.trial_attributes import EXPECTED_MEAN
+from optuna_llmbo.study.trial_attributes import EXPECTED_STANDARD_DEVIATION as EXPECTED_DEVIATION
 
 
 STARTS = ("plain", "default")
@@ -52,15 +55,18 @@ def run(plan: Plan) -> dict[str, Any]:
 
     Returns:
         The plan's fields; `values` in the order of the trials, nan for those that failed;
-        `seconds` that each took, besides computing its value; `best_params`, None if no trial
-        succeeded; `warnings` of Optuna and of the sampler;
+        `seconds` that each took, besides computing its value; `surprises`, how many standard
+        deviations each value lay above what was expected of it, nan where nothing was;
+        `best_params`, None if no trial succeeded; `warnings` of Optuna and of the sampler;
         `total_seconds`; `error`, the traceback if the study failed, with the trials until then.
     """
     begun = time.perf_counter()
     one_thread()
     values: list[float] = []
     seconds: list[float] = []
+    surprises: list[float] = []
     record: dict[str, Any] = {**vars(plan), "values": values, "seconds": seconds}
+    record["surprises"] = surprises
     record |= {"best_params": None, "error": None}
     with _warnings() as messages:
         try:
@@ -70,6 +76,7 @@ def run(plan: Plan) -> dict[str, Any]:
                 value, spent = _one_trial(study, task)
                 values.append(value)
                 seconds.append(round(spent, 5))
+            surprises += [_surprise(trial) for trial in study.get_trials(deepcopy=False)]
         except Exception:  # any failure of a sampler is a result of the race
             record["error"] = traceback.format_exc()
     if not all(map(math.isnan, values)):
@@ -82,6 +89,15 @@ def one_thread() -> None:
     """Limit torch to one thread, if it is loaded."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _surprise(trial: FrozenTrial) -> float:
+    """How far our sampler's expectation was off, in its standard deviations."""
+    mean, deviation = (trial.user_attrs.get(name) for name in (EXPECTED_MEAN, EXPECTED_DEVIATION))
+    if mean is None or deviation is None or trial.state != TrialState.COMPLETE:
+        return math.nan
+    assert trial.value is not None
+    return round((trial.value - mean) / max(deviation, sys.float_info.min), 4)
 
 
 def _create(plan: Plan, task: Task) -> optuna.Study:
