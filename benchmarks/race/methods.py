@@ -134,7 +134,8 @@ def can_search(method: str, task_name: str) -> bool:
         return variants.has_like_task(task_name)
     if method in NEEDS_KNOWLEDGE:
         return NEEDS_KNOWLEDGE[method](tasks.load(task_name))
-    return not (method in (*EXTERNAL, PAPER, *MISLED) and task_name == "conditional")
+    is_conditional = tasks.family_of(task_name) in ("conditional", "branches")
+    return not (method in (*EXTERNAL, PAPER, *MISLED) and is_conditional)
 
 
 def _paper(task: Task, seed: int) -> BaseSampler:

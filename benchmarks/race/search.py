@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 import functools
 
+from benchmarks.race import branches
 from benchmarks.race import conditional
 from benchmarks.race import draws
 from benchmarks.race import kept
@@ -19,6 +20,7 @@ from benchmarks.race import lora
 SEARCHES: dict[str, Callable[[], kept.Known]] = {
     **{name: functools.partial(lora.search, name) for name in lora.FRACTIONS},
     "conditional": conditional.search,
+    **{name: functools.partial(branches.search, name) for name in branches.tasks()},
     **{name: functools.partial(draws.search, name) for name in draws.tasks()},
 }
 """The search for each task's values."""

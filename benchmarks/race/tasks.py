@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import functools
 
 from benchmarks.race import bbob
+from benchmarks.race import branches
 from benchmarks.race import conditional
 from benchmarks.race import draws
 from benchmarks.race import hpobench
@@ -25,6 +26,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **conditional.tasks(),
     **real.tasks(),
     **draws.tasks(),
+    **branches.tasks(),
 }
 """Factories; `load` makes a task once per process."""
 
@@ -60,16 +62,17 @@ GROUPS = {
     "reported": REPORTED,
     "all": (*TUNING, *REPORTED),
     "draws": tuple(draws.tasks()),
+    "branches": tuple(branches.tasks()),
     "real-tuning": real.TUNING,
     "real-reported": real.REPORTED,
     "real-transfer-tuning": real.TRANSFER_TUNING,
     "real-transfer-reported": real.TRANSFER_REPORTED,
 }
-"""Groups of tasks; apart are functions drawn from processes, which are for tuning alone, and the
-real fine-tuning runs, whose tables are not included. Groups of transfer are for methods that use
-earlier studies, and belong to no family's tasks."""
+"""Groups of tasks; apart are functions drawn from processes and conditional tasks, which are for
+tuning alone, and the real fine-tuning runs, whose tables are not included. Groups of transfer are
+for methods that use earlier studies, and belong to no family's tasks."""
 
-SPLITS = (*TUNING, *REPORTED, *draws.tasks(), *real.TUNING, *real.REPORTED)
+SPLITS = (*TUNING, *REPORTED, *draws.tasks(), *branches.tasks(), *real.TUNING, *real.REPORTED)
 
 
 @functools.cache
