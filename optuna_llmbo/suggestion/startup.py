@@ -77,7 +77,9 @@ def first_value(
     *,
     or_middle: bool,
 ) -> Any | None:
-    """A parameter's value in a study's first trial, which has no search space yet.
+    """A parameter's value in the first trial that has it, for which no search space is known yet.
+
+    This is the study's first trial, or the first of a branch.
 
     The best value of another study; else what the packs recommend, as far as the names so far
     tell; else the middle of the range, or None.

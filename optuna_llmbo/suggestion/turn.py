@@ -62,6 +62,14 @@ class Turn:
         """Whether an informative trial had a parameter."""
         return any(name in trial.params for trial in self.informed)
 
+    def is_new(self, name: str) -> bool:
+        """Whether a parameter belongs to a branch that the study now enters: no trial has had it.
+
+        The study's first trial, and those that run beside it, enter none: all is new to them.
+        """
+        others = (t for t in compat.all_trials(self.study) if t.number != self.trial.number)
+        return bool(self.informed) and not any(name in other.params for other in others)
+
     def begin(self) -> None:
         """Clear what a retried trial has inherited, and note an enqueued one."""
         published.forget(self.study, self.trial)
@@ -105,13 +113,14 @@ class Turn:
     ) -> Configuration:
         """Choose a parameter that was not chosen together with the others.
 
-        It is what was planned for it; in the study's first trial what is advised; else the model
-        chooses it together with what may follow, given the parameters that the trial has.
+        It is what was planned for it; in the study's first trial, and the first of a branch, what
+        is advised; else the model chooses it together with what may follow, given the parameters
+        that the trial has.
 
         Args:
             name: the parameter.
             distribution: its distribution.
-            or_middle: whether the first trial takes the middle of the range without advice.
+            or_middle: whether such a first trial takes the middle of the range without advice.
 
         Returns:
             A configuration that holds the parameter; without it if nobody can choose it.
@@ -120,7 +129,7 @@ class Turn:
         planned = published.intended(self.trial, {**self.trial.distributions, name: distribution})
         if name in planned and axis.contains(planned[name]):
             return planned
-        if self.trial.number == 0:
+        if self.trial.number == 0 or self.is_new(name):
             knowledge, suggested = self.engine.knowledge(self.study), self.trial.params
             options = replace(self.engine.options, knowledge=knowledge)
             advice = first_value(options, suggested, name, axis, or_middle=or_middle)

@@ -68,6 +68,34 @@ def test_a_branch_that_was_never_taken_is_no_obstacle() -> None:
     assert study.best_value < -0.9
 
 
+def test_a_branch_begins_with_what_is_advised() -> None:
+    study = optuna.create_study(sampler=LLMBOSampler(seed=0))
+    study.optimize(three_ways, n_trials=5)
+    first: dict[str, Any] = {}
+    for trial in study.trials:
+        first = trial.params | first
+    del first["kind"]
+    assert first == pytest.approx({"ridge": 1e-2, "depth": 11, "share": 0.5, "width": 0.0})
+
+
+def test_a_branch_that_another_worker_has_begun_is_not_begun_again() -> None:
+    sampler = LLMBOSampler(seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.add_trial(
+        optuna.create_trial(
+            params={"c": "a"},
+            distributions={"c": optuna.distributions.CategoricalDistribution(["a", "b"])},
+            value=0.0,
+        )
+    )
+    found = []
+    for _ in range(2):  # neither has ended when the other asks
+        trial = study.ask()
+        assert trial.suggest_categorical("c", ["a", "b"])
+        found.append(trial.suggest_float("new", 0, 1))
+    assert found[0] == 0.5 != found[1]
+
+
 @pytest.mark.long
 def test_a_range_that_depends_on_another_parameter() -> None:
     def objective(trial: optuna.Trial) -> float:
