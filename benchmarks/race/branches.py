@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import functools
 from typing import Any
+import warnings
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -172,7 +173,7 @@ SPACES = {
         },
     ),
 }
-"""The search spaces by the task's name without its family."""
+"""The search spaces by kind."""
 
 _LEVELS = {
     "unequal": {"a": 0.6, "b": 0.3, "c": 0.0},
@@ -182,16 +183,24 @@ _LEVELS = {
 """What is added in each branch of a drawn function, which is about as far from 0 as 1."""
 
 _LENGTHSCALES = {"unequal": 0.4, "narrow": 0.3, "nested": 0.5, "layers": 0.5}
+_N_DRAWN = 2
+"""Functions drawn of each kind."""
+
+KINDS = {
+    **{name: name for name in SPACES if name not in _LENGTHSCALES},
+    **{f"{name}-{i}": name for name in _LENGTHSCALES for i in range(1, _N_DRAWN + 1)},
+}
+"""The kind of each task, which has its search space; both without the family."""
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
     """Return a factory for each task."""
-    return {f"branches-{name}": functools.partial(make, name) for name in SPACES}
+    return {f"branches-{name}": functools.partial(make, name) for name in KINDS}
 
 
 def make(name: str) -> Task:
     """Make a task; its default is a middling configuration, the median of 17 random ones."""
-    known, space = kept.read(f"branches-{name}"), SPACES[name]
+    known, space = kept.read(f"branches-{name}"), SPACES[KINDS[name]]
     value = value_of(name)
     return Task(
         name=f"branches-{name}",
@@ -221,7 +230,7 @@ def _drawn(name: str, configuration: Configuration) -> float:
     choices = [f"{k}={v}" for k, v in sorted(configuration.items()) if not isinstance(v, float)]
     numbers = [v for _, v in sorted(configuration.items()) if isinstance(v, float)]
     frequencies, phases, weights = _waves(name, " ".join(choices), len(numbers))
-    level = _LEVELS.get(name, {}).get(configuration.get("branch", ""), 0.0)
+    level = _LEVELS.get(KINDS[name], {}).get(configuration.get("branch", ""), 0.0)
     return level + float(np.cos(frequencies @ np.array(numbers) + phases) @ weights)
 
 
@@ -229,7 +238,7 @@ def _drawn(name: str, configuration: Configuration) -> float:
 def _waves(name: str, branch: str, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frequencies (waves, d), phases and weights of a draw with a squared exponential kernel."""
     rng = np.random.default_rng([d, *name.encode(), *branch.encode()])
-    frequencies = rng.normal(size=(N_WAVES, d)) / _LENGTHSCALES[name]
+    frequencies = rng.normal(size=(N_WAVES, d)) / _LENGTHSCALES[KINDS[name]]
     weights = rng.normal(size=N_WAVES) * np.sqrt(2 / N_WAVES)
     return frequencies, rng.uniform(0, 2 * np.pi, N_WAVES), weights
 
@@ -274,7 +283,10 @@ def _diabetes_error(family: str, **options: Any) -> float:
     else:
         model = ExtraTreesRegressor(10, random_state=0, **options)
     inputs, targets = _scaled("diabetes")
-    return float(np.sqrt(np.mean((_predicted(model, inputs, targets) - targets) ** 2)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Solver terminated early")
+        predicted = _predicted(model, inputs, targets)
+    return float(np.sqrt(np.mean((predicted - targets) ** 2)))
 
 
 def _predicted(model: Any, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -301,7 +313,7 @@ def _scaled(name: str) -> tuple[np.ndarray, np.ndarray]:
 def search(name: str) -> kept.Known:
     """Find the best value by a search that closes in, in each branch, and the middle."""
     name = name.removeprefix("branches-")
-    space, value = SPACES[name], value_of(name)
+    space, value = SPACES[KINDS[name]], value_of(name)
     rows = space.draw(N_SEARCH, seed=0)
     deciding = space.deciding()
     branches: dict[tuple[Any, ...], list[Configuration]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import itertools
 from pathlib import Path
 import pickle
@@ -15,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.lora_table import tables
+from benchmarks.race import branches
 from benchmarks.race import conditional
 from benchmarks.race import hpobench
 from benchmarks.race import kept
@@ -25,7 +27,15 @@ from benchmarks.race.task import draw
 from optuna_llmbo.errors import InputError
 
 
-ONE_EACH = ("hpobench-kc1", "lora-exact", "lora-10", "bbob-rosenbrock-5d", "conditional")
+ONE_EACH = (
+    "hpobench-kc1",
+    "lora-exact",
+    "lora-10",
+    "bbob-rosenbrock-5d",
+    "conditional",
+    "branches-diabetes",
+    "branches-layers-1",
+)
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
@@ -46,7 +56,9 @@ def test_regret(name: str) -> None:
     assert task.best < task.middle
 
 
-@pytest.mark.parametrize("name", [name for name in ONE_EACH if name != "conditional"])
+@pytest.mark.parametrize(
+    "name", [name for name in ONE_EACH if tasks.family_of(name) not in ("conditional", "branches")]
+)
 def test_half_of_the_random_configurations_are_better_than_the_middle(name: str) -> None:
     task = tasks.load(name)
     assert task.distributions is not None
@@ -188,6 +200,61 @@ class TestConditional:
             family = trial.params.pop("family")
             assert list(trial.params) == list(conditional.BRANCHES[family])
         assert len({trial.params["family"] for trial in study.get_trials()}) == 3
+
+
+class TestBranches:
+    def test_an_error_by_hand(self) -> None:
+        alpha, squares = 2.5, []
+        inputs, targets = branches._scaled("diabetes")
+        folds = np.arange(len(targets)) % 3
+        for fold in range(3):
+            x, y = inputs[folds != fold], targets[folds != fold]
+            centred = x - x.mean(axis=0)
+            weights = np.linalg.solve(
+                centred.T @ centred + alpha * np.eye(x.shape[1]), centred.T @ (y - y.mean())
+            )
+            here = inputs[folds == fold] - x.mean(axis=0)
+            squares += list((y.mean() + here @ weights - targets[folds == fold]) ** 2)
+        task = tasks.load("branches-diabetes")
+        value = task.value({"family": "ridge", "alpha": alpha})
+        assert value == pytest.approx(np.sqrt(np.mean(squares)))
+
+    def test_what_follows_from_what(self) -> None:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        study.optimize(tasks.load("branches-nested-1").objective, n_trials=40)
+        expected = {
+            ("b", None): {"b0", "b1"},
+            ("a", "x"): {"a_kind", "a0", "ax0", "ax1"},
+            ("a", "y"): {"a_kind", "a0", "ay0"},
+        }
+        found = {}
+        for trial in study.trials:
+            names = trial.params.keys() - {"branch", "s0", "s1"}
+            assert (
+                found.setdefault((trial.params["branch"], trial.params.get("a_kind")), names)
+                == names
+            )
+        assert found == expected
+
+    @pytest.mark.parametrize("kind", ["diabetes", "layers"])
+    def test_draws_are_as_random_search(self, kind: str) -> None:
+        space = branches.SPACES[kind]
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        rows = [space.suggest(study.ask()) for _ in range(600)]
+        shares, expected = (
+            Counter(tuple(sorted(row)) for row in some) for some in (rows, space.draw(600, seed=0))
+        )
+        assert shares.keys() == expected.keys()
+        for names, count in expected.items():
+            assert shares[names] == pytest.approx(count, abs=60)
+
+    @pytest.mark.parametrize("name", ["branches-unequal-1", "branches-layers-2"])
+    def test_nothing_random_beats_what_was_kept(self, name: str) -> None:
+        task = tasks.load(name)
+        space = branches.SPACES[branches.KINDS[name.removeprefix("branches-")]]
+        regrets = [task.regret(task.value(row)) for row in space.draw(300, seed=4)]
+        assert min(regrets) >= 0.0
+        assert 0.4 < np.mean(np.array(regrets) < 1.0) < 0.6
 
 
 class TestChoosing:
