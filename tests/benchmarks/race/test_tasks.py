@@ -227,7 +227,7 @@ class TestBranches:
             ("a", "x"): {"a_kind", "a0", "ax0", "ax1"},
             ("a", "y"): {"a_kind", "a0", "ay0"},
         }
-        found = {}
+        found: dict[tuple[str, str | None], set[str]] = {}
         for trial in study.trials:
             names = trial.params.keys() - {"branch", "s0", "s1"}
             assert (
