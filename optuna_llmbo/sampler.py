@@ -324,8 +324,8 @@ class LLMBOSampler(BaseSampler):
         """Choose a parameter that not all trials share, or that the plan did not foresee.
 
         The trial's plan decides; else the model chooses it together with what may follow, given
-        the parameters that the trial has. A parameter that no trial had before is as advised or
-        random, as are all before the model starts.
+        the parameters that the trial has. A parameter that no trial had before is as advised, or
+        the middle of its range; others are random before the model starts.
 
         Raises:
             InputError: if the study has more than four objectives, or another number than a
