@@ -20,8 +20,8 @@ from benchmarks import console
 from benchmarks.parallel import results
 from benchmarks.race.report import about
 from benchmarks.race.report import cell
-from benchmarks.race.results import load_scale
-from benchmarks.race.results import Scale
+from benchmarks.race.scales import of as scale_of
+from benchmarks.race.scales import Scale
 from benchmarks.race.statistics import best_so_far
 from benchmarks.race.statistics import bootstrap
 from benchmarks.race.statistics import mean_over_tasks
@@ -168,7 +168,7 @@ def main() -> None:
     table = table[table["training"] == arguments.training]
     if table.empty:
         parser.error(f"there is no study with --training {arguments.training:g}.")
-    scales = {name: load_scale(name) for name in table["task"].unique()}
+    scales = {name: scale_of(name) for name in table["task"].unique()}
     print(report(table, [int(n) for n in arguments.at], scales))
     print("\n" + about(table))
 

@@ -9,23 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas
 
-from benchmarks.race import tasks
+from benchmarks.race.scales import of as scale_of
+from benchmarks.race.scales import Scale
 from benchmarks.race.statistics import best_so_far
 from optuna_llmbo.errors import InputError
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Scale of a task's values, to compute regret."""
-
-    best: float
-    middle: float
-    default: float
-    """Value of the default configuration."""
-
-    def regret(self, values: np.ndarray) -> np.ndarray:
-        """Compute the regret: 0 for the best value, 1 for the median random configuration."""
-        return (values - self.best) / (self.middle - self.best)
 
 
 @dataclass(frozen=True)
@@ -101,13 +88,7 @@ def select(
     return Results(
         methods=tuple(methods),
         tasks=present,
-        scales=scales or {name: load_scale(name) for name in present},
+        scales=scales or {name: scale_of(name) for name in present},
         curves=known[["task", "method", "seed", "budget", "best", "seconds"]],
         failed=rows.loc[rows["error"].notna(), ["task", "method", "seed", "error", "values"]],
     )
-
-
-def load_scale(task_name: str) -> Scale:
-    """Load the scale of a task."""
-    task = tasks.load(task_name)
-    return Scale(task.best, task.middle, task.value(task.default))

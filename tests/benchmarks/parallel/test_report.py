@@ -13,7 +13,7 @@ from benchmarks.parallel import results
 from benchmarks.parallel import run
 from benchmarks.parallel.study import make_sampler
 from benchmarks.parallel.study import Plan
-from benchmarks.race.results import Scale
+from benchmarks.race.scales import Scale
 from optuna_llmbo.errors import InputError
 
 

@@ -17,6 +17,7 @@ from benchmarks.race import real
 from benchmarks.race import real_checks
 from benchmarks.race import real_tables
 from benchmarks.race import run
+from benchmarks.race import scales
 from benchmarks.race import study
 from benchmarks.race import tasks
 from benchmarks.race import trees
@@ -288,3 +289,18 @@ def test_a_forest_predicts_as_scikit_learn_does() -> None:
         trees.classification(features, values > 0.3),
     ):
         np.testing.assert_array_equal(forest.predict(asked), forest._forest.predict(asked))
+
+
+def test_the_report_needs_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(real_tables.VARIABLE, raising=False)
+    for name in (*real.TUNING, *real.REPORTED):
+        scale = scales.of(name)
+        assert scale.best < scale.middle
+
+
+@pytest.mark.skipif(real_tables.VARIABLE not in os.environ, reason="needs the tables")
+@pytest.mark.parametrize("name", ["real-nmt-zh-en-bleu", "real-llama-3b-mmlu"])
+def test_stored_scales_are_those_of_the_tasks(name: str) -> None:
+    task, scale = tasks.load(name), scales.of(name)
+    assert (scale.best, scale.middle) == (task.best, task.middle)
+    assert scale.default == task.value(task.default)

@@ -16,7 +16,7 @@ from benchmarks.race import figures
 from benchmarks.race import report
 from benchmarks.race import results
 from benchmarks.race.results import Results
-from benchmarks.race.results import Scale
+from benchmarks.race.scales import Scale
 from optuna_llmbo.errors import InputError
 
 
