@@ -41,6 +41,9 @@ from optuna_llmbo.errors import InputError
 TARGET_TRIALS = 30
 """Trials after which a method's value is the target for the other methods."""
 TARGETS = ("random", "tpe")
+CALIBRATED = ((7, 10), (11, 15), (16, 20), (21, 30))
+"""Trials whose predictions are judged together, the first and the last."""
+Z_95 = 1.96
 SUGGESTIONS = (10, 30, 60)
 """Trials whose suggestion is timed."""
 
@@ -52,8 +55,10 @@ def report(results: Results, at: Sequence[int]) -> str:
         ("Average rank", average_rank(results, at)),
         ("Paired comparison", paired(results, at)),
         ("Regret", regret(results, at)),
+        ("Mean regret", mean_regret(results, at)),
         *((f"Trials to the best of {TARGET_TRIALS} of {m}", needed(results, m)) for m in TARGETS),
         ("LoRA", lora(results, TARGET_TRIALS)),
+        ("Calibration", calibration(results)),
         ("Seconds a suggestion", seconds(results)),
     ]
     return "\n\n".join(f"## {title}\n\n{said}" for title, said in sections if said)
@@ -88,6 +93,42 @@ def regret(results: Results, at: Sequence[int]) -> str:
                 cells.append(cell(estimate, ".3g"))
             rows.append([task, method, *cells])
     return "Median over seeds.\n\n" + console.table(["task", "method", *_trials(at)], rows)
+
+
+def mean_regret(results: Results, at: Sequence[int]) -> str:
+    """Report the mean regret over seeds and tasks, and its ratio to the first method's."""
+    rows = {method: [method] for method in results.methods}
+    for n in at:
+        by_task = results.by_task(results.at(n))
+        groups = [results.scales[task].regret(values) for task, values in by_task.items()]
+        if not groups or not np.isfinite(np.vstack(groups)).all():
+            return ""
+        first = float(np.mean([group[:, 0].mean() for group in groups]))
+        for method, estimate in zip(results.methods, mean_over_tasks(groups), strict=True):
+            rows[method] += [cell(estimate, ".3f"), f"{estimate.value / first:.2f}"]
+    head = ["method", *(part for n in at for part in (f"{n} trials", "ratio"))]
+    return "Mean over seeds, then tasks.\n\n" + console.table(head, list(rows.values()))
+
+
+def calibration(results: Results) -> str:
+    """Report how often a value lies in the 95% interval that was predicted for it, by trial."""
+    rows = []
+    for method, some in results.curves.groupby("method", sort=False)["surprises"]:
+        known = np.array([row for row in some if np.size(row) == TARGET_TRIALS])
+        for first, last in CALIBRATED if len(known) else ():
+            scores = known[:, first - 1 : last]
+            scores = scores[~np.isnan(scores)]
+            inside = np.mean(np.abs(scores) <= Z_95)
+            worse = np.mean(scores > Z_95)
+            rows.append(
+                [method, f"{first} to {last}", str(len(scores)), f"{inside:.1%}", f"{worse:.1%}"]
+            )
+    if not rows:
+        return ""
+    head = ["method", "trials", "predictions", "in the interval", "worse than it"]
+    return "Of what the model predicted for the trials that it chose.\n\n" + console.table(
+        head, rows
+    )
 
 
 def average_rank(results: Results, at: Sequence[int]) -> str:

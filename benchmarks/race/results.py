@@ -28,7 +28,8 @@ class Results:
     tasks: tuple[str, ...]
     scales: Mapping[str, Scale]
     curves: pandas.DataFrame
-    """One row per study: task, method, seed, budget, best (budget,), seconds (k,)."""
+    """One row per study: task, method, seed, budget, best (budget,), seconds (k,), surprises (k,)
+    or None."""
     failed: pandas.DataFrame
     """One row per failed study: task, method, seed, error, values."""
 
@@ -89,6 +90,6 @@ def select(
         methods=tuple(methods),
         tasks=present,
         scales=scales or {name: scale_of(name) for name in present},
-        curves=known[["task", "method", "seed", "budget", "best", "seconds"]],
+        curves=known[["task", "method", "seed", "budget", "best", "seconds", "surprises"]],
         failed=rows.loc[rows["error"].notna(), ["task", "method", "seed", "error", "values"]],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 import sys
 from typing import Any
@@ -31,6 +32,7 @@ def row(task: str, method: str, seed: int, values: list[float], **changes: Any) 
     """One study; trial i took i / 100 seconds."""
     study = {"task": task, "method": method, "start": "plain", "seed": seed, "budget": BUDGET}
     study |= {"values": values, "seconds": [(i + 1) / 100 for i in range(len(values))]}
+    study |= {"surprises": None}
     study |= {"best_params": "{}", "error": None, "warnings": "[]", "total_seconds": 1.0}
     study |= {"commit": "abc", "versions": '{"optuna": "5.0.0"}', "python": "3.11", "cpu": "Z80"}
     return study | {"date": "2026-01-01"} | changes
@@ -55,6 +57,25 @@ def select(rows: list[dict[str, Any]], methods: tuple[str, ...] = ("ours", "rand
         start="plain",
         scales=SCALES,
     )
+
+
+def test_mean_regret_and_its_ratio(two: Results) -> None:
+    text = report.mean_regret(two, [10, 30])
+    assert cells(text, "ours")[1::2] == ["1.00", "1.00"]
+    # (0.517 and 0.2035; 0.7675 and 0.2535) on average, and equal before trial 11
+    ten, thirty = cells(text, "random")[1::2]
+    assert ten == "1.00" and float(thirty) == pytest.approx(1.0205 / 0.7205, abs=0.01)
+
+
+def test_calibration_counts_the_predictions_in_the_interval() -> None:
+    nan = math.nan
+    surprises = [nan] * 6 + [0.0, 1.9, 2.0, -2.0] + [0.5] * 20
+    rows = [row("lora-10", "ours", s, [1.0] * 40, surprises=surprises) for s in range(2)]
+    rows += [row("lora-10", "random", 0, [1.0] * 40)]
+    text = report.calibration(select(rows))
+    assert cells(text, "ours", "7 to 10") == ["8", "50.0%", "25.0%"]
+    assert cells(text, "ours", "21 to 30") == ["20", "100.0%", "0.0%"]
+    assert "random" not in text
 
 
 @pytest.fixture
