@@ -61,7 +61,7 @@ OURS: dict[str, dict[str, Any]] = {
     "numeric-no-derived": {"kernel": "numeric", "ablation": Ablation(derived=False)},
     "numeric-no-prior": {
         "kernel": "numeric",
-        "ablation": Ablation(prior_strength=0.0, prior_start=False),
+        "ablation": Ablation(prior_strength=0.0),
     },
     "numeric-no-recommended": {"kernel": "numeric", "ablation": Ablation(recommended_first=False)},
     "numeric-prior-3": {"kernel": "numeric", "ablation": Ablation(prior_strength=3.0)},
@@ -69,7 +69,8 @@ OURS: dict[str, dict[str, Any]] = {
     "numeric-wrong-quantities": {"kernel": "numeric", "knowledge": variants.wrong_quantities},
     "numeric-transfer": {"kernel": "numeric", "source_studies": variants.earlier_study},
     "numeric-wrong-transfer": {"kernel": "numeric", "source_studies": variants.reversed_study},
-    "numeric-start-8": {"kernel": "numeric", "n_startup_trials": 8},
+    "numeric-start-10": {"kernel": "numeric", "n_startup_trials": 10},
+    "numeric-prior-start": {"kernel": "numeric", "ablation": Ablation(prior_start=True)},
     "numeric-normal-scores": {
         "kernel": "numeric",
         "ablation": Ablation(transform="normal_scores"),
