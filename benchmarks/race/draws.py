@@ -54,6 +54,8 @@ class Kind:
     """Share of the first number's range beyond which all is lost."""
     lost: float = 4.0
     """The value beyond the cliff; the others are about as far from 0 as 1."""
+    levels: tuple[int, ...] = ()
+    """Levels of each number; a value between them has the function's value at the nearest one."""
     plateau: float = 0.0
     """Share of all configurations, the worse ones, among which nothing is left to tell apart."""
 
@@ -67,6 +69,8 @@ KINDS = {
     "mixed-9": Kind(7, 1.0, 2.5, n_idle=2, n_integers=3, choices=(2, 5)),
     "cliff-5": Kind(5, 0.8, 2.5, n_idle=2, cliff=0.35),
     "collapse-6": Kind(6, 1.0, 2.5, n_idle=2, cliff=0.4, lost=1000.0),
+    "grid-5": Kind(5, 0.8, 2.5, levels=(6, 4, 3, 3, 2)),
+    "grid-6": Kind(6, 1.0, 2.5, n_idle=1, levels=(6, 4, 3, 2, 2, 3)),
     "plateau-4": Kind(4, 0.5, 2.5, n_idle=1, plateau=0.6),
 }
 
@@ -133,6 +137,8 @@ def value_of(name: str) -> Callable[[Sequence[Configuration]], np.ndarray]:
 
     def function(configurations: Sequence[Configuration]) -> np.ndarray:
         features = _features(space, configurations)
+        for column, n in enumerate(kind.levels):
+            features[:, column] = np.rint(features[:, column] * (n - 1)) / (n - 1)
         values = np.minimum(smooth(features), level)
         if kind.cliff:
             # The edge depends on a second number, as that of a rate on the batch size.
