@@ -15,6 +15,7 @@ from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
 from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trust import trust_course
 
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def summary(
     study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, ended: str
 ) -> dict[str, Any]:
     """A search has ended."""
-    now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    now, default = progress_of(study), default_trial(trials)
+    course = trust_course([trial_facts(trial) for trial in trials])
     return {
         "study": study.study_name,
         "interrupted": ended == "interrupted",
@@ -64,6 +67,8 @@ def summary(
         "base_loss": base_loss,
         "default": None if default is None else _facts(default, goals),
         "best": [_facts(one, goals) for one in now.best],
+        "trust": None if course is None else course.latest,
+        "overruled_from": None if course is None else course.overruled_from,
     }
 
 

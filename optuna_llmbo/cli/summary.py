@@ -17,18 +17,21 @@ from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import format_metric
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
+from optuna_llmbo.study.trial_facts import trial_facts
+from optuna_llmbo.study.trust import trust_course
 
 
 def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
     """A table of the default configuration and the best one, or the Pareto front; then their
-    hyperparameters and the number of trials by outcome.
+    hyperparameters, the number of trials by outcome, and whether knowledge has been overruled.
 
     Args:
         study: the study.
         goals: metrics that it optimizes.
         base_loss: validation loss of the base model, nats per response token.
     """
-    now, default = progress_of(study), default_trial(study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    now, default = progress_of(study), default_trial(trials)
     aims = ", ".join(f"{title_of(goal.name)} ({goal.direction})" for goal in goals)
     rows: list[tuple[str, FrozenTrial]] = []
     if default is not None:
@@ -45,6 +48,19 @@ def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> lis
             for name, one in rows
         ),
         Text(f"Trials: {counts}"),
+        *map(Text, _overruled(trials)),
+    ]
+
+
+def _overruled(trials: Sequence[FrozenTrial]) -> list[str]:
+    """The line that says so, if what was expected before any trial has been overruled."""
+    course = trust_course([trial_facts(trial) for trial in trials])
+    if course is None or course.overruled_from is None:
+        return []
+    return [
+        f"Knowledge: overruled from trial #{course.overruled_from} on (trusted "
+        f"{course.latest:.2f}): the trials are better explained without it. optuna-llmbo report "
+        "shows where it expects good values."
     ]
 
 

@@ -40,6 +40,7 @@ def study_note(
         "## The search so far",
         _searched(study),
         _found(study),
+        _trusted(insight),
         _listed("### What the figures show", map(_finding, [f for f in figures if f.finding])),
         _listed("### Infeasible", map(_told, study.with_outcome("infeasible"))),
         _listed("### Failed", map(_told, study.with_outcome("failed"))),
@@ -101,6 +102,11 @@ def _found(study: StudyFacts) -> str:
     elif study.gain == 0:
         lines.append("No trial is better than the default.")
     return "\n\n".join(lines)
+
+
+def _trusted(insight: Insight) -> str:
+    trust = insight.trust
+    return "" if trust is None else f"**{escape(trust.title)}**: {escape(trust.text)}"
 
 
 def _best_note(study: StudyFacts) -> str:

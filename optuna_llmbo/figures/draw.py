@@ -12,6 +12,7 @@ from optuna_llmbo.figures.importance import importance
 from optuna_llmbo.figures.landscape import landscape
 from optuna_llmbo.figures.proxy import proxy
 from optuna_llmbo.figures.slices import slices
+from optuna_llmbo.figures.trust import trust
 from optuna_llmbo.figures.upcoming import upcoming
 from optuna_llmbo.insight import Insight
 
@@ -23,6 +24,7 @@ _FIGURES: tuple[Callable[[Insight], Figure | None], ...] = (
     landscape,
     calibration,
     importance,
+    trust,
     proxy,
 )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from optuna_llmbo.study.outcome import complete
 from optuna_llmbo.suggestion.candidates import candidate_pool
+from optuna_llmbo.suggestion.candidates import Landmarks
 from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.fitted import fit_model
 from optuna_llmbo.suggestion.fitted import FittedModel
@@ -97,7 +98,8 @@ class Belief:
         """Draw at most n configurations from all over the space, tried or not, (m, d)."""
         rng = np.random.default_rng(self.known.seed)
         nothing = np.zeros((0, len(self.known.space.names)))
-        pool = candidate_pool(self.known.region, frozenset(), nothing, n=n, rng=rng)
+        nowhere = Landmarks(nothing, nothing)
+        pool = candidate_pool(self.known.region, frozenset(), nowhere, n=n, rng=rng)
         return pool[np.sort(rng.permutation(len(pool))[:n])]
 
     @cached_property

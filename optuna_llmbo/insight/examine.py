@@ -27,6 +27,8 @@ from optuna_llmbo.insight.objective import Objective
 from optuna_llmbo.insight.objective import objective_of
 from optuna_llmbo.insight.slices import Slices
 from optuna_llmbo.insight.slices import slices_of
+from optuna_llmbo.insight.trust import Trust
+from optuna_llmbo.insight.trust import trust_of
 from optuna_llmbo.insight.upcoming import Next
 from optuna_llmbo.insight.upcoming import next_of
 from optuna_llmbo.lora.proxy_agreement import ProxyCheck
@@ -69,6 +71,8 @@ class Insight:
     importance: Importance | None = None
     proxy: ProxyCheck | None = None
     next: Next | None = None
+    trust: Trust | None = None
+    """None where nothing was expected before any trial."""
     reasons: tuple[str, ...] = ()
     """Why parts are missing, a sentence for each."""
 
@@ -81,6 +85,7 @@ class _Model:
     slices: Slices | None = None
     importance: Importance | None = None
     next: Next | None = None
+    trust: Trust | None = None
 
 
 def examine(
@@ -105,11 +110,12 @@ def examine(
     if sampler is None:
         sampler = LLMBOSampler(seed=0, provenance=False)
     proxy = None if proxy_check is None else read_check(Path(proxy_check))
-    if len(study.directions) > 1:
-        reason = f"the study has {len(study.directions)} objectives: these parts are for one."
-        return Insight(study.study_name, None, (), proxy=proxy, reasons=(reason,))
     found = compat.all_trials(study)
     trials = tuple(trial_facts(t) for t in found if t.state != TrialState.WAITING)
+    if len(study.directions) > 1:
+        reason = f"the study has {len(study.directions)} objectives: these parts are for one."
+        trust = trust_of(trials, None, None)
+        return Insight(study.study_name, None, (), proxy=proxy, trust=trust, reasons=(reason,))
     objective = objective_of(study)
     default = default_trial(found)
     best_so_far = best_so_far_of(trials, objective, None if default is None else default.number)
@@ -144,9 +150,10 @@ def _ask(
 ) -> tuple[_Model, str | None]:
     """The parts that need the model, or why there are none."""
     n = len(informative(found))
-    if n < FEWEST:
-        return _Model(), f"the model needs {FEWEST} observed trials; there are {n}."
     best = best_so_far.best[-1] if best_so_far is not None else None
+    nothing = _Model(trust=trust_of(trials, None, best))
+    if n < FEWEST:
+        return nothing, f"the model needs {FEWEST} observed trials; there are {n}."
     n_missing = sampler.n_startup_trials - n
 
     def question(model: FittedModel, candidates: np.ndarray) -> _Model:
@@ -159,9 +166,10 @@ def _ask(
             slices=None if recommended is None else slices_of(belief, trials, recommended),
             importance=importance_of(belief),
             next=upcoming,
+            trust=trust_of(trials, model, best),
         )
 
     try:
         return sampler.ask(study, question), None
     except (InputError, SurrogateFitError) as error:
-        return _Model(), f"the model cannot be fitted: {error}"
+        return nothing, f"the model cannot be fitted: {error}"

@@ -84,7 +84,7 @@ def _page(facts: StudyFacts, insight: Insight, figures: list[Figure]) -> str:
     )
     return environment.get_template("page.html").render(
         facts=facts,
-        summary=_summary(facts),
+        summary=_summary(facts, insight),
         reasons=insight.reasons,
         figures=[(figure, _json(figure)) for figure in figures],
         tables=_tables(facts),
@@ -99,7 +99,7 @@ def _tables(facts: StudyFacts) -> list[tables.Table]:
     return [tables.counts(facts), *filled, tables.versions(facts)]
 
 
-def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
+def _summary(facts: StudyFacts, insight: Insight) -> list[tuple[str, str]]:
     """List the few things to know first, as terms and texts."""
     goals = ", ".join(f"{how} {name}" for name, how in facts.objectives)
     lines = [("Goal", goals), ("Trials", str(len(facts.trials)))]
@@ -118,6 +118,8 @@ def _summary(facts: StudyFacts) -> list[tuple[str, str]]:
         lines.append(("Default", default))
     if facts.gain is not None:
         lines.append(("Gain over the default", f"{facts.gain:.4g}" if facts.gain else "none"))
+    if insight.trust is not None:
+        lines.append((insight.trust.title, insight.trust.text))
     return lines
 
 

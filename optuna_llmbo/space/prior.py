@@ -60,6 +60,12 @@ class Prior:
         """Whether it expects anything in this space."""
         return bool(self._expected)
 
+    @property
+    def effective(self) -> dict[str, Range]:
+        """The ranges that say something in this space, by name."""
+        names = (self.space.names[column] for column in self._expected)
+        return {name: self.ranges[name] for name in names}
+
     def standardized(self, points: np.ndarray) -> np.ndarray:
         """Log density at points (m, d), (m,), of mean 0 and variance 1 over the space."""
         mean, standard_deviation = self._moments

@@ -21,6 +21,7 @@ from optuna_llmbo.study.trial_attributes import IS_DEFAULT
 from optuna_llmbo.study.trial_attributes import PROBLEMS
 from optuna_llmbo.study.trial_attributes import PRUNED_REASON
 from optuna_llmbo.study.trial_attributes import TRACEBACK
+from optuna_llmbo.study.trial_attributes import TRUST
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class TrialFacts:
     """What the model expected when it chose the trial; empty where no model did."""
     standard_deviations: tuple[float, ...]
     """How sure the model was, one for each of `expected`."""
+    trust: float | None
+    """How far it was trusted then that values are better where they were expected before any
+    trial, a probability; None where nothing was expected or no model chose."""
 
     @property
     def number(self) -> int:
@@ -83,6 +87,7 @@ def trial_facts(trial: FrozenTrial) -> TrialFacts:
     expected = _numbers(trial.user_attrs.get(EXPECTED_MEAN))
     standard_deviations = _numbers(trial.user_attrs.get(EXPECTED_STANDARD_DEVIATION))
     both = len(expected) == len(standard_deviations)
+    trust = _numbers(trial.user_attrs.get(TRUST))
     return TrialFacts(
         trial=trial,
         outcome=outcome,
@@ -92,6 +97,7 @@ def trial_facts(trial: FrozenTrial) -> TrialFacts:
         chosen_by=str(trial.user_attrs.get(CHOSEN_BY) or ""),
         expected=expected if both else (),
         standard_deviations=standard_deviations if both else (),
+        trust=trust[0] if len(trust) == 1 else None,
     )
 
 

@@ -25,6 +25,7 @@ import pyte
 import pytest
 from rich.console import Console
 
+from optuna_llmbo.cli import events
 from optuna_llmbo.cli import live
 from optuna_llmbo.cli.duration import format_duration
 from optuna_llmbo.cli.live import LiveView
@@ -279,6 +280,20 @@ def test_the_summary() -> None:
     for words in ("(minimize)", "base model", "3.5000", "default (#0)", "best found (#4)",
                   "2.0000 +1.5000 +1.0000", "1 infeasible"):  # fmt: skip
         assert words in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("told", "since"),
+    [((0.5, 0.9), None), ((0.5, 0.125), 6), ((), None)],
+    ids=["right", "overruled", "none"],
+)
+def test_whether_knowledge_has_been_overruled(told: tuple[float, ...], since: int | None) -> None:
+    study = study_of(*ENDS, *((TrialState.COMPLETE, 2.5, {"llmbo:trust": one}) for one in told))
+    text = printed(summary(study, LOSS, 3.5))
+    line = "Knowledge: overruled from trial #6 on (trusted 0.12)"
+    assert (line in text) == ("Knowledge" in text) == (since is not None)
+    event = events.summary(study, LOSS, 3.5, ended="complete")
+    assert event["trust"] == (told[-1] if told else None) and event["overruled_from"] == since
 
 
 def test_the_summary_of_a_metric_to_maximize() -> None:

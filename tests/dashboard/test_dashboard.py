@@ -33,6 +33,7 @@ from optuna_llmbo.dashboard.section import with_section
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.study import compat
 from tests import lora_like
+from tests.insight.studies import study_of_trust
 
 
 STORAGES: dict[str, Callable[[Path], BaseStorage]] = {
@@ -219,6 +220,25 @@ def test_the_callback_publishes_rarely_and_at_the_end(published: list[int]) -> N
     assert published == [3, 6, 7]
     callback.close()
     assert published == [3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ((0.8, 0.9), "**Knowledge**: trusted 0.90 at trial 4, 0.75 before the first."),
+        ((0.2, 0.1), "0.75 before the first; overruled from trial 3 on."),
+        ((), None),
+    ],
+    ids=["right", "overruled", "none"],
+)
+def test_the_note_says_how_far_knowledge_is_trusted(
+    told: tuple[float, ...], words: str | None
+) -> None:
+    study = study_of_trust(*told)
+    assert ("llmbo-trust" in publish(study)) == (words is not None)
+    note = optuna_dashboard.get_note(study)
+    assert ("Knowledge" in note) == (words is not None)
+    assert words is None or words in note
 
 
 def test_of_several_workers_one_publishes_a_state(published: list[int], tmp_path: Path) -> None:

@@ -33,16 +33,17 @@ from tests.insight.studies import LORA
 from tests.insight.studies import loss
 from tests.insight.studies import PLANE
 from tests.insight.studies import study_of
+from tests.insight.studies import study_of_trust
 
 
 NAMES = [f"llmbo-{name}" for name in ("best-so-far", "next", "slices", "map", "calibration")]
-ALL_NAMES = [*NAMES, "llmbo-importance", "llmbo-proxy"]
+ALL_NAMES = [*NAMES, "llmbo-importance", "llmbo-trust", "llmbo-proxy"]
 MOST_BYTES = 60_000
 WIDE: dict[str, BaseDistribution] = {
     **{f"a_rather_long_parameter_name_{i}": FloatDistribution(0.0, 1.0) for i in range(10)},
     **{f"choice_{i}": CategoricalDistribution([f"value {j}" for j in range(5)]) for i in range(2)},
 }
-SAID = {"llmbo:mean": 1.0, "llmbo:deviation": 0.25, "llmbo:path": "model"}
+SAID = {"llmbo:mean": 1.0, "llmbo:deviation": 0.25, "llmbo:path": "model", "llmbo:trust": 0.2}
 
 
 def check(n: int = 12) -> ProxyCheck:
@@ -218,6 +219,20 @@ def test_next(figures: dict[str, Figure], insight: Insight) -> None:
     assert sum(drawn["improvement"]["y"]) == pytest.approx(0.0, abs=0.05)
     assert "cost" not in drawn  # the sampler does not weigh it
     assert insight.next.text in figures["llmbo-next"].finding
+
+
+def test_trust() -> None:
+    (figure,) = (
+        one for one in draw(examine(study_of_trust(0.6, 0.2, 0.1))) if "trust" in one.name
+    )
+    drawn = traces(figure)
+    assert (drawn["trust"]["x"], drawn["trust"]["y"]) == ([3, 4, 5], [0.6, 0.2, 0.1])
+    assert drawn["before"]["y"] == [0.75] * 2 and drawn["overruled"]["y"] == [0.25] * 2
+    assert drawn["overruled from trial 4 on"]["x"] == [4, 4]
+    right = examine(study_of_trust(0.6, 0.9))
+    (figure,) = (one for one in draw(right) if "trust" in one.name)
+    assert list(traces(figure)) == ["trust", "before", "overruled"]
+    assert figure.finding == "Trusted 0.90 at trial 4, 0.75 before the first."
 
 
 def test_proxy(figures: dict[str, Figure]) -> None:

@@ -68,3 +68,12 @@ def add(
     study.add_trial(
         create_trial(state=state, value=value, params=params, distributions=own, **more)
     )
+
+
+def study_of_trust(*told: float) -> optuna.Study:
+    """A study of `bowl`: three trials at random, then one for each trust that a model told."""
+    study = study_of(PLANE, bowl, 3)
+    for i, trust in enumerate(told):
+        params = {"x": 0.4, "y": 0.1 * i}
+        add(study, params, PLANE, bowl(params), user_attrs={"llmbo:trust": trust})
+    return study

@@ -18,6 +18,10 @@ from optuna_llmbo.figures import draw
 from optuna_llmbo.insight import examine
 from optuna_llmbo.report import write_report
 from tests import lora_like
+from tests.insight.studies import bowl
+from tests.insight.studies import PLANE
+from tests.insight.studies import study_of
+from tests.insight.studies import study_of_trust
 
 
 pytestmark = pytest.mark.usefixtures("model_not_asked")
@@ -91,6 +95,26 @@ def test_the_context_is_among_what_to_know_first(tmp_path: Path) -> None:
     study.set_user_attr("llmbo:context", {"method": "lora", "parameters": 7_000_000_000})
     text = Page(write_report(study, tmp_path / "report.html")).text
     assert "method = lora, parameters = 7e9" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ((0.8, 0.9), "trusted 0.90 at trial 4, 0.75 before the first."),
+        ((0.2, 0.1), "trusted 0.10 at trial 4, 0.75 before the first; overruled from trial 3 on."),
+    ],
+)
+def test_how_far_knowledge_is_trusted(told: tuple[float, ...], words: str, tmp_path: Path) -> None:
+    page = Page(write_report(study_of_trust(*told), tmp_path / "report.html"))
+    assert f"Knowledge{words}" in page.text  # the term, and its text
+    drawn = json.dumps(page.figures["llmbo-trust"])
+    assert ("overruled from trial 3 on" in drawn) == ("overruled" in words)
+
+
+def test_where_nothing_was_expected_no_trust_is_shown(tmp_path: Path) -> None:
+    page = Page(write_report(study_of(PLANE, bowl, 5), tmp_path / "report.html"))
+    assert "Knowledge" not in page.text and "trusted" not in page.text
+    assert "llmbo-trust" not in page.figures and "llmbo-best-so-far" in page.figures
 
 
 def test_it_asks_for_nothing_and_holds_plotly_once(tmp_path: Path) -> None:
