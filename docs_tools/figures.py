@@ -93,7 +93,7 @@ def posterior() -> Any:
 
 
 def prior() -> Any:
-    """Draw the density of a typical range, and how its influence fades with the trials."""
+    """Draw what a typical range weighs, by the number of trials and how far it is trusted."""
     space = SearchSpace({"learning_rate": RATE})
     knowledge = load_knowledge("auto").relevant(["learning_rate", "rank", "lora_alpha"])
     typical = knowledge.typical_range("learning_rate")
@@ -103,9 +103,13 @@ def prior() -> Any:
     rates = [configuration["learning_rate"] for configuration in space.from_unit(points)]
     figure, (panel,) = _figure(1, (7, 3))
     panel.axvspan(*typical, color=GREY, alpha=0.2, lw=0, label="typical")
-    for n, strength in ((1, 1.0), (5, 0.6), (20, 0.3)):
-        label = f"after {n} trial{'s' * (n > 1)}"
-        panel.plot(rates, np.exp(density / n), color=BLUE, alpha=strength, label=label)
+    for n, trust, color, strength in (
+        (6, 0.9, BLUE, 1.0),
+        (20, 0.9, BLUE, 0.4),
+        (6, 0.1, ORANGE, 1.0),
+    ):
+        label = f"after {n} trials, trust {trust}"
+        panel.plot(rates, np.exp(trust * density / n), color=color, alpha=strength, label=label)
     panel.set(xscale="log", xlabel="learning rate", ylabel="weight of the improvement", ylim=0)
     panel.legend(fontsize="small")
     return figure
