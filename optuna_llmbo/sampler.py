@@ -114,9 +114,10 @@ class LLMBOSampler(BaseSampler):
             nothing to learn from: before it starts, and where no trial had the parameter yet. The
             default None draws them uniformly, from (seed, trial number, parameter name).
         prior: where good values are expected, `{"learning_rate": (1e-4, 5e-4)}`: the central 68%
-            of a prior on the parameter's own scale, whose weight decays as 1 / trials (piBO,
-            Hvarfner et al. 2022, arXiv:2204.11051). It takes precedence over the typical ranges of
-            the knowledge packs. Default None: only the packs'.
+            of a prior on the parameter's own scale, whose weight is trust / trials (piBO, Hvarfner
+            et al. 2022, arXiv:2204.11051): the trust that values are better there is inferred from
+            the trials (docs/knowledge.md). It takes precedence over the typical ranges of the
+            knowledge packs. Default None: only the packs'.
         source_studies: finished studies of a similar problem (another model or dataset, a cheaper
             proxy) with the same parameters. Their best feasible configurations are tried first,
             and their complete trials within this study's ranges inform the model as far as they

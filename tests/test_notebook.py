@@ -36,7 +36,7 @@ def test_a_run_prints_what_is_kept(kept: NotebookNode) -> None:
         NUMBER.sub("", line).split() for line in lines
     ]
     early = [i for i, line in enumerate(lines) if "default" in line or "start-up" in line]
-    assert len(early) == 5
+    assert len(early) == 6
     for i in early:
         ran, expected = (NUMBER.findall(text[i]) for text in (printed(run), lines))
         assert list(map(float, ran)) == pytest.approx(list(map(float, expected)), rel=0.02)

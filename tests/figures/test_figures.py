@@ -95,8 +95,9 @@ def test_only_those_with_data() -> None:
     assert draw(examine(empty)) == []
     names = [figure.name for figure in draw(examine(study_of(PLANE, bowl, 2)))]
     assert names == ["llmbo-best-so-far"]
-    several = Insight("study", None, (), proxy=check())
-    assert [figure.name for figure in draw(several)] == ["llmbo-proxy"]
+    trust = examine(study_of_trust(0.5)).trust
+    several = Insight("study", None, (), proxy=check(), trust=trust)
+    assert [figure.name for figure in draw(several)] == ["llmbo-trust", "llmbo-proxy"]
 
 
 def test_what_browsers_get(figures: dict[str, Figure]) -> None:

@@ -50,6 +50,14 @@ def test_density_integrates_to_one(axis: str) -> None:
     assert values.max() < 12.0  # and nothing is taken for certain
 
 
+def test_ranges_that_say_something() -> None:
+    """Not those outside of the space, of choices without order, or of parameters it lacks."""
+    numbers = FloatDistribution(0.0, 1.0)
+    space = SearchSpace({"x": numbers, "y": numbers, "choice": CategoricalDistribution("abc")})
+    ranges = {"x": (0.2, 7.0), "y": (2.0, 3.0), "choice": (0.0, 1.0), "elsewhere": (0.0, 1.0)}
+    assert Prior(space, ranges).effective == {"x": (0.2, 7.0)}
+
+
 def test_density_is_a_normal_one_on_the_parameters_own_scale() -> None:
     """The central 68% of the density in log10 of the rate, by scipy; a tenth is uniform."""
     space = SearchSpace({"rate": FloatDistribution(1e-6, 1e-2, log=True)})
