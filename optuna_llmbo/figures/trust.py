@@ -40,7 +40,10 @@ def trust(insight: Insight) -> Figure | None:
         name="trust",
         hovertemplate="trial %{x}: %{y}<extra></extra>",
     )
-    for height, dash, name in ((found.before, "dot", "before"), (OVERRULED, "dash", "overruled")):
+    for height, dash, name in (
+        (found.before, "dot", "before any trial"),
+        (OVERRULED, "dash", f"overruled below {OVERRULED}"),
+    ):
         plot.add_scatter(
             x=[course.trials[0].number, course.trials[-1].number],
             y=[height, height],

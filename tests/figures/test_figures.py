@@ -228,11 +228,12 @@ def test_trust() -> None:
     )
     drawn = traces(figure)
     assert (drawn["trust"]["x"], drawn["trust"]["y"]) == ([3, 4, 5], [0.6, 0.2, 0.1])
-    assert drawn["before"]["y"] == [0.75] * 2 and drawn["overruled"]["y"] == [0.25] * 2
+    assert drawn["before any trial"]["y"] == [0.75] * 2
+    assert drawn["overruled below 0.25"]["y"] == [0.25] * 2
     assert drawn["overruled from trial 4 on"]["x"] == [4, 4]
     right = examine(study_of_trust(0.6, 0.9))
     (figure,) = (one for one in draw(right) if "trust" in one.name)
-    assert list(traces(figure)) == ["trust", "before", "overruled"]
+    assert list(traces(figure)) == ["trust", "before any trial", "overruled below 0.25"]
     assert figure.finding == "Trusted 0.90 at trial 4, 0.75 before the first."
 
 
