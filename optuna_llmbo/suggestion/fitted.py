@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +17,7 @@ from optuna_llmbo.suggestion.decision import Terms
 from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.known import ModelData
 from optuna_llmbo.suggestion.known import ReadTexts
-from optuna_llmbo.surrogate.acquisition import make_scorer
+from optuna_llmbo.surrogate.acquisition import make_mixed_scorer
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.hypothesis import trust
 from optuna_llmbo.surrogate.process import fit_surrogates
@@ -111,7 +112,12 @@ class FittedModel:
     def _improvement(self) -> Callable[[Tensor], Tensor]:
         """The acquisition function, of features."""
         inputs = self.data.acquisition_inputs(self.surrogates, self.read)
-        return make_scorer(inputs, self.data.options.acquisition, seed=self.known.seed)
+        members = self.surrogates.members or (self.surrogates,)
+        return make_mixed_scorer(
+            [replace(inputs, objectives=member.posteriors) for member in members],
+            self.data.options.acquisition,
+            seed=self.known.seed,
+        )
 
 
 def fit_model(

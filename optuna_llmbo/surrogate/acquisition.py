@@ -34,6 +34,7 @@ ACQUISITIONS: tuple[AcquisitionName, ...] = ("log_nei", "log_ei")
 
 _N_DRAWS = {1: 32, 2: 32, 3: 16, 4: 8}
 """Draws by number of objectives: the number of cells grows fast with it."""
+_LEAST_DRAWS = 4
 _N_DRAWS_TO_PRUNE = 256
 _MOST_TO_IMPROVE_ON = {1: 64, 2: 128, 3: 64, 4: 32}
 """Observed configurations that are drawn: those that are most often the best of all."""
@@ -58,8 +59,31 @@ class AcquisitionInputs:
     """Processes over the same features, each feasible at or below 0."""
 
 
+def make_mixed_scorer(
+    members: Sequence[AcquisitionInputs], acquisition: AcquisitionName, *, seed: int
+) -> Callable[[Tensor], Tensor]:
+    """Make a function that scores candidates by their mean over several models.
+
+    Args:
+        members: the same state with each model, all as likely; they share the draws.
+        acquisition: one of `ACQUISITIONS`.
+        seed: decides the draws.
+
+    Returns:
+        As `make_scorer`.
+    """
+    scorers = [
+        make_scorer(member, acquisition, seed=seed + i, share=1 / len(members))
+        for i, member in enumerate(members)
+    ]
+    return lambda candidates: (
+        torch.stack([score(candidates) for score in scorers]).logsumexp(dim=0)
+        - math.log(len(scorers))
+    )
+
+
 def make_scorer(
-    inputs: AcquisitionInputs, acquisition: AcquisitionName, *, seed: int
+    inputs: AcquisitionInputs, acquisition: AcquisitionName, *, seed: int, share: float = 1.0
 ) -> Callable[[Tensor], Tensor]:
     """Make the function that scores candidates: how much they are worth trying next.
 
@@ -79,6 +103,7 @@ def make_scorer(
         inputs: the fitted models and the state of the study.
         acquisition: one of `ACQUISITIONS`.
         seed: decides the draws.
+        share: of the usual number of draws.
 
     Returns:
         A function from features (m, columns) to scores (m,) float64.
@@ -91,7 +116,8 @@ def make_scorer(
         else:
             places = inputs.observed[:0]
         processes = [*inputs.objectives, *inputs.constraints]
-        drawn = draw(processes, places, _N_DRAWS[q] if noisy else 1, seed)
+        n = max(_LEAST_DRAWS, round(_N_DRAWS[q] * share)) if noisy else 1
+        drawn = draw(processes, places, n, seed)
         objectives, constraints = drawn[:q], drawn[q:]
         if noisy:
             cells = _cells(_feasible_values(inputs, drawn), _worst(inputs))

@@ -81,7 +81,7 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
         model.eval()
         return
     model.train().requires_grad_(True)
-    n, log_posterior = len(model.train_targets), _log_posterior(model)
+    n, log_density = len(model.train_targets), log_posterior(model)
     weights = list(model.parameters())
     best, best_loss = [weight.detach().clone() for weight in weights], math.inf
     optimizer = torch.optim.LBFGS(
@@ -96,7 +96,7 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
         nonlocal best, best_loss
         optimizer.zero_grad(set_to_none=False)
         try:
-            loss = -log_posterior() / n
+            loss = -log_density() / n
             loss.backward()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return model.train_targets.new_tensor(_IMPOSSIBLE)
@@ -125,18 +125,18 @@ def _log_density(prior: Prior, values: Tensor) -> Tensor:
     return -(((logs - prior.loc) / prior.scale).square() / 2 + logs).sum()
 
 
-def _log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
+def log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
     """Make the function that computes the log density of targets and hyperparameters, up to a
     constant."""
     (observed,), targets = model.train_inputs, model.train_targets
     identity = torch.eye(len(targets), dtype=observed.dtype)
     priors = [(prior, closure, module) for _, module, prior, closure, _ in model.named_priors()]
 
-    def log_posterior() -> Tensor:
+    def log_density() -> Tensor:
         noisy = model.covar_module(observed).to_dense() + model.likelihood.noise * identity
         total = _GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
         for prior, closure, module in priors:
             total = total + _log_density(prior, closure(module))
         return total
 
-    return log_posterior
+    return log_density

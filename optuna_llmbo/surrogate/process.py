@@ -32,6 +32,7 @@ from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import Layout
+from optuna_llmbo.surrogate.hyperparameters import draw_processes
 from optuna_llmbo.surrogate.likelihood import maximize_likelihood
 from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.text_view import fit_text_view
@@ -41,6 +42,7 @@ from optuna_llmbo.surrogate.text_view import TextView
 _LEAST_NOISE = 1e-6
 """Share of the standardized target's variance: a deterministic objective has hardly any noise."""
 _NOISE_START = 5e-3
+_MEMBERS_TIMES_OBSERVED = 240
 _NOISE_MEDIAN = 2.5e-3
 _NOISE_STANDARD_DEVIATION = 2.0
 """Of the noise's logarithm; two of them reach from hardly any to a seventh of the variance. A
@@ -91,6 +93,10 @@ class Surrogates:
     """One surrogate for each objective, over the same views."""
 
     parts: tuple[Surrogate, ...]
+    """At the hyperparameters of highest posterior density."""
+    members: tuple[Surrogates, ...] = ()
+    """The same with hyperparameters drawn from their posterior, all as likely; none where the
+    fitted ones stand for all."""
 
     @cached_property
     def posteriors(self) -> list[Posterior]:
@@ -106,23 +112,48 @@ class Surrogates:
         return torch.cat([part.features(views) for part in self.parts], dim=1)
 
     def moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise-free posterior mean and standard deviation of the objectives, each (m, q)."""
+        """Noise-free posterior mean and standard deviation of the objectives, each (m, q).
+
+        Of the members' mixture, if there are any.
+        """
         with torch.no_grad():
-            each = [posterior.moments(features) for posterior in self.posteriors]
-            mean, variance = (torch.stack(column, dim=1) for column in zip(*each, strict=True))
+            each = [one._moments(features) for one in self.members or (self,)]
+            means, variances = (torch.stack(part) for part in zip(*each, strict=True))
+            mean = means.mean(dim=0)
+            variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
         return mean, variance.sqrt()
+
+    def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance at the parts' hyperparameters."""
+        each = [posterior.moments(features) for posterior in self.posteriors]
+        mean, variance = (torch.stack(column, dim=1) for column in zip(*each, strict=True))
+        return mean, variance
 
 
 def fit_surrogates(
     observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
 ) -> Surrogates:
-    """Call `fit_surrogate` for each column of the targets, (n, q)."""
-    return Surrogates(
-        tuple(
-            fit_surrogate(observed, column, kernel, reference, ablation)
-            for column in targets.unbind(dim=1)
-        )
+    """Call `fit_surrogate` for each column of the targets, (n, q), and draw hyperparameters.
+
+    The more observations there are, the less the choice of hyperparameters matters, and the more a
+    member costs: their number falls with n.
+    """
+    parts = tuple(
+        fit_surrogate(observed, column, kernel, reference, ablation)
+        for column in targets.unbind(dim=1)
     )
+    n_members = min(ablation.members, _MEMBERS_TIMES_OBSERVED // len(targets))
+    if n_members < 2:
+        return Surrogates(parts)
+    with fit_errors(len(targets)):
+        drawn = [draw_processes(part.model, n_members, seed=i) for i, part in enumerate(parts)]
+    if any(len(processes) < n_members for processes in drawn):  # nothing to learn from
+        return Surrogates(parts)
+    members = (
+        tuple(Surrogate(model, part.text_view) for model, part in zip(models, parts, strict=True))
+        for models in zip(*drawn, strict=True)
+    )
+    return Surrogates(parts, tuple(map(Surrogates, members)))
 
 
 def fit_surrogate(
