@@ -70,6 +70,7 @@ OURS: dict[str, dict[str, Any]] = {
     "numeric-transfer": {"kernel": "numeric", "source_studies": variants.earlier_study},
     "numeric-wrong-transfer": {"kernel": "numeric", "source_studies": variants.reversed_study},
     "numeric-start-10": {"kernel": "numeric", "n_startup_trials": 10},
+    "numeric-members-6": {"kernel": "numeric", "ablation": Ablation(members=6)},
     "numeric-prior-start": {"kernel": "numeric", "ablation": Ablation(prior_start=True)},
     "numeric-normal-scores": {
         "kernel": "numeric",

@@ -19,8 +19,8 @@ class Ablation:
         prior_strength: exponent beta of the prior: pi(x) ** (beta trust / n) after n trials
             (Hvarfner et al. 2022, arXiv:2204.11051; trust: `hypothesis.trust`); 0 switches it off.
         prior_start: whether start-up points are drawn from the prior, not uniformly.
-        members: how many processes the surrogate consists of, each with hyperparameters drawn from
-            their posterior; 1: only the likeliest ones.
+        members: how many processes the surrogate consists of at most, each with hyperparameters
+            drawn from their posterior; 1: only the likeliest ones.
         refinements: rounds of local search for a better acquisition value.
         recommended_first: whether a study starts with what the packs recommend.
     """
@@ -31,6 +31,6 @@ class Ablation:
     train_projection: bool = True
     prior_strength: float = 1.0
     prior_start: bool = False
-    members: int = 6
+    members: int = 1
     refinements: int = 8
     recommended_first: bool = True
