@@ -19,10 +19,11 @@ from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel
 from gpytorch.kernels import LinearKernel
 from gpytorch.kernels import ScaleKernel
-from gpytorch.priors import LogNormalPrior
 from gpytorch.priors import UniformPrior
 import torch
 from torch import Tensor
+
+from optuna_llmbo.surrogate.priors import log_normal
 
 
 KernelName = Literal["sum", "text", "numeric"]
@@ -192,7 +193,7 @@ def _gap_kernel(layout: Layout) -> Kernel:
     """
     linear = LinearKernel(
         active_dims=tuple(layout.gap),
-        variance_prior=LogNormalPrior(math.log(_GAP_WEIGHT_MEDIAN), 1.0),
+        variance_prior=log_normal(_GAP_WEIGHT_MEDIAN, 1.0),
         variance_constraint=GreaterThan(1e-4, initial_value=_GAP_WEIGHT_MEDIAN),
     )
     return linear * _matern(layout.numeric, ard=False)
@@ -203,7 +204,7 @@ def scaled_matern(
 ) -> Kernel:
     """A Matern-5/2 kernel on some columns, with priors on lengthscale and variance."""
     matern = _matern(columns, ard=ard, least_lengthscale=least_lengthscale)
-    weight_prior = LogNormalPrior(math.log(weight_median), 1.0)
+    weight_prior = log_normal(weight_median, 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.
     floor = GreaterThan(1e-4, initial_value=weight_median)
     return ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
@@ -217,7 +218,7 @@ def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> 
     """
     width = len(columns)
     median = _LENGTHSCALE_MEDIAN * math.sqrt(width)
-    prior = LogNormalPrior(math.log(median), _LENGTHSCALE_STANDARD_DEVIATION)
+    prior = log_normal(median, _LENGTHSCALE_STANDARD_DEVIATION)
     start = max(float(prior.mode), 1.1 * least_lengthscale)
     return Matern52(
         ard_num_dims=width if ard else None,

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-import math
 
 from botorch.exceptions import BotorchError
 from botorch.models import SingleTaskGP
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
-from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError
 from linear_operator.utils.errors import NotPSDError
 import torch
@@ -35,6 +33,7 @@ from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.hyperparameters import draw_processes
 from optuna_llmbo.surrogate.likelihood import maximize_likelihood
 from optuna_llmbo.surrogate.posterior import Posterior
+from optuna_llmbo.surrogate.priors import log_normal
 from optuna_llmbo.surrogate.text_view import fit_text_view
 from optuna_llmbo.surrogate.text_view import TextView
 
@@ -243,7 +242,7 @@ def fit_process(
 def _noise_model() -> GaussianLikelihood:
     """Gaussian noise, its variance inferred under a prior as wide as objectives are different."""
     return GaussianLikelihood(
-        noise_prior=LogNormalPrior(math.log(_NOISE_MEDIAN), _NOISE_STANDARD_DEVIATION),
+        noise_prior=log_normal(_NOISE_MEDIAN, _NOISE_STANDARD_DEVIATION),
         noise_constraint=GreaterThan(_LEAST_NOISE, initial_value=_NOISE_START),
     )
 

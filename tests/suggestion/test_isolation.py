@@ -25,7 +25,7 @@ from optuna_llmbo.suggestion import fitted
 from optuna_llmbo.suggestion.decide import decide
 from optuna_llmbo.surrogate import likelihood
 from optuna_llmbo.surrogate import text_view
-from optuna_llmbo.surrogate.acquisition import make_scorer
+from optuna_llmbo.surrogate.acquisition import make_mixed_scorer
 
 
 pytestmark = pytest.mark.usefixtures("small_pool")
@@ -135,7 +135,7 @@ def test_another_thread_sees_nothing_of_it(make: Make, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(engine, "decide", watched(decide))
     monkeypatch.setattr(likelihood, "cholesky", watched(likelihood.cholesky))
-    monkeypatch.setattr(fitted, "make_scorer", watched(make_scorer))
+    monkeypatch.setattr(fitted, "make_mixed_scorer", watched(make_mixed_scorer))
     monkeypatch.setattr(text_view, "_penalty", watched(text_view._penalty))
     study.optimize(one, n_trials=1)
     assert len(seen) > 10

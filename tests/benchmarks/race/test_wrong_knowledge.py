@@ -91,7 +91,9 @@ def test_what_is_low_becomes_high(lora: Task) -> None:
     assert advice(known(None, lora), "lora_rank") == ((8.0, 64.0), [16, 32])
     assert advice(wrong, "lora_rank") == ((12.0, 96.0), [48, 24])
     typical, recommended = advice(wrong, "learning_rate")
-    assert typical == pytest.approx((1e-4, 1e-3)) and recommended == pytest.approx([5e-4, 1e-4])
+    assert typical == pytest.approx((1e-4 / 1.5, 1e-3)) and recommended == pytest.approx(
+        [5e-4, 1e-4]
+    )
     # low + high - number
     assert advice(wrong, "LORA_ALPHA") == ((1.0, 49.0), [33, 33])
     # 16 and 32 lie between the last two of the levels 4, 8 and 64
