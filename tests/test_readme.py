@@ -101,12 +101,11 @@ def test_the_readmes_figures_are_those_of_the_race(
     for n, row in enumerate(ranks):
         others = [float(of[m][n]) for m in methods if m != "ours"]
         assert float(of["ours"][n]) < min(others), row
-    (row,) = (
-        row for row in report.paired(results, [30]).splitlines() if row.startswith("| 30 | gp |")
-    )
+    lines = report.paired(results, [30]).splitlines()
+    (against_gp,) = (line for line in lines if line.startswith("| 30 | gp |"))
     n_tasks, better, worse = (
-        row.split(" | ")[2],
-        *row.rstrip(" |").split(" | ")[-1].split(" / ")[::2],
+        against_gp.split(" | ")[2],
+        *against_gp.rstrip(" |").split(" | ")[-1].split(" / ")[::2],
     )
     assert f"On {n_tasks} tasks of small networks" in honest
     assert f"better than `GPSampler` on {better} and worse on none" in honest and worse == "0"

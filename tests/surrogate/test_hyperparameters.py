@@ -28,7 +28,7 @@ def fitted(n: int):  # type: ignore[no-untyped-def]
     return fit_process(features, targets, lambda: covariance("numeric", layout))
 
 
-def lengthscales(processes: list) -> np.ndarray:  # type: ignore[type-arg]
+def lengthscales(processes: list) -> np.ndarray:
     return np.array(
         [p.covar_module.base_kernel.lengthscale.detach().numpy()[0] for p in processes]
     )
