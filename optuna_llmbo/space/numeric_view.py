@@ -8,13 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import qmc
 
 from optuna_llmbo.knowledge import Knowledge
 from optuna_llmbo.space.search_space import SearchSpace
-
-
-_N_REFERENCE = 256
 
 
 class NumericView:
@@ -64,9 +60,8 @@ class NumericView:
     @cached_property
     def _ranges(self) -> dict[str, tuple[bool, float, float]]:
         """For each derived quantity with a column: whether on a log scale, lowest, highest."""
-        points = qmc.Sobol(len(self._space.names), scramble=True, rng=0).random(_N_REFERENCE)
         ranges = {}
-        for name, values in self._derive(self._space.snap(points)).items():
+        for name, values in self._derive(self._space.reference).items():
             if not np.isfinite(values).all():
                 continue
             log = bool((values > 0).all())

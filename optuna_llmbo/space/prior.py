@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 from scipy.stats import truncnorm
 
 from optuna_llmbo.errors import InputError
@@ -21,7 +20,6 @@ Range = tuple[float, float]
 _TRUST = 0.9
 """Weight of the expected range against the uniform density: however wrong, it excludes nothing."""
 _LEAST_STANDARD_DEVIATION = 0.05
-_N_REFERENCE = 256
 
 
 def check_ranges(ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -89,8 +87,7 @@ class Prior:
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean and standard deviation of the log density over the space."""
-        points = qmc.Sobol(len(self.space.names), scramble=True, rng=0).random(_N_REFERENCE)
-        densities = self.log_density(self.space.snap(points))
+        densities = self.log_density(self.space.reference)
         return float(densities.mean()), float(densities.std()) or 1.0
 
     @cached_property

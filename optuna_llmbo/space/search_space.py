@@ -24,6 +24,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import BaseTrial
+from scipy.stats import qmc
 
 from optuna_llmbo.errors import did_you_mean
 from optuna_llmbo.errors import InputError
@@ -36,6 +37,7 @@ Key = bytes
 Choices = Mapping[str, np.ndarray]
 """Indices of nominal choices, by the parameter's name."""
 
+_N_REFERENCE = 256
 _KEY_DIGITS = 9
 _ABSENT_KEY = -9.0
 """Stands for nan in keys, where nan would differ from itself."""
@@ -162,6 +164,12 @@ class SearchSpace:
         """Move points (m, d) to the nearest admissible values."""
         pairs = zip(self.axes, points.T, strict=True)
         return np.column_stack([_where_present(axis.snap, units) for axis, units in pairs])
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """Points spread over the space, (256, d), to scale what is computed from points."""
+        drawn = qmc.Sobol(len(self.names), scramble=True, rng=0).random(_N_REFERENCE)
+        return self.snap(drawn)
 
     def numbers(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """The values at points (m, d), a column (m,) float64 for each name.

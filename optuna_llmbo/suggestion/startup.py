@@ -60,9 +60,9 @@ def start(
             return configuration, True
     tried = space.to_unit([*history.configurations, *history.infeasible, *history.pending])
     middle = _balanced(space, _middle(space), tried)
-    if knowledge is not None and not _holds_middle(space, tried):
-        if space.key(middle) not in history.seen:
-            return middle, True
+    was_tried = _holds_middle(space, tried) or space.key(middle) in history.seen
+    if knowledge is not None and not was_tried:
+        return middle, True
     index = max(0, index - len(advised) - (knowledge is not None))
     configuration = startup_configuration(space, history.seen, warp, index=index, rng=rng)
     balanced = _balanced(space, configuration, tried)

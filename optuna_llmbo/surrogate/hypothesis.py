@@ -12,7 +12,7 @@ from botorch.models import SingleTaskGP
 import torch
 from torch import Tensor
 
-from optuna_llmbo.surrogate.likelihood import cholesky
+from optuna_llmbo.surrogate.likelihood import GaussianLogDensity
 
 
 PRIOR_TRUST = 0.75
@@ -52,12 +52,5 @@ def _log_evidence_ratio(process: SingleTaskGP, expected: Tensor) -> float:
     without = process.covar_module(process.train_inputs[0][:n]).to_dense() + noise
     without = without + _OFFSET_VARIANCE
     along = torch.outer(expected, expected) * _SLOPE_STANDARD_DEVIATION**2
-    rising = _log_density(targets - _SLOPE * expected, without + along)
-    return rising - _log_density(targets, without)
-
-
-def _log_density(residuals: Tensor, covariance: Tensor) -> float:
-    """Of a normal variable with mean 0, up to a constant."""
-    root = cholesky(covariance)
-    scores = torch.linalg.solve_triangular(root, residuals[:, None], upper=False)
-    return float(-scores.square().sum() / 2 - root.diagonal().log().sum())
+    rising = GaussianLogDensity.apply(without + along, targets - _SLOPE * expected)
+    return float(rising - GaussianLogDensity.apply(without, targets))

@@ -40,7 +40,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     )
 
 
-class _GaussianLogDensity(torch.autograd.Function):
+class GaussianLogDensity(torch.autograd.Function):
     """Log density of residuals (n,) under a covariance matrix (n, n), up to a constant.
 
     The gradients are written out (Rasmussen & Williams 2006, eq. 5.9): those of a Cholesky
@@ -134,7 +134,7 @@ def log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
 
     def log_density() -> Tensor:
         noisy = model.covar_module(observed).to_dense() + model.likelihood.noise * identity
-        total = _GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
+        total = GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
         for prior, closure, module in priors:
             total = total + _log_density(prior, closure(module))
         return total

@@ -15,8 +15,8 @@ from torch import Tensor
 from optuna_llmbo.surrogate import likelihood
 from optuna_llmbo.surrogate.covariance import Matern52
 from optuna_llmbo.surrogate.covariance import scaled_matern
-from optuna_llmbo.surrogate.likelihood import _GaussianLogDensity
 from optuna_llmbo.surrogate.likelihood import cholesky
+from optuna_llmbo.surrogate.likelihood import GaussianLogDensity
 from optuna_llmbo.surrogate.likelihood import maximize_likelihood
 from optuna_llmbo.surrogate.process import fit_process
 
@@ -34,7 +34,7 @@ def data(n: int = 30) -> tuple[Tensor, Tensor]:
 def test_the_density_is_that_of_scipy() -> None:
     root, residuals = random(5, 5), random(5, seed=2)
     covariance = root @ root.T + 0.1 * torch.eye(5, dtype=torch.float64)
-    found = _GaussianLogDensity.apply(covariance, residuals).item()
+    found = GaussianLogDensity.apply(covariance, residuals).item()
     expected = multivariate_normal(cov=covariance.numpy()).logpdf(residuals.numpy())
     assert found == pytest.approx(expected + 5 * math.log(2 * math.pi) / 2)
 
@@ -42,7 +42,7 @@ def test_the_density_is_that_of_scipy() -> None:
 def test_the_gradients_are_right() -> None:
     def density(root: Tensor, residuals: Tensor) -> Tensor:
         covariance = root @ root.T + torch.eye(4, dtype=torch.float64)
-        value: Tensor = _GaussianLogDensity.apply(covariance, residuals)
+        value: Tensor = GaussianLogDensity.apply(covariance, residuals)
         return value
 
     inputs = random(4, 4).requires_grad_(), random(4, seed=1).requires_grad_()
