@@ -24,6 +24,7 @@ from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge import load_knowledge
 from optuna_llmbo.space.axis import Axis
+from optuna_llmbo.space.descriptions import read_descriptions
 from optuna_llmbo.space.prior import check_ranges
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study import compat
@@ -92,6 +93,11 @@ class LLMBOSampler(BaseSampler):
             `optuna-llmbo tune` write it, else nothing.
         task: what is being optimized, in a sentence for the language model's prompt. Default None:
             nothing is said.
+        describe: what choices mean, for the language model, where their names do not say it or no
+            knowledge pack knows them: `{"optimizer": {"ours": "Ours: SGD with a trust region"}}`.
+            A description is read in place of the bare choice, so begin with its proper name. Only
+            choices of parameters whose choices are not all numbers can be described. Default
+            None: what the packs say of them.
         kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
             `"text"` alone, as in the paper. Default None: `"sum"` if `llm` names a model, else
             `"numeric"`: the benchmark found `"sum"` no better (docs/benchmarks/race.md), and a
@@ -149,6 +155,7 @@ class LLMBOSampler(BaseSampler):
         knowledge: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = "auto",
         context: Mapping[str, Any] | None = None,
         task: str | None = None,
+        describe: Mapping[str, Mapping[Any, str]] | None = None,
         kernel: KernelName | None = None,
         pooling: Pooling | None = None,
         layer: int | None = None,
@@ -193,6 +200,7 @@ class LLMBOSampler(BaseSampler):
             provenance=provenance,
             ablation=ablation if ablation is not None else Ablation(),
             seed=seed,
+            descriptions=read_descriptions(describe),
         )
         warn_of_unused(kernel, llm=llm, pooling=pooling, layer=layer, device=device, task=task)
         if options.model is not None:
@@ -249,9 +257,11 @@ class LLMBOSampler(BaseSampler):
 
         Raises:
             InputError: if the study has more than four objectives, or another number than a
-                source study.
+                source study; or if something is described that is no choice of the parameter.
         """
         self._engine.check(study)
+        for name, distribution in search_space.items():
+            self._engine.options.descriptions.check(name, distribution)
         if not search_space:
             return {}
         chosen = Turn(self._engine, study, trial).choose_shared(search_space)
@@ -330,9 +340,10 @@ class LLMBOSampler(BaseSampler):
 
         Raises:
             InputError: if the study has more than four objectives, or another number than a
-                source study.
+                source study; or if something is described that is no choice of the parameter.
         """
         self._engine.check(study)
+        self._engine.options.descriptions.check(param_name, param_distribution)
         turn = Turn(self._engine, study, trial)
         or_middle = self._independent_sampler is None
         chosen = turn.choose_alone(param_name, param_distribution, or_middle=or_middle)

@@ -9,6 +9,7 @@ from optuna_llmbo.knowledge.loader import load_knowledge
 from optuna_llmbo.knowledge.loader import load_pack
 from optuna_llmbo.knowledge.loader import load_packs
 from optuna_llmbo.knowledge.loader import PackSource
+from optuna_llmbo.knowledge.pack import Choice
 from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
 from optuna_llmbo.knowledge.pack import Pack
@@ -18,6 +19,7 @@ from optuna_llmbo.knowledge.pack import Value
 
 
 __all__ = [
+    "Choice",
     "Condition",
     "Context",
     "DerivedQuantity",

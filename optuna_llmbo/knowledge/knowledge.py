@@ -89,16 +89,35 @@ class Knowledge:
             depend on the context are told where there is one. Empty if there is no pack.
         """
         lines = [pack.summary for pack in self.packs]
-        for name in names:
-            found = next(self._readings(name), None)
-            if found is not None:
-                sentences = (found.description, found.relations, self._range_here(name))
-                lines.append(f"{name}: {' '.join(filter(None, sentences))}")
+        lines += [f"{line} {self._range_here(name)}".rstrip() for name, line in self._lines(names)]
         spelling = {key: name for key, name in self._resolve(names).items() if name.isidentifier()}
         for quantity in self.derived(names):
             formula = _respell(quantity.expression.text, spelling)
             lines.append(f"{quantity.name} = {formula}: {quantity.description}")
         return "\n".join(lines)
+
+    def introduction(self, names: Sequence[str]) -> str:
+        """Write what `passage` says apart from ranges and derived quantities.
+
+        Args:
+            names: hyperparameters, in the study's spelling.
+
+        Returns:
+            The summaries, then a line for each known name. Empty if there is no pack.
+        """
+        summaries = [pack.summary for pack in self.packs]
+        return "\n".join([*summaries, *(line for _, line in self._lines(names))])
+
+    def choice_description(self, name: str, choice: Any) -> str | None:
+        """Look up what a choice means, in the first pack that describes it; None if none does.
+
+        Args:
+            name: the hyperparameter, in the study's spelling.
+            choice: any value; its text is compared as names are, so that `True` is "True", and
+                "Paged-Lion 8bit" is "paged_lion_8bit".
+        """
+        described = (reading.choice_description(choice) for reading in self._readings(name))
+        return next((description for description in described if description is not None), None)
 
     def derived(self, names: Sequence[str]) -> tuple[DerivedQuantity, ...]:
         """List the derived quantities that can be computed from these hyperparameters.
@@ -189,6 +208,12 @@ class Knowledge:
             if (hyperparameter := pack.find(name)) is not None
         )
         return next((typical for typical in ranges if typical is not None), None)
+
+    def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield each known name with its line: what it is, and how it goes with others."""
+        for name in names:
+            if (found := next(self._readings(name), None)) is not None:
+                yield name, f"{name}: {found.description} {found.relations}".rstrip()
 
     def _range_here(self, name: str) -> str:
         """Say the typical range, if it is one for the context."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
 from functools import lru_cache
 import re
+from typing import Any
 
 from optuna_llmbo.knowledge.context import Condition
 from optuna_llmbo.knowledge.context import Context
@@ -15,6 +17,7 @@ from optuna_llmbo.knowledge.expression import Expression
 
 
 __all__ = [
+    "Choice",
     "DerivedQuantity",
     "Hyperparameter",
     "Pack",
@@ -46,6 +49,20 @@ class TypicalRange:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What one choice of a hyperparameter means.
+
+    Attributes:
+        names: its spellings, as libraries and studies write them; "True", "False" and "None" stand
+            for the values.
+        description: its proper name and what it does, for a reader who does not see `names`.
+    """
+
+    names: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One hyperparameter and its spellings.
 
@@ -56,6 +73,7 @@ class Hyperparameter:
         relations: how it interacts with others; may be empty.
         typical: ranges of good values, for one context each; empty where the right value depends
             on the data.
+        choices: what its choices mean, where they are no numbers.
     """
 
     name: str
@@ -63,6 +81,19 @@ class Hyperparameter:
     description: str
     relations: str
     typical: tuple[TypicalRange, ...] = ()
+    choices: tuple[Choice, ...] = ()
+
+    def choice_description(self, choice: Any) -> str | None:
+        """Look up what a choice means, None if it is not described.
+
+        Args:
+            choice: any value; its text is compared as names are, by `normalise`.
+        """
+        return self._descriptions.get(normalise(str(choice)))
+
+    @cached_property
+    def _descriptions(self) -> dict[str, str]:
+        return {normalise(name): one.description for one in self.choices for name in one.names}
 
     @property
     def depends_on_context(self) -> bool:
@@ -127,6 +158,8 @@ class Pack:
         companions: names of packs that go well with this one.
         generic: spellings that other domains use too; a canonical name stands for all of its
             aliases. One of them alone does not show that a study belongs to this domain.
+        neutral: spellings that show nothing, however many: they are looked up in this pack if
+            other names have chosen it.
         method: the training method that this domain's names show, such as "lora"; None if they
             show none.
         always_relevant: selected for every study; set for a user's own pack.
@@ -140,6 +173,7 @@ class Pack:
     sources: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     generic: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
     method: str | None = None
     always_relevant: bool = False
 
@@ -178,9 +212,13 @@ class Pack:
         return None if key is None else self._by_key[key]
 
     def evidence(self, name: str) -> int:
-        """Rate how well `name` identifies the domain: 0 unknown, 1 generic, 2 distinctive."""
+        """Rate how well `name` identifies the domain.
+
+        Returns:
+            0 if it is unknown or neutral, 1 if it is generic, 2 if it is distinctive.
+        """
         key = self._key(name)
-        if key is None:
+        if key is None or key in self._neutral_keys:
             return 0
         return _GENERIC if key in self._generic_keys else _DISTINCTIVE
 
@@ -202,7 +240,15 @@ class Pack:
 
     @cached_property
     def _generic_keys(self) -> frozenset[str]:
-        keys = {normalise(name) for name in self.generic}
+        return self._keys_of(self.generic)
+
+    @cached_property
+    def _neutral_keys(self) -> frozenset[str]:
+        return self._keys_of(self.neutral)
+
+    def _keys_of(self, names: Iterable[str]) -> frozenset[str]:
+        """Collect the keys of spellings; a canonical name stands for all of its aliases."""
+        keys = {normalise(name) for name in names}
         return frozenset(
             key for key, owner in self._by_key.items() if key in keys or owner.name in keys
         )

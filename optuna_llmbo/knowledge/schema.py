@@ -1,7 +1,10 @@
 """Turn TOML tables into a `Pack`; a mistake is reported with file, key and remedy.
 
-[pack]                          name, summary; optional sources, companions, generic, method
-[hyperparameters.<canonical>]   description; optional aliases, relations, typical
+[pack]                          name, summary; optional sources, companions, generic, neutral,
+                                method
+[hyperparameters.<canonical>]   description; optional aliases, relations, typical, choices
+[[hyperparameters.<canonical>.choices]]
+                                names, description
 [derived.<name>]                expression, description
 [[recommended]]                 name, source; optional when
 [recommended.values]            <canonical> = number, string or boolean
@@ -29,6 +32,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge.context import Condition
 from optuna_llmbo.knowledge.context import METHODS
 from optuna_llmbo.knowledge.expression import parse
+from optuna_llmbo.knowledge.pack import Choice
 from optuna_llmbo.knowledge.pack import DerivedQuantity
 from optuna_llmbo.knowledge.pack import Hyperparameter
 from optuna_llmbo.knowledge.pack import normalise
@@ -80,6 +84,11 @@ def is_range(value: Any) -> bool:
 _TEXT = _Kind("a string that is not empty", _is_text, "")
 _PROSE = _Kind("a string", lambda value: isinstance(value, str), "")
 _TEXTS = _Kind("a list of strings that are not empty", _is_texts, ())
+_NAMES = _Kind(
+    "a list of one or more strings that are not empty",
+    lambda value: _is_texts(value) and bool(value),
+    (),
+)
 _TABLE = _Kind("a table", lambda value: isinstance(value, Mapping), MappingProxyType({}))
 _TABLES = _Kind("a list of tables", _is_tables, ())
 _RANGE = _Kind("[low, high], two finite numbers with low < high", is_range, None)
@@ -111,7 +120,10 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         parts["pack"],
         f"{where}: [pack]",
         {"name": _TEXT, "summary": _TEXT},
-        {"sources": _TEXTS, "companions": _TEXTS, "generic": _TEXTS, "method": _METHOD},
+        {
+            **dict.fromkeys(("sources", "companions", "generic", "neutral"), _TEXTS),
+            "method": _METHOD,
+        },
     )
     hyperparameters = _hyperparameters(parts["hyperparameters"], where)
     names = [hyperparameter.name for hyperparameter in hyperparameters]
@@ -124,12 +136,14 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         sources=tuple(head["sources"]),
         companions=tuple(head["companions"]),
         generic=tuple(head["generic"]),
+        neutral=tuple(head["neutral"]),
         method=head["method"],
         always_relevant=always_relevant,
     )
-    for name in pack.generic:
-        if pack.find(name) is None:
-            raise _unknown(f"{where}: [pack] generic", name, "a name or alias", names)
+    for key in ("generic", "neutral"):
+        for name in head[key]:
+            if pack.find(name) is None:
+                raise _unknown(f"{where}: [pack] {key}", name, "a name or alias", names)
     return pack
 
 
@@ -139,7 +153,12 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
     for name, table in tables.items():
         place = f"{where}: [hyperparameters.{name}]"
         _check_name(name, place)
-        optional = {"aliases": _TEXTS, "relations": _PROSE, "typical": _TYPICAL}
+        optional = {
+            "aliases": _TEXTS,
+            "relations": _PROSE,
+            "typical": _TYPICAL,
+            "choices": _TABLES,
+        }
         entry = _fields(table, place, {"description": _TEXT}, optional)
         for spelling in (name, *entry["aliases"]):
             owner = owners.setdefault(normalise(spelling), name)
@@ -155,9 +174,27 @@ def _hyperparameters(tables: Mapping[str, Any], where: str) -> tuple[Hyperparame
                 description=_one_line(entry["description"]),
                 relations=_one_line(entry["relations"]),
                 typical=_typical(entry["typical"], f"{place}: typical"),
+                choices=_choices(entry["choices"], f"{place}: choices"),
             )
         )
     return tuple(hyperparameters)
+
+
+def _choices(tables: Sequence[Mapping[str, Any]], where: str) -> tuple[Choice, ...]:
+    choices = []
+    owners: dict[str, int] = {}
+    for number, table in enumerate(tables, start=1):
+        place = f"{where} number {number}"
+        entry = _fields(table, place, {"names": _NAMES, "description": _TEXT}, {})
+        for name in entry["names"]:
+            owner = owners.setdefault(normalise(name), number)
+            if owner != number:
+                raise InputError(
+                    f"{place}: {name!r} is already a name of number {owner}; "
+                    "a name belongs to one choice of a hyperparameter; remove it from the other"
+                )
+        choices.append(Choice(tuple(entry["names"]), _one_line(entry["description"])))
+    return tuple(choices)
 
 
 def _typical(entry: Sequence[Any], where: str) -> tuple[TypicalRange, ...]:

@@ -112,7 +112,7 @@ class Axis:
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             places = self._choice_places
-            return np.array([places[_identity(value)] for value in values], dtype=np.float64)
+            return np.array([places[identity(value)] for value in values], dtype=np.float64)
         if d.single():
             return np.full(len(values), 0.5)
         return self._place(np.array(values, dtype=np.float64))
@@ -138,7 +138,7 @@ class Axis:
         """Whether a value is one of the choices, or a number within the range."""
         d, value = self.distribution, plain(value)
         if isinstance(d, CategoricalDistribution):
-            return _identity(value) in self._choice_places
+            return identity(value) in self._choice_places
         return _is_number(value) and d.low <= value <= d.high  # type: ignore[attr-defined]
 
     def admits(self, value: Any) -> bool:
@@ -227,7 +227,7 @@ class Axis:
         choices = self.distribution.choices  # type: ignore[attr-defined]
         places = (np.arange(len(choices)) + 0.5) / len(choices)
         return {
-            _identity(choices[i]): float(place)
+            identity(choices[i]): float(place)
             for i, place in zip(self._order, places, strict=True)
         }
 
@@ -254,7 +254,7 @@ def plain(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def _identity(value: Any) -> Hashable:
+def identity(value: Any) -> Hashable:
     """What makes two choices the same: type and value; True is not 1, and nan is itself."""
     value = plain(value)
     if isinstance(value, float) and value != value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from optuna_llmbo.errors import did_you_mean
 from optuna_llmbo.knowledge import Context
 from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.knowledge import Pack
 from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.numeric_view import NumericView
 from optuna_llmbo.space.prior import Range
@@ -47,6 +49,9 @@ def notices(
     for name, expected in options.prior.items():
         if (why := _of_prior(name, expected, known.space, suggested)) is not None:
             yield f"prior[{name!r}] = {expected}: {why}"
+    for name in options.descriptions.names:
+        if (why := _without_use(name, known.space, suggested)) is not None:
+            yield f"describe[{name!r}]: {why}"
     if (unused := _of_context(known.knowledge, options.knowledge.context)) is not None:
         yield unused
     yield from _of_packs(known)
@@ -59,10 +64,8 @@ def notices(
 def _of_prior(
     name: str, expected: Range, space: SearchSpace, suggested: Collection[str]
 ) -> str | None:
-    if name not in suggested:
-        return f"no trial has had a parameter of this name so far.{did_you_mean(name, suggested)}"
-    if name not in space.names:
-        return "it says nothing, as the parameter leaves no choice."
+    if (why := _without_use(name, space, suggested)) is not None:
+        return why
     axis = space.axis(name)
     if axis.is_nominal:
         return "it says nothing, as the parameter's choices have no order."
@@ -71,6 +74,15 @@ def _of_prior(
         return f"it says nothing, as it lies outside of the range: {axis.values_text}."
     if not all(map(axis.encloses, expected)):
         return f"only its part inside the range counts: {axis.values_text}."
+    return None
+
+
+def _without_use(name: str, space: SearchSpace, suggested: Collection[str]) -> str | None:
+    """Why nothing can be said of a parameter: it is none, or leaves no choice."""
+    if name not in suggested:
+        return f"no trial has had a parameter of this name so far.{did_you_mean(name, suggested)}"
+    if name not in space.names:
+        return "it says nothing, as the parameter leaves no choice."
     return None
 
 
@@ -109,6 +121,7 @@ def _of_packs(known: Known) -> Iterator[str]:
                 "study's."
             )
             continue
+        yield from _of_choices(pack, knows, space)
         own = Knowledge((pack,), known.knowledge.context)
         for i, name in ((i, name) for i in range(own.n_recommended) for name in knows):
             value = own.recommended_value(i, name)
@@ -126,6 +139,21 @@ def _of_packs(known: Known) -> Iterator[str]:
                     f"the knowledge pack {pack.name!r} derives {quantity.name!r}, which is left "
                     "out: it is constant, or not a finite number everywhere in the space."
                 )
+
+
+def _of_choices(pack: Pack, knows: Iterable[str], space: SearchSpace) -> Iterator[str]:
+    """Parameters of which a pack describes choices, but none that is there."""
+    for name in knows:
+        entry = pack.find(name)
+        if entry is None or not entry.choices:
+            continue
+        if not any(
+            map(entry.choice_description, getattr(space.distributions[name], "choices", ()))
+        ):
+            yield (
+                f"the knowledge pack {pack.name!r} describes choices of {name}, none of which is "
+                f"there: the parameter is {space.axis(name).values_text}."
+            )
 
 
 def _moved(axis: Axis, value: Any) -> str | None:

@@ -19,6 +19,7 @@ from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.descriptions import Descriptions
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.surrogate.ablation import Ablation
@@ -63,6 +64,8 @@ class SamplerOptions:
     provenance: bool
     seed: int
     ablation: Ablation = field(default_factory=Ablation)
+    descriptions: Descriptions = Descriptions()
+    """The user's words for choices."""
 
     def __post_init__(self) -> None:
         check_choice("kernel", self.kernel, KERNELS)

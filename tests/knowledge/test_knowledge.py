@@ -610,6 +610,13 @@ def test_error_names_the_file(tmp_path: Path) -> None:
 
 HEAD = {"name": "kiln", "summary": "s"}
 TEXT = {"description": "d"}
+
+
+def choices(*tables: Any) -> dict[str, Any]:
+    """A hyperparameter with these choices, as a change of `OWN`."""
+    return {"hyperparameters": {"hours": TEXT | {"choices": list(tables)}}}
+
+
 RECIPE = {"name": "n", "source": "s", "values": {"hours": 1}}
 
 
@@ -646,6 +653,21 @@ RECIPE = {"name": "n", "source": "s", "values": {"hours": 1}}
         (
             {"hyperparameters": {"a": TEXT | {"aliases": ["b"]}, "b": TEXT}},
             r"\[hyperparameters.b\]: 'b' already means 'a'",
+        ),
+        ({"pack": HEAD | {"neutral": ["hour"]}}, "neutral: 'hour' .* did you mean 'hours'"),
+        ({"hyperparameters": {"hours": TEXT | {"choices": "z"}}}, "'choices' must be a list of"),
+        (
+            {"hyperparameters": {"hours": TEXT | {"choices": [TEXT]}}},
+            r"\[hyperparameters.hours\]: choices number 1: key 'names' is missing",
+        ),
+        (choices(TEXT | {"names": []}), "'names' must be a list of one or more strings that are"),
+        (choices(TEXT | {"names": [True]}), r"'names' must be .*, got list \[True\]"),
+        (choices({"names": ["z"]}), "number 1: key 'description' is missing"),
+        (choices({"names": ["z"], "description": " "}), "'description' must be a string that is"),
+        (choices(TEXT | {"names": ["z"], "descripton": "d"}), "did you mean 'description'"),
+        (
+            choices(TEXT | {"names": ["a", "A-B"]}, TEXT | {"names": ["z", "a b"]}),
+            "number 2: 'a b' is already a name of number 1; a name belongs to one choice of a",
         ),
         ({"derived": {"q": TEXT}}, r"\[derived.q\]: key 'expression' is missing"),
         ({"derived": {"q": TEXT | {"expression": 1}}}, "'expression' must be a string"),

@@ -59,6 +59,7 @@ OWN = {
         {"name": "two", "source": "s", "values": {"rank": 8, "optimizer": "a"}},
     ],
 }
+CHOICES = {"description": "o", "choices": [{"names": ["z"], "description": "Z: the last."}]}
 IN_VAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "misspelt": (
         {"prior": {"learnin_rate": (1e-4, 1e-3)}},
@@ -78,6 +79,17 @@ IN_VAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "without order": ({"prior": {"optimizer": (1, 2)}}, ["choices have no order"]),
     "without choice": ({"prior": {"fixed": (0, 2)}}, ["the parameter leaves no choice"]),
+    "described, misspelt": (
+        {"describe": {"optimiser": {"a": "A: the usual one"}}},
+        ["describe['optimiser']: no trial has had a parameter of this name so far. Did you mean"],
+    ),
+    "choices that are not there": (
+        {"knowledge": pack(hyperparameters={"optimizer": CHOICES, "rank": CHOICES})},
+        [
+            "'mine' describes choices of optimizer, none of which is there: the parameter is one",
+            "'mine' describes choices of rank, none of which is there: the parameter is an",
+        ],
+    ),
     "context without packs": (
         {"context": {"method": "lora", "steps": 300}, "knowledge": None},
         ["context: method, steps says nothing, as no number of the knowledge packs that fit the"],
@@ -102,6 +114,17 @@ IN_VAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
 HEEDED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "prior": {"prior": {"rank": (8, 16), "learning_rate": (1e-4, 1e-3)}},
+    "described": {"describe": {"optimizer": {"a": "A: the usual one"}}},
+    "choices": {
+        "knowledge": pack(
+            hyperparameters={
+                "optimizer": {
+                    "description": "o",
+                    "choices": [{"names": ["A", "z"], "description": "A: the usual one."}],
+                }
+            }
+        )
+    },
     "context": {"context": {"parameters": 7e9, "steps": 300}},
     "summary": {"knowledge": pack()},
     "pack": {"knowledge": pack(hyperparameters=OWN["hyperparameters"])},
@@ -169,6 +192,19 @@ def test_other_objectives_are_found_by_the_first_trial() -> None:
     study = optuna.create_study(sampler=LLMBOSampler(source_studies=[two]))
     with pytest.raises(InputError, match="'two' has 2 objectives, this study 1"):
         study.ask().suggest_float("x", 0, 1)
+
+
+def test_a_described_parameter_without_a_choice(warnings_logged: list[str]) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("activation", ["relu"])
+        return tune(trial)
+
+    describe = {"activation": {"relu": "ReLU: zero below zero"}}
+    sampler = LLMBOSampler(seed=0, n_startup_trials=3, describe=describe)
+    optuna.create_study(sampler=sampler).optimize(objective, n_trials=5)
+    assert warnings_logged == [
+        "describe['activation']: it says nothing, as the parameter leaves no choice."
+    ]
 
 
 def test_equal_values_are_mentioned(warnings_logged: list[str]) -> None:
