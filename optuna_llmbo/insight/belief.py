@@ -5,6 +5,7 @@ Shapes: m points, d parameters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
@@ -103,17 +104,17 @@ class Belief:
         return pool[np.sort(rng.permutation(len(pool))[:n])]
 
     @cached_property
-    def views(self) -> dict[str, range]:
+    def views(self) -> dict[str, Sequence[int]]:
         """Columns of the model's input by view, for the views that it has."""
-        numeric = self.model.data.numeric_view
+        numeric, width = self.model.data.numeric_view, self.model.data.inputs.width
         text = self.model.surrogates.parts[0].text_view
-        p = numeric.width
+        p = numeric.n_numbers
         own = p - len(numeric.derived_names)
-        if self.model.kernel == "text":
-            parts = {}
-        else:
-            parts = {"hyperparameters": range(own), "derived": range(own, p)}
-        parts["text"] = range(p, p + (text.width if text is not None else 0))
+        parts: dict[str, Sequence[int]] = {}
+        if self.model.kernel != "text":
+            parts["hyperparameters"] = [*range(own), *range(p, width)]
+            parts["derived"] = range(own, p)
+        parts["text"] = range(width, width + (text.width if text is not None else 0))
         return {name: columns for name, columns in parts.items() if len(columns)}
 
     def mean_at(self, features: Tensor) -> np.ndarray:

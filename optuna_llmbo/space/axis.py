@@ -52,11 +52,6 @@ class Axis:
         d = self.distribution
         return isinstance(d, CategoricalDistribution) and not all(map(_is_number, d.choices))
 
-    @property
-    def width(self) -> int:
-        """Number of feature columns: one, or one for each of three or more nominal choices."""
-        return int(self.n_values) if self.is_nominal and self.n_values > 2 else 1
-
     def places(self) -> np.ndarray:
         """The places of all values of a finite axis, in order, in [0, 1]."""
         d = self.distribution

@@ -1,6 +1,6 @@
-"""The numeric view of configurations: their points and the quantities derived from them.
+"""The view of configurations as numbers and choices, and the quantities derived from them.
 
-Shapes: m points, d parameters, p numeric features.
+Shapes: m points, d parameters, p numbers, c nominal parameters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from optuna_llmbo.space.search_space import SearchSpace
 
 
 class NumericView:
-    """Numeric features for the kernel: hyperparameters in [0, 1], then derived quantities.
+    """Features for the kernel: numbers in [0, 1], derived quantities, then which choices.
 
     A derived quantity is scaled to its range over the space, on a log scale if it is positive
     everywhere (products and ratios of hyperparameters are). One that is constant, or not finite
@@ -23,28 +23,25 @@ class NumericView:
     Args:
         space: the parameters that are chosen together.
         knowledge: the packs that apply to it.
-        tried: (n, d) points that the kernel is fitted to or compares with: nominal choices that
-            none of them has share a column.
     """
 
-    def __init__(self, space: SearchSpace, knowledge: Knowledge, tried: np.ndarray) -> None:
+    def __init__(self, space: SearchSpace, knowledge: Knowledge) -> None:
         self._space = space
         self._knowledge = knowledge
-        self._apart = space.choices(tried)
 
     @cached_property
     def derived_names(self) -> tuple[str, ...]:
         """Names of the derived quantities that have a column, in order."""
         return tuple(self._ranges)
 
-    @property
-    def width(self) -> int:
-        """Number of features, p: the hyperparameters' first, then the derived quantities'."""
-        (row,) = self._space.features(np.full((1, len(self._space.names)), np.nan), self._apart)
-        return len(row) + len(self._ranges)
+    @cached_property
+    def n_numbers(self) -> int:
+        """Number of numeric features, p: the hyperparameters' first, then the derived ones."""
+        nowhere = np.full((1, len(self._space.names)), np.nan)
+        return self._space.features(nowhere).shape[1] + len(self._ranges)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """The features of points, (m, p) float64, roughly in [0, 1].
+        """The features of points, (m, p + c) float64: numbers roughly in [0, 1], then choices.
 
         Args:
             points: (m, d), from `SearchSpace.to_unit`.
@@ -55,7 +52,7 @@ class NumericView:
             for name, (log, low, high) in self._ranges.items()
         ]
         filled = (np.nan_to_num(column, nan=0.5)[:, None] for column in columns)
-        return np.hstack([self._space.features(points, self._apart), *filled])
+        return np.hstack([self._space.features(points), *filled, self._space.choices(points)])
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[bool, float, float]]:

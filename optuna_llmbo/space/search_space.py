@@ -34,8 +34,8 @@ from optuna_llmbo.space.axis import plain
 
 Configuration = Mapping[str, Any]
 Key = bytes
-Choices = Mapping[str, np.ndarray]
-"""Indices of nominal choices, by the parameter's name."""
+ABSENT = -1.0
+"""Stands for the choice of a nominal parameter that a point lacks."""
 
 _N_REFERENCE = 256
 _KEY_DIGITS = 9
@@ -198,44 +198,42 @@ class SearchSpace:
             points[having, column] = axis.to_units([configurations[i][name] for i in having])
         return points
 
-    def choices(self, points: np.ndarray) -> Choices:
-        """The nominal choices at points (m, d), by parameter: see `features`."""
-        return {
-            name: np.unique(axis.index(units[~np.isnan(units)]))
-            for name, axis, units in zip(self.names, self.axes, points.T, strict=True)
-            if axis.width > 1
-        }
+    @cached_property
+    def nominal(self) -> tuple[str, ...]:
+        """The names of the parameters whose choices have no order, sorted."""
+        pairs = zip(self.names, self.axes, strict=True)
+        return tuple(name for name, axis in pairs if axis.is_nominal)
 
-    def features(self, points: np.ndarray, apart: Choices | None = None) -> np.ndarray:
-        """Features for a kernel: (m, columns), [0, 1] inside the ranges.
+    def features(self, points: np.ndarray) -> np.ndarray:
+        """Numeric features for a kernel: (m, columns), [0, 1] inside the ranges.
 
-        Three or more nominal choices become one column each, scaled so that any two different
-        choices are at distance one. A parameter that a point lacks counts as the middle of its
-        range, or as equally far from all choices; a column for each group says whether it is
-        there.
+        A column for each parameter with an order; where a point lacks it, the middle of its range
+        counts. Then a column for each group that says whether it is there.
 
         Args:
             points: (m, d).
-            apart: the choices with a column of their own; the others share one, as choices that
-                no trial has are alike for a kernel that is fitted to trials. Default None: all
-                have their own.
         """
-        columns = []
-        for name, axis, units in zip(self.names, self.axes, points.T, strict=True):
-            present = ~np.isnan(units)
-            if axis.width > 1:
-                index = axis.index(np.where(present, units, 0.0))
-                own = np.arange(axis.width) if apart is None else apart[name]
-                is_own = index[:, None] == own[None]
-                if len(own) < axis.width:
-                    is_own = np.hstack([is_own, ~is_own.any(axis=1, keepdims=True)])
-                columns.append(is_own * present[:, None] / math.sqrt(2))
-            else:
-                columns.append(np.where(present, units, 0.5)[:, None])
+        columns = [
+            np.where(np.isnan(units), 0.5, units)
+            for axis, units in zip(self.axes, points.T, strict=True)
+            if not axis.is_nominal
+        ]
         for group in self.groups:
             present = ~np.isnan(points[:, self.names.index(group[0])])
-            columns.append(present[:, None].astype(np.float64))
-        return np.hstack(columns).reshape(len(points), -1)
+            columns.append(present.astype(np.float64))
+        return np.column_stack(columns) if columns else np.zeros((len(points), 0))
+
+    def choices(self, points: np.ndarray) -> np.ndarray:
+        """Which choice of each nominal parameter points (m, d) have, (m, nominal) float64.
+
+        Choices count from 0; -1 where a point lacks the parameter.
+        """
+        columns = [
+            np.where(np.isnan(units), ABSENT, axis.index(np.nan_to_num(units)))
+            for axis, units in zip(self.axes, points.T, strict=True)
+            if axis.is_nominal
+        ]
+        return np.column_stack(columns) if columns else np.zeros((len(points), 0))
 
     def grid(self) -> np.ndarray:
         """The points of all configurations of a finite space without groups, (m, d)."""

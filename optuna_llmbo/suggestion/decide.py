@@ -47,14 +47,14 @@ def consider(
 ) -> tuple[FittedModel, np.ndarray]:
     """Fit the surrogates once and rank what they choose from.
 
-    Without a language model all candidates are scored by the numbers, and local search improves
-    on the best. With one the most promising of them are read, and a second surrogate with
-    `options.kernel` ranks those.
+    All candidates are scored by their numbers and choices, and local search improves on the best.
+    Where whole configurations are read, the most promising of them are, and a second surrogate
+    with `options.kernel` ranks those.
 
     Args:
         known: what is known of the study.
         options: the sampler's.
-        read: the language model; None for the numeric kernel.
+        read: reads whole configurations; None for the numeric kernel.
 
     Returns:
         The fitted model, and the candidates (m, d), the best first.

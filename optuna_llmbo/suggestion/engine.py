@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import partial
 import hashlib
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Literal
 from typing import TypeVar
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 import optuna.logging
 from optuna.study import Study
 from optuna.trial import BaseTrial
@@ -26,9 +28,11 @@ from optuna_llmbo.embedding.truncated import checked_layer
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.choice_text import ChoiceTexts
 from optuna_llmbo.space.prior import Prior
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import Configuration
+from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.branches import informative
 from optuna_llmbo.study.branches import latest_distributions
@@ -41,6 +45,7 @@ from optuna_llmbo.study.transfer import read_source
 from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.suggestion.candidates import Region
+from optuna_llmbo.suggestion.choice_reader import ChoiceReader
 from optuna_llmbo.suggestion.decide import consider
 from optuna_llmbo.suggestion.decide import decide
 from optuna_llmbo.suggestion.decide import predict
@@ -49,14 +54,18 @@ from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.fitted import FittedModel
 from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.known import ReadTexts
+from optuna_llmbo.suggestion.meaning import Meaning
 from optuna_llmbo.suggestion.notices import notices
 from optuna_llmbo.suggestion.options import SamplerOptions
-from optuna_llmbo.surrogate.covariance import KernelName
 
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 T = TypeVar("T")
+
+Answer = Callable[[SamplerOptions, Known, ReadTexts | None], T]
+"""Called with the options, what is known, choices that were read included, and what reads whole
+configurations."""
 
 MAX_OBJECTIVES = 4
 
@@ -106,8 +115,13 @@ class Engine:
     """
 
     options: SamplerOptions
+    may_do_without: bool = False
+    """Whether the language model is loaded when it is needed only, and done without if it
+    cannot be."""
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
+    _reader: ChoiceReader | None = field(default=None, init=False)
     _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
+    _checked: list[tuple[str, BaseDistribution]] = field(default_factory=list, init=False)
     _thread: TorchThread = field(default_factory=lambda: TorchThread(n_threads=1), init=False)
 
     def load(self) -> None:
@@ -127,13 +141,29 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the language model."""
-        return {**self.__dict__, "_encoder": None}
+        return {**self.__dict__, "_encoder": None, "_reader": None}
 
-    def check(self, study: Study) -> None:
-        """Raises InputError for a study that the method, or a source study, does not fit."""
+    def check(self, study: Study, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Check that a study is one for the method, before a trial takes its parameters.
+
+        Args:
+            study: the study.
+            distributions: what the trial is about to be given.
+
+        Raises:
+            InputError: if the study does not fit the method or a source study, if something is
+                described that is no choice of a parameter, or if a choice is too long for the
+                language model.
+        """
         check_objectives(study)
         for source in self.options.source_studies:
             check_objectives_of(source, len(study.directions))
+        for name, distribution in distributions.items():
+            if (name, distribution) not in self._checked:
+                self.options.descriptions.check(name, distribution)
+                space = SearchSpace({name: distribution})
+                self._thread.run(partial(self._choice_reader.check, self._texts(study, space)))
+                self._checked.append((name, distribution))
 
     def knowledge(self, study: Study) -> Knowledge:
         """All packs, in the context that the sampler was told, completed by the study's."""
@@ -166,11 +196,12 @@ class Engine:
             seed=options.seed_of(number),
         )
 
-    def decide(self, study: Study, known: Known) -> tuple[Decision, KernelName] | None:
-        """The next configuration and the kernel that chose it; None if none can be fitted."""
+    def decide(self, study: Study, known: Known) -> tuple[Decision, bool] | None:
+        """The next configuration, and whether all that was asked for chose it; None if no model
+        can be fitted."""
         self._notice(study, known)
         return self._with_fallback(
-            study, known, lambda options, read: decide(known, options, read)
+            study, known, lambda options, known, read: decide(known, options, read)
         )
 
     def predict(self, study: Study, params: Mapping[str, Any] | BaseTrial) -> Prediction:
@@ -209,13 +240,15 @@ class Engine:
         """See `LLMBOSampler.ask`."""
         known = self._informed(study)
 
-        def considered(options: SamplerOptions, read: ReadTexts | None) -> T:
+        def considered(options: SamplerOptions, known: Known, read: ReadTexts | None) -> T:
             return question(*consider(known, options, read))
 
         return self._answer(study, known, considered)
 
-    def prompt_id(self, known: Known) -> str:
-        """Name the language model and the prompt that it reads, by a hash."""
+    def text_id(self, study: Study, known: Known) -> str | None:
+        """Name the language model and what it reads, by a hash; None if it reads nothing."""
+        if not self.options.reads_text:
+            return self._choice_reader.identity(self._texts(study, known.space))
         passage = Prompt(known.space, known.knowledge, self.options.task).passage
         return f"{self.options.model} {hashlib.sha256(passage.encode()).hexdigest()[:12]}"
 
@@ -263,44 +296,71 @@ class Engine:
         self, study: Study, known: Known, configurations: Sequence[Configuration]
     ) -> list[Prediction]:
         predictions = self._answer(
-            study, known, lambda options, read: predict(known, options, read, configurations)
+            study,
+            known,
+            lambda options, known, read: predict(known, options, read, configurations),
         )
         return [-p for p in predictions] if sign_of(study.direction) < 0 else predictions
 
-    def _answer(
-        self, study: Study, known: Known, function: Callable[[SamplerOptions, ReadTexts | None], T]
-    ) -> T:
+    def _answer(self, study: Study, known: Known, function: Answer[T]) -> T:
         answer = self._with_fallback(study, known, function)
         if answer is None:
             raise SurrogateFitError("no model could be fitted to the study: see the warnings.")
         return answer[0]
 
     def _with_fallback(
-        self, study: Study, known: Known, function: Callable[[SamplerOptions, ReadTexts | None], T]
-    ) -> tuple[T, KernelName] | None:
-        """Call with the kernel that was asked for, else with the numeric one.
+        self, study: Study, known: Known, function: Answer[T]
+    ) -> tuple[T, bool] | None:
+        """Call with what the language model reads, else without.
 
         Returns:
-            What the function returned and the kernel; None if both kernels fail.
+            What the function returned, and whether it was called as asked for; None if both fail.
         """
         attempts = [self.options]
-        if self.options.reads_text:
-            attempts.append(self.options.without_text())
+        if self.options.model is not None:
+            attempts.append(self.options.without_model())
         for options in attempts:
             try:
-                return self._thread.run(partial(self._call, function, options, known))
+                answer = self._thread.run(partial(self._call, study, function, options, known))
+                return answer, options is self.options
             except SurrogateFitError as error:
-                self.warn(study, f"kernel={options.kernel!r} failed and was left out: {error}")
+                what = options.model if options.model is not None else "the numeric model"
+                self.warn(study, f"{what} failed and was left out: {error}")
         return None
 
-    def _call(
-        self,
-        function: Callable[[SamplerOptions, ReadTexts | None], T],
-        options: SamplerOptions,
-        known: Known,
-    ) -> tuple[T, KernelName]:
+    def _call(self, study: Study, function: Answer[T], options: SamplerOptions, known: Known) -> T:
         read = self._read(known) if options.reads_text else None
-        return function(options, read), options.kernel
+        if options.reads_choices:
+            known = replace(known, meaning=self._read_choices(study, known))
+        return function(options, known, read)
+
+    def _read_choices(self, study: Study, known: Known) -> Meaning | None:
+        meaning = self._choice_reader.read(self._texts(study, known.space))
+        if meaning is not None:
+            self._say_what_is_read(study, known.space, meaning)
+        return meaning
+
+    def _say_what_is_read(self, study: Study, space: SearchSpace, meaning: Meaning) -> None:
+        """Log once for each study and set of parameters."""
+        pairs = zip(space.nominal, meaning.views, strict=True)
+        said = ", ".join(f"{name} ({len(view)})" for name, view in pairs if view is not None)
+        key = (compat.study_id(study), f"read {said}")
+        if key not in self._warned:
+            self._warned.add(key)
+            _logger.info(
+                f"{self.options.model} has read the choices of {said}, to tell which are alike; "
+                "llm=None switches this off."
+            )
+
+    @property
+    def _choice_reader(self) -> ChoiceReader:
+        if self._reader is None:
+            self._reader = ChoiceReader(self.options, self.may_do_without)
+        return self._reader
+
+    def _texts(self, study: Study, space: SearchSpace) -> ChoiceTexts:
+        knowledge = self.knowledge(study).relevant(space.names)
+        return ChoiceTexts(space, knowledge, self.options.descriptions, self.options.task)
 
     def _read(self, known: Known) -> ReadTexts:
         prompt = Prompt(known.space, known.knowledge, self.options.task)

@@ -138,6 +138,6 @@ def fit_model(
     observed = data.views(observations.points, read, observations)
     targets = torch.from_numpy(observations.targets)
     surrogates = fit_surrogates(
-        observed, targets, kernel, data.views(reference, read), data.options.ablation
+        observed, targets, kernel, data.inputs, data.views(reference, read), data.options.ablation
     )
     return FittedModel(data, kernel, surrogates, read)

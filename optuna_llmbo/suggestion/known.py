@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -24,14 +25,22 @@ from optuna_llmbo.study.history import History
 from optuna_llmbo.study.outcome import breaks
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.suggestion.candidates import Region
+from optuna_llmbo.suggestion.meaning import Meaning
+from optuna_llmbo.suggestion.meaning import n_trained_on
 from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate.acquisition import AcquisitionInputs
+from optuna_llmbo.surrogate.choice_view import ChoiceViews
+from optuna_llmbo.surrogate.choice_view import fit_token
+from optuna_llmbo.surrogate.choices import Choices
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.durations import fit_log_seconds
 from optuna_llmbo.surrogate.feasibility import fit_constraints
 from optuna_llmbo.surrogate.observations import gather
 from optuna_llmbo.surrogate.observations import MAX_OBSERVED
 from optuna_llmbo.surrogate.observations import Observations
 from optuna_llmbo.surrogate.posterior import Posterior
+from optuna_llmbo.surrogate.process import fit_errors
+from optuna_llmbo.surrogate.process import fit_surrogates
 from optuna_llmbo.surrogate.process import Surrogates
 from optuna_llmbo.surrogate.process import Views
 
@@ -56,6 +65,8 @@ class Known:
     prior: Prior
     seed: int
     """Seed of the suggestion."""
+    meaning: Meaning | None = None
+    """What a language model makes of the choices; None if none reads them."""
 
     @property
     def space(self) -> SearchSpace:
@@ -72,13 +83,49 @@ class ModelData:
 
     @cached_property
     def numeric_view(self) -> NumericView:
-        """The numbers: hyperparameters, then derived quantities."""
-        known, derived = self.known, self.options.ablation.derived
-        history = known.history
-        own = [*history.configurations, *history.infeasible, *history.pending]
-        tried = [known.space.to_unit(own), *(source.points for source in known.sources)]
-        knowledge = known.knowledge if derived else Knowledge()
-        return NumericView(known.space, knowledge, np.vstack(tried))
+        """Numbers and choices: hyperparameters, with derived quantities."""
+        derived = self.options.ablation.derived
+        return NumericView(self.known.space, self.known.knowledge if derived else Knowledge())
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The columns of the numeric view, and how alike its choices are."""
+        return self._inputs_at(self.choice_views)
+
+    @cached_property
+    def choice_views(self) -> ChoiceViews | None:
+        """The choices as a language model places them; None if none reads them.
+
+        Its token was trained on the first trials: see `n_trained_on`.
+        """
+        meaning, n = self.known.meaning, n_trained_on(self.known.history.n_observed)
+        if meaning is None:
+            return None
+        if not (n and meaning.is_trainable and self.options.ablation.train_token):
+            return meaning.neutral
+        first = replace(self, known=replace(self.known, history=self.known.history.first(n)))
+        observed = first.observations
+        return meaning.at(
+            observed.points.tobytes() + observed.targets.tobytes(),
+            lambda: first._trained_from(meaning.neutral),
+        )
+
+    def _trained_from(self, neutral: ChoiceViews) -> ChoiceViews:
+        """Train the token on all observations."""
+        views = self.views(self.observations.points, None, self.observations)
+        targets = torch.from_numpy(self.observations.targets)
+        inputs = self._inputs_at(neutral)
+        fitted = fit_surrogates(views, targets, "numeric", inputs, views, self.options.ablation)
+        columns = views.numeric[:, inputs.p :].long().unbind(dim=1)
+        tried = [column[column >= 0].unique().tolist() for column in columns]
+        with fit_errors(len(targets)):
+            return fit_token(neutral, [part.model for part in fitted.parts], tried)
+
+    def _inputs_at(self, views: ChoiceViews | None) -> Inputs:
+        sizes = [int(axis.n_values) for axis in self.known.space.axes if axis.is_nominal]
+        places = views.coordinates if views is not None else [None] * len(sizes)
+        choices = (Choices(n, placed) for n, placed in zip(sizes, places, strict=True))
+        return Inputs(self.numeric_view.n_numbers, tuple(choices))
 
     @cached_property
     def observations(self) -> Observations:
@@ -121,9 +168,7 @@ class ModelData:
             else features[:0],
             constraints=[
                 Posterior(model)
-                for model in fit_constraints(
-                    features, views.numeric.shape[1], constraints, self._infeasible
-                )
+                for model in fit_constraints(features, self.inputs, constraints, self._infeasible)
             ],
         )
 
@@ -132,7 +177,7 @@ class ModelData:
         """How long trials take, as a function of their numeric features."""
         kept = self.observations.kept
         numeric = torch.from_numpy(self.numeric_view(self.observations.points[: len(kept)]))
-        return fit_log_seconds(numeric, self.known.history.seconds[kept])
+        return fit_log_seconds(numeric, self.inputs, self.known.history.seconds[kept])
 
     @cached_property
     def _infeasible(self) -> Tensor:

@@ -131,8 +131,7 @@ def _of_packs(known: Known) -> Iterator[str]:
                 f"the knowledge pack {pack.name!r} recommends {name} = {value!r}, which is not "
                 f"{space.axis(name).values_text}: {nearest} is tried instead."
             )
-        nothing_tried = np.zeros((0, len(space.names)))
-        with_column = NumericView(space, own, nothing_tried).derived_names
+        with_column = NumericView(space, own).derived_names
         for quantity in own.derived(space.names):
             if quantity.name not in with_column:
                 yield (

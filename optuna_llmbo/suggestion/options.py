@@ -29,13 +29,20 @@ from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import KERNELS
 
 
-def warn_of_unused(kernel: KernelName, **given: Any) -> None:
-    """Warn of options of the language model that are given to a kernel that loads none."""
+FEWEST_READ = 3
+"""Of two choices nothing can be said but that they differ."""
+FEWEST_READ_UNASKED = 13
+"""The same where nobody asked for a language model: with fewer choices it was measured to make no
+difference (docs/llm.md)."""
+
+
+def warn_of_unused(**given: Any) -> None:
+    """Warn of options of the language model that are given where there is none."""
     unused = [name for name, value in given.items() if value is not None]
-    if kernel == "numeric" and unused:
+    if unused:
         warn_once(
-            f"{', '.join(unused)}: not used, as kernel='numeric' loads no language model. Name "
-            "one in llm= and leave kernel= out, or leave these out."
+            f"{', '.join(unused)}: not used, as there is no language model. Name one in llm=, or "
+            "leave these out."
         )
 
 
@@ -49,7 +56,7 @@ class SamplerOptions:
 
     kernel: KernelName
     model: ModelSource | None
-    """Where the language model comes from; None with the numeric kernel."""
+    """Where the language model comes from; None: there is none."""
     device: str | None
     pooling: Pooling | None
     layer: int | None
@@ -63,6 +70,8 @@ class SamplerOptions:
     cost_aware: bool
     provenance: bool
     seed: int
+    fewest_read: int = FEWEST_READ
+    """Fewest different choices with letters that make a nominal parameter worth reading."""
     ablation: Ablation = field(default_factory=Ablation)
     descriptions: Descriptions = Descriptions()
     """The user's words for choices."""
@@ -84,11 +93,16 @@ class SamplerOptions:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the kernel needs the language model."""
+        """Whether the language model reads whole configurations."""
         return self.kernel != "numeric"
 
-    def without_text(self) -> SamplerOptions:
-        """The same options with the numeric kernel."""
+    @property
+    def reads_choices(self) -> bool:
+        """Whether the language model reads the choices of nominal parameters."""
+        return self.kernel == "numeric" and self.model is not None
+
+    def without_model(self) -> SamplerOptions:
+        """The same options with numbers and choices alone, as nothing is read."""
         return replace(self, kernel="numeric", model=None)
 
     def rng(self, *purpose: int | str) -> np.random.Generator:

@@ -176,7 +176,6 @@ class Turn:
             if not configuration or not self._is_taken(known, configuration, trials):
                 break
         if self.engine.options.provenance:
-            read = chosen_by == "model" and self.engine.options.reads_text
             provenance.record(
                 self.study,
                 self.trial,
@@ -184,7 +183,7 @@ class Turn:
                 seconds=time.perf_counter() - began,
                 decision=decision,
                 signs=[sign_of(direction) for direction in self.study.directions],
-                text=self.engine.prompt_id(known) if read else None,
+                text=self.engine.text_id(self.study, known) if chosen_by == "model" else None,
             )
         return configuration
 
@@ -207,8 +206,8 @@ class Turn:
         answer = self.engine.decide(self.study, known)
         if answer is None:
             return "independent", {}, None
-        decision, kernel = answer
-        by: ChosenBy = "model" if kernel == self.engine.options.kernel else "fallback"
+        decision, is_as_asked = answer
+        by: ChosenBy = "model" if is_as_asked else "fallback"
         return by, decision.configuration, decision
 
     def _is_taken(

@@ -1,9 +1,10 @@
 """The surrogate's covariance function, composed of GPyTorch kernels with priors.
 
-    k = r r' (w_n Matern(numbers) + w_t Matern(text)) + [same study] (1 - r^2) w_s Matern(numbers)
-        + w_f (1 - s)(1 - s') Matern(numbers)
+    k = r r' (w_n Matern(inputs) + w_t Matern(text)) + [same study] (1 - r^2) w_s Matern(inputs)
+        + w_f (1 - s)(1 - s') Matern(inputs)
 
-where r is a study's correlation with this one (1 for itself), and s the share of its steps that a
+The inputs are numbers and, where there are nominal parameters, choices (see `choices`); where
+r is a study's correlation with this one (1 for itself), and s the share of its steps that a
 trial ran before it was pruned.
 """
 
@@ -23,6 +24,11 @@ from gpytorch.priors import UniformPrior
 import torch
 from torch import Tensor
 
+from optuna_llmbo.surrogate.choices import ChoiceDistances
+from optuna_llmbo.surrogate.choices import Inputs
+from optuna_llmbo.surrogate.choices import NumbersAndChoices
+from optuna_llmbo.surrogate.priors import LEAST_LENGTHSCALE
+from optuna_llmbo.surrogate.priors import LENGTHSCALE_STANDARD_DEVIATION
 from optuna_llmbo.surrogate.priors import log_normal
 
 
@@ -31,10 +37,6 @@ KERNELS: tuple[KernelName, ...] = ("sum", "text", "numeric")
 
 _LENGTHSCALE_MEDIAN = 0.5
 """Prior median of a lengthscale in one dimension, in units of a parameter's range."""
-_LENGTHSCALE_STANDARD_DEVIATION = 0.7
-"""Prior standard deviation of a lengthscale's logarithm. With Hvarfner et al.'s 1.7, ten trials
-can choose far too long lengthscales, and the surrogate is sure of what it does not know."""
-
 _TEXT_WEIGHT_MEDIAN = 0.3
 """Prior median of the text kernel's variance, the numeric kernel's being 1: with few trials the
 numbers are the better guide, and the text must earn its weight."""
@@ -46,10 +48,10 @@ once would have gained or lost more than others."""
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of the surrogate's input: numbers, text, gap, source."""
+    """The columns of the surrogate's input: numbers, choices, text, gap, source."""
 
-    p: int
-    """Numeric features."""
+    inputs: Inputs
+    """Numbers and choices: hyperparameters and derived quantities."""
     k: int
     """Text features."""
     has_gaps: bool
@@ -58,24 +60,19 @@ class Layout:
     """Number of other studies that observations come from."""
 
     @property
-    def numeric(self) -> range:
-        """Columns of the hyperparameters and the derived quantities."""
-        return range(self.p)
-
-    @property
     def text(self) -> range:
         """Columns of the text features."""
-        return range(self.p, self.p + self.k)
+        return range(self.inputs.width, self.inputs.width + self.k)
 
     @property
     def gap(self) -> range:
         """The column with 1 - the share of its steps that a trial ran: 0 for a complete one."""
-        return range(self.p + self.k, self.p + self.k + 1)
+        return range(self.text.stop, self.text.stop + 1)
 
     @property
     def source(self) -> range:
         """The column with the study: 0 for this one, i for the i-th other one."""
-        return range(self.p + self.k + 1, self.p + self.k + 2)
+        return range(self.gap.stop, self.gap.stop + 1)
 
 
 class _Matern52(torch.autograd.Function):
@@ -172,21 +169,52 @@ class Transfer(Kernel):
 
 def covariance(kernel: KernelName, layout: Layout) -> Kernel:
     """Compose the covariance function of a kernel, in float64."""
+    distances = ChoiceDistances(layout.inputs.choices)
     if kernel == "text":
-        whole = scaled_matern(layout.text, ard=False, weight_median=1.0)
+        whole: Kernel = _scaled(_matern(layout.text, ard=False), weight_median=1.0)
     else:
-        whole = scaled_matern(layout.numeric, ard=True, weight_median=1.0)
+        whole = inputs_kernel(layout.inputs, distances, main_effects=True)
     if kernel == "sum":
-        whole += scaled_matern(layout.text, ard=False, weight_median=_TEXT_WEIGHT_MEDIAN)
+        whole += _scaled(_matern(layout.text, ard=False), weight_median=_TEXT_WEIGHT_MEDIAN)
     if layout.n_sources:
-        own = scaled_matern(layout.numeric, ard=True, weight_median=1.0)
+        own = inputs_kernel(layout.inputs, distances)
         whole = Transfer(whole, own, layout.n_sources, layout.source)
     if layout.has_gaps:
-        whole = whole + _gap_kernel(layout)
+        whole = whole + _gap_kernel(layout, distances)
     return whole.to(torch.float64)
 
 
-def _gap_kernel(layout: Layout) -> Kernel:
+def inputs_kernel(
+    inputs: Inputs,
+    distances: ChoiceDistances | None = None,
+    *,
+    main_effects: bool = False,
+    least_lengthscale: float = LEAST_LENGTHSCALE,
+) -> Kernel:
+    """A Matern-5/2 kernel on numbers and choices, with priors on lengthscales and variance.
+
+    Args:
+        inputs: the columns.
+        distances: of the choices; kernels of one process share them. Default None: new ones.
+        main_effects: whether the choices of nominal parameters have main effects.
+        least_lengthscale: bound of the lengthscales, in units of a parameter's range.
+    """
+    kernel = _of_inputs(
+        inputs,
+        distances or ChoiceDistances(inputs.choices),
+        ard=True,
+        main_effects=main_effects,
+        least_lengthscale=least_lengthscale,
+    )
+    return _scaled(kernel, weight_median=1.0)
+
+
+def scaled_matern(columns: range, *, ard: bool, weight_median: float) -> Kernel:
+    """A Matern-5/2 kernel on columns of numbers, with priors on lengthscale and variance."""
+    return _scaled(_matern(columns, ard=ard), weight_median=weight_median)
+
+
+def _gap_kernel(layout: Layout, distances: ChoiceDistances) -> Kernel:
     """What the rest of a run would have changed: nothing at gap 0, most at gap 1.
 
     The targets already include the trend that all runs share: see `history`.
@@ -196,33 +224,52 @@ def _gap_kernel(layout: Layout) -> Kernel:
         variance_prior=log_normal(_GAP_WEIGHT_MEDIAN, 1.0),
         variance_constraint=GreaterThan(1e-4, initial_value=_GAP_WEIGHT_MEDIAN),
     )
-    return linear * _matern(layout.numeric, ard=False)
+    return linear * _of_inputs(layout.inputs, distances, ard=False)
 
 
-def scaled_matern(
-    columns: range, *, ard: bool, weight_median: float, least_lengthscale: float = 2.5e-2
-) -> Kernel:
-    """A Matern-5/2 kernel on some columns, with priors on lengthscale and variance."""
-    matern = _matern(columns, ard=ard, least_lengthscale=least_lengthscale)
+def _scaled(kernel: Kernel, *, weight_median: float) -> Kernel:
     weight_prior = log_normal(weight_median, 1.0)
     # Without a floor the weight underflows to 0, outside the prior's support.
     floor = GreaterThan(1e-4, initial_value=weight_median)
-    return ScaleKernel(matern, outputscale_prior=weight_prior, outputscale_constraint=floor)
+    return ScaleKernel(kernel, outputscale_prior=weight_prior, outputscale_constraint=floor)
 
 
-def _matern(columns: range, *, ard: bool, least_lengthscale: float = 2.5e-2) -> Matern52:
-    """A Matern-5/2 kernel with a log-normal prior on the lengthscale.
+def _of_inputs(
+    inputs: Inputs,
+    distances: ChoiceDistances,
+    *,
+    ard: bool,
+    main_effects: bool = False,
+    least_lengthscale: float = LEAST_LENGTHSCALE,
+) -> Kernel:
+    if not inputs.choices:
+        return _matern(inputs.columns, ard=ard, least_lengthscale=least_lengthscale)
+    return NumbersAndChoices(
+        inputs,
+        distances,
+        lengthscale_median=_lengthscale_median(inputs.width),
+        least_lengthscale=least_lengthscale,
+        ard=ard,
+        main_effects=main_effects,
+    )
 
-    The prior grows with the square root of the dimension, as distances do (Hvarfner, Hellsten &
-    Nardi 2024, arXiv:2402.02229); it is narrower here.
-    """
-    width = len(columns)
-    median = _LENGTHSCALE_MEDIAN * math.sqrt(width)
-    prior = log_normal(median, _LENGTHSCALE_STANDARD_DEVIATION)
+
+def _matern(
+    columns: range, *, ard: bool, least_lengthscale: float = LEAST_LENGTHSCALE
+) -> Matern52:
+    """A Matern-5/2 kernel with a log-normal prior on the lengthscale; it is narrower than that of
+    Hvarfner et al. (2024)."""
+    prior = log_normal(_lengthscale_median(len(columns)), LENGTHSCALE_STANDARD_DEVIATION)
     start = max(float(prior.mode), 1.1 * least_lengthscale)
     return Matern52(
-        ard_num_dims=width if ard else None,
+        ard_num_dims=len(columns) if ard else None,
         active_dims=tuple(columns),
         lengthscale_prior=prior,
         lengthscale_constraint=GreaterThan(least_lengthscale, initial_value=start),
     )
+
+
+def _lengthscale_median(width: int) -> float:
+    """The prior median grows with the square root of the dimension, as distances do (Hvarfner,
+    Hellsten & Nardi 2024, arXiv:2402.02229)."""
+    return _LENGTHSCALE_MEDIAN * math.sqrt(width)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.choices import Inputs
+from optuna_llmbo.surrogate.covariance import inputs_kernel
 from optuna_llmbo.surrogate.posterior import Posterior
 from optuna_llmbo.surrogate.process import fit_errors
 from optuna_llmbo.surrogate.process import fit_process
@@ -21,11 +22,14 @@ _LEAST_DURATIONS = 3
 _LEAST_SECONDS = 1e-3
 
 
-def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], np.ndarray]:
+def fit_log_seconds(
+    numeric: Tensor, inputs: Inputs, seconds: np.ndarray
+) -> Callable[[Tensor], np.ndarray]:
     """Fit a Gaussian process to the logarithm of durations.
 
     Args:
         numeric: (n, p) numeric features of the observed configurations.
+        inputs: their columns.
         seconds: (n,) how long each trial took, nan where unknown.
 
     Returns:
@@ -41,12 +45,11 @@ def fit_log_seconds(numeric: Tensor, seconds: np.ndarray) -> Callable[[Tensor], 
         return lambda features: np.zeros(len(features))
     sd = logs.std()
     targets = torch.from_numpy((logs - logs.mean()) / sd)
-    columns = range(numeric.shape[1])
     with fit_errors(len(logs)):
         model = fit_process(
             numeric[torch.from_numpy(known)],
             targets,
-            lambda: scaled_matern(columns, ard=True, weight_median=1.0),
+            lambda: inputs_kernel(inputs),
         )
 
     posterior = Posterior(model)

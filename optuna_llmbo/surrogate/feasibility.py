@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_llmbo.surrogate.covariance import scaled_matern
+from optuna_llmbo.surrogate.choices import Inputs
+from optuna_llmbo.surrogate.covariance import inputs_kernel
+from optuna_llmbo.surrogate.priors import LEAST_LENGTHSCALE
 from optuna_llmbo.surrogate.process import fit_errors
 from optuna_llmbo.surrogate.process import fit_process
 
@@ -24,7 +26,7 @@ regions (too high a rate, too much memory)."""
 
 
 def fit_constraints(
-    features: Tensor, p: int, constraints: dict[str, np.ndarray], failed: Tensor
+    features: Tensor, inputs: Inputs, constraints: dict[str, np.ndarray], failed: Tensor
 ) -> list[SingleTaskGP]:
     """Fit a Gaussian process on the numeric features for each constraint, feasible at or below 0.
 
@@ -33,7 +35,7 @@ def fit_constraints(
 
     Args:
         features: (n, columns) of the observed configurations, the p numeric columns first.
-        p: number of numeric columns.
+        inputs: the numeric columns.
         constraints: (n,) values by name, nan where a trial did not set it.
         failed: (failed, p) numeric features of the configurations without a score.
 
@@ -45,16 +47,19 @@ def fit_constraints(
         for _, values in sorted(constraints.items()):
             if np.isnan(values).all():  # set by none of the trials that are fitted to
                 continue
-            models.append(_fit(features, values, p, least_lengthscale=2.5e-2))
+            models.append(_fit(features, values, inputs, least_lengthscale=LEAST_LENGTHSCALE))
         if len(failed):
-            padding = torch.zeros(len(failed), features.shape[1] - p, dtype=features.dtype)
+            rest = features.shape[1] - inputs.width
+            padding = torch.zeros(len(failed), rest, dtype=features.dtype)
             both = torch.cat([features, torch.cat([failed, padding], dim=1)])
             outcome = np.repeat([_FEASIBLE, _INFEASIBLE], [len(features), len(failed)])
-            models.append(_fit(both, outcome, p, least_lengthscale=_FAILURE_LENGTHSCALE))
+            models.append(_fit(both, outcome, inputs, least_lengthscale=_FAILURE_LENGTHSCALE))
     return models
 
 
-def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float) -> SingleTaskGP:
+def _fit(
+    features: Tensor, values: np.ndarray, inputs: Inputs, least_lengthscale: float
+) -> SingleTaskGP:
     """Fit to the rows with a value, scaled but not shifted: the sign matters."""
     known = ~np.isnan(values)
     finite = values[known & np.isfinite(values)]
@@ -63,7 +68,5 @@ def _fit(features: Tensor, values: np.ndarray, p: int, least_lengthscale: float)
     return fit_process(
         features[torch.from_numpy(known)],
         scaled,
-        lambda: scaled_matern(
-            range(p), ard=True, weight_median=1.0, least_lengthscale=least_lengthscale
-        ),
+        lambda: inputs_kernel(inputs, least_lengthscale=least_lengthscale),
     )

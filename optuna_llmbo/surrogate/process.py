@@ -1,8 +1,9 @@
 """The surrogate: a Gaussian process on the numbers and on the LLM's embedding, fitted jointly.
 
 Glossary of shapes, here and everywhere in the package: n observed, m candidates, d parameters, p
-numeric features, k text features, q objectives, c constraints. A surrogate's input has p + k + 2
-columns: numbers, text, gap, source. Targets are float64, maximized and standardized.
+numeric features (numbers, then which choices), k text features, q objectives, c constraints. A
+surrogate's input has p + k + 2 columns: numbers, choices, text, gap, source. Targets are float64,
+maximized and standardized.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from optuna_llmbo._util.torch_state import default_torch
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import Layout
@@ -54,7 +56,7 @@ class Views:
     """What the surrogate sees of some configurations."""
 
     numeric: Tensor
-    """(n, p) float64."""
+    """(n, p) float64: numbers, then which choices."""
     reading: Reading | None = None
     """The assignments as read by the LLM; None without text."""
     gap: Tensor | None = None
@@ -130,7 +132,12 @@ class Surrogates:
 
 
 def fit_surrogates(
-    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
+    observed: Views,
+    targets: Tensor,
+    kernel: KernelName,
+    inputs: Inputs,
+    reference: Views,
+    ablation: Ablation,
 ) -> Surrogates:
     """Call `fit_surrogate` for each column of the targets, (n, q), and draw hyperparameters.
 
@@ -138,7 +145,7 @@ def fit_surrogates(
     member costs: their number falls with n.
     """
     parts = tuple(
-        fit_surrogate(observed, column, kernel, reference, ablation)
+        fit_surrogate(observed, column, kernel, inputs, reference, ablation)
         for column in targets.unbind(dim=1)
     )
     n_members = min(ablation.members, _MEMBERS_TIMES_OBSERVED // len(targets))
@@ -156,7 +163,12 @@ def fit_surrogates(
 
 
 def fit_surrogate(
-    observed: Views, targets: Tensor, kernel: KernelName, reference: Views, ablation: Ablation
+    observed: Views,
+    targets: Tensor,
+    kernel: KernelName,
+    inputs: Inputs,
+    reference: Views,
+    ablation: Ablation,
 ) -> Surrogate:
     """Fit the learnable token, the projection and the Gaussian process to the observed trials.
 
@@ -167,6 +179,7 @@ def fit_surrogate(
         observed: views of the n observed configurations.
         targets: (n,) float64, standardized, larger is better.
         kernel: "sum" of numeric and text kernel, or one of them.
+        inputs: the columns of the numeric view.
         reference: views of configurations yet untried: they help to place the text view's axes.
         ablation: which parts are trained.
 
@@ -176,10 +189,10 @@ def fit_surrogate(
     """
     with fit_errors(len(targets)):
         if kernel == "numeric":
-            return Surrogate(_fit(observed, targets, kernel, None), None)
+            return Surrogate(_fit(observed, targets, kernel, inputs, None), None)
         assert observed.reading is not None and reference.reading is not None
         neutral = TextView.neutral(observed.reading, reference.reading)
-        model = _fit(observed, targets, kernel, neutral)
+        model = _fit(observed, targets, kernel, inputs, neutral)
         view = fit_text_view(
             neutral, observed.reading, model, lambda v: _features(observed, v), ablation
         )
@@ -191,7 +204,7 @@ def fit_surrogate(
 
 
 def _features(views: Views, text_view: TextView | None) -> Tensor:
-    """Numbers, text, gap, source: `Z`; differentiable in the text view."""
+    """Numbers and choices, text, gap, source: `Z`; differentiable in the text view."""
     n = len(views.numeric)
     nothing = views.numeric.new_zeros(n)
     text = views.numeric[:, :0]
@@ -204,10 +217,14 @@ def _features(views: Views, text_view: TextView | None) -> Tensor:
 
 
 def _fit(
-    observed: Views, targets: Tensor, kernel: KernelName, text_view: TextView | None
+    observed: Views,
+    targets: Tensor,
+    kernel: KernelName,
+    inputs: Inputs,
+    text_view: TextView | None,
 ) -> SingleTaskGP:
     layout = Layout(
-        p=observed.numeric.shape[1],
+        inputs,
         k=text_view.width if text_view is not None else 0,
         has_gaps=observed.gap is not None and bool((observed.gap > 0).any()),
         n_sources=int(observed.source.max()) if observed.source is not None else 0,
