@@ -1,11 +1,12 @@
-"""Download the published files that the tables of real runs are made from, and make the tables.
+"""Download the published files that tables of real runs are made from, and make the tables.
 
     python -m benchmarks.race.fetch_tables FOLDER
     python -m benchmarks.race.fetch_tables FOLDER --tables llama,deberta
 
 The files are those of a pinned commit, and a table is written only if it has the pinned SHA-256.
-What the folder holds already is kept. The race reads the tables from the folder that RACE_TABLES
-names.
+Only some tables have a conversion, those that are made by default; the folder has to hold the
+others. What the folder holds already is kept. The race reads the tables from the folder that
+RACE_TABLES names.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ def fetch(name: str, folder: Path) -> Path:
         return real_tables.checked(name, path)
     if name not in ORIGINALS:
         raise InputError(
-            f"the table {name} cannot be made here: its original, {source.path} of "
-            f"github.com/{source.repository}, is a pickle, which may run code when it is read. "
-            f"Convert it yourself to {os.fspath(path)!r}, whose SHA-256 has to be {source.sha256}."
+            f"the table {name} cannot be made here: there is no conversion of {source.path} of "
+            f"github.com/{source.repository} at {source.commit} (a pickle is not read, as it may "
+            f"run code). Take {source.file} from a folder that has it, or convert it yourself to "
+            f"{os.fspath(path)!r}, whose SHA-256 has to be {source.sha256}."
         )
     original = ORIGINALS[name]
     root = f"{RAW}/{source.repository}/{source.commit}"
@@ -94,7 +96,7 @@ def main() -> None:
         "--tables",
         type=console.names,
         default=list(ORIGINALS),
-        help=f"names, comma-separated: {', '.join(real_tables.SOURCES)}; default: all but nmt",
+        help=f"names, comma-separated; default: {', '.join(ORIGINALS)}",
     )
     given = parser.parse_args()
     failed = []

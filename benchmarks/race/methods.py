@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
+from benchmarks.race import choices
 from benchmarks.race import gemma
 from benchmarks.race import tasks
 from benchmarks.race import variants
@@ -34,6 +35,7 @@ SENTENCE = operator.attrgetter("sentence")
 
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
+    "ours-no-llm": {"llm": None},
     # knowledge that is wrong
     "ours-rates-high": {"knowledge": wrong_knowledge.rates_high},
     "ours-rates-low": {"knowledge": wrong_knowledge.rates_low},
@@ -131,7 +133,11 @@ def can_search(method: str, task_name: str) -> bool:
     """Check whether a method can search a task.
 
     Some need a fixed space, a similar task, or built-in packs that know the task's parameters.
+    CMA-ES searches numbers alone and draws choices at random, so of the family of choices it
+    searches the tasks that have a number.
     """
+    if method == "cmaes" and tasks.family_of(task_name) == "choices":
+        return task_name in choices.WITH_NUMBERS
     if method in TRANSFER:
         return variants.has_like_task(task_name)
     if method in NEEDS_KNOWLEDGE:

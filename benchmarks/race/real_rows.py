@@ -39,7 +39,7 @@ class Rows:
     space: Distributions
     configurations: list[dict[str, Any]]
     values: np.ndarray
-    """The median of the repeats, (n,); nan where half of them failed."""
+    """The median or mean of the repeats, (n,); nan where half of them failed."""
 
 
 def merged(table: pandas.DataFrame, space: Distributions, values: pandas.Series) -> Rows:
@@ -48,6 +48,14 @@ def merged(table: pandas.DataFrame, space: Distributions, values: pandas.Series)
     medians = groups.median().where(groups.count() > groups.size() / 2)
     configurations = medians.index.to_frame(index=False).to_dict("records")
     return Rows(space, configurations, medians.to_numpy())
+
+
+def averaged(table: pandas.DataFrame, space: Distributions, values: pandas.Series) -> Rows:
+    """Merge the rows of each configuration: the mean of its values, of which none is missing."""
+    groups = values.groupby([table[name] for name in space], sort=False, dropna=False)
+    means = groups.mean()
+    configurations = means.index.to_frame(index=False).to_dict("records")
+    return Rows(space, configurations, means.to_numpy())
 
 
 def over(levels: Mapping[str, list[Any]]) -> Distributions:
@@ -115,16 +123,18 @@ def make(
     predict: Predict,
     default: Configuration,
     failure: float | None = None,
+    middle: float | None = None,
 ) -> Task:
     """Make a task of a table's rows and what is predicted from them.
 
     Args:
-        name: name of the task.
+        name: name of the task, whose first word is the family.
         sentence: description of what is being optimized.
         rows: the rows of the table, whose lowest value is the best.
         predict: computes the values of configurations.
         default: the configuration to try without a search.
         failure: the value of what fails; None: `TrialFailed` is raised.
+        middle: the middle value; None: the median of random configurations that succeed.
     """
 
     def value(configuration: Configuration) -> float:
@@ -135,15 +145,17 @@ def make(
             raise TrialFailed(f"{name} has no value at {dict(configuration)}.")
         return failure
 
+    if middle is None:
+        middle = float(np.nanmedian(predict(draw(rows.space, N_DRAWS, seed=0))))
     return Task(
         name=name,
-        family="real",
+        family=name.split("-")[0],
         sentence=sentence,
         distributions=rows.space,
         suggest=suggest_all(rows.space),
         value=value,
         best=float(np.nanmin(rows.values)),
-        middle=float(np.nanmedian(predict(draw(rows.space, N_DRAWS, seed=0)))),
+        middle=middle,
         default=default,
         may_be_nan=failure is not None and math.isnan(failure),
     )

@@ -1,4 +1,4 @@
-"""Published tables of real training runs, read from a folder that the user names.
+"""Published tables of real runs, of training and others, read from a folder that the user names.
 
 The tables are not part of the repository. `RACE_TABLES` names the folder that holds them; each
 file is checked by its SHA-256, so that all results are of the same table.
@@ -31,11 +31,18 @@ class Source:
     repository: str
     """Repository on GitHub."""
     commit: str
+    """Commit, or a release of the package that the repository is of."""
     path: str
     """Path of the original files in the repository."""
     licence: str
 
 
+_OBOE = (
+    "udellgroup/oboe",
+    "release 0.2.0 of the package oboe",
+    "oboe/defaults/TensorOboe/{error_tensor_imputed,runtime_tensor}*.npz",
+    "BSD",
+)
 _HPO_NMT = ("Este1le/hpo_nmt", "7bd0a402b332a6fdea8bdfeabb0271afa5c5be1f")
 
 SOURCES = {
@@ -82,6 +89,80 @@ SOURCES = {
         "ferreirafabio/autoresearch-automl",
         "2959c3c69be32da677a37ca4b6e0c9a9fff020c8",
         "results/*/seed_*/trials.jsonl",
+        "MIT",
+    ),
+    "direct-arylation": Source(
+        "chem_direct_arylation/data.csv",
+        "bdc7583d8dc155bc6ccd3cb1f0ae06a7aa81d20c68cc25cda9473ed7a9b2f691",
+        "b-shields/edbo",
+        "9b41eac3f6d9e520547702fd5b0c7ef6441625a4",
+        "experiments/data/direct_arylation/",
+        "MIT",
+    ),
+    "amide-coupling": Source(
+        "chem_amide_coupling/data.csv",
+        "958ce5fe11cb700ab119b565feed7bd8fed18a73def7d3d098942a859aa97124",
+        "beef-broccoli/ochem-data",
+        "e739f4d4d2002218fd225de5e8b2e6c235cabd6b",
+        "deebo/amidation.csv",
+        "CC BY 4.0",
+    ),
+    "methane-coupling": Source(
+        "chem_methane_coupling_catalysts/data.csv",
+        "c01487cc0fdd6c0703e354985bae15fc51e3798d46ec118fe0ee9396b82b0edb",
+        "ur-whitelab/BO-LIFT",
+        "43d38efca6fd91116c7550625ffb7859b6185b54",
+        "paper/dataset/oxidative_methane_coupling.csv",
+        "MIT, says its README",
+    ),
+    "buchwald-hartwig": Source(
+        "chem_buchwald_hartwig/data.csv",
+        "1e2a6ecc6ce7f43c517d3295daccd3fedc6c3e3bcd40434b933cc77e02f68985",
+        "emdgroup/baybe",
+        "02177ac04c2c981d516ef23ca881a77fe628adcf",
+        "benchmarks/data/aryl_halide/data.csv",
+        "Apache-2.0",
+    ),
+    "automl-pipelines": Source(
+        "automl_tensoroboe_pipelines/pipelines.csv",
+        "43b302453b29453349fc41d7e87851d06213006dff4d64d7e62a5bcc1994f2a0",
+        *_OBOE,
+    ),
+    "automl-errors": Source(
+        "automl_tensoroboe_pipelines/errors.csv",
+        "8dcd9486a8c01f1f34c79fb4827cfd71c4930ae55947ffe84572d2cab5388a35",
+        *_OBOE,
+    ),
+    "lmentry": Source(
+        "prompts_multiprompt/lmentry.csv",
+        "65a37bce9e676c156bc2819f5324092d56f3b105b299fff321d2d41e55c71787",
+        "SLAB-NLP/Multi-Prompt-LLM-Evaluation",
+        "04f57ef4d5201ef817f54f0e1b09e3fc0c481fb6",
+        "data/paraphrases accuracies and rankings (aggregated)/",
+        "CDLA-Permissive-2.0, says its README",
+    ),
+    "ragsmith": Source(
+        "rag_ragsmith_pipelines/data.csv",
+        "0fd5d268992865f4cd37489637740c67ced30903628ea92d085b05cfb0e3b605",
+        "yAquila/RAGSmith",
+        "982070a49213480c2380d77e779d41e4a823cc1c",
+        "results_md/*/*.md",
+        "MIT",
+    ),
+    "peft": Source(
+        "peft_metamathqa/current_head.csv",
+        "2bc10d3270f8a4c8d2f3f6af4ca5e8b1c6224efd3306e144bd894a3fc8d3d0b7",
+        "huggingface/peft",
+        "5d602fdbff04c33c1c4de55cda9d4ae1d7cb7e40",
+        "method_comparison/MetaMathQA/results/*.json",
+        "Apache-2.0",
+    ),
+    "redoxmers": Source(
+        "control_redoxmers_opaque_labels/data.csv",
+        "e17aaab994c21d6ad244b431036b9ebb1c79bd1346fe66f2bdb44c89d37a8d6e",
+        "aspuru-guzik-group/olympus",
+        "440b6b58ebfcaa2391cff7e94b570fb4fda98d68",
+        "src/olympus/datasets/dataset_redoxmers/data.csv",
         "MIT",
     ),
 }
@@ -139,7 +220,7 @@ def _origin(name: str) -> str:
         "; `python -m benchmarks.race.fetch_tables FOLDER` makes it" if name in ORIGINALS else ""
     )
     return (
-        f"its rows come from {source.path} of github.com/{source.repository} at commit "
+        f"its rows come from {source.path} of github.com/{source.repository} at "
         f"{source.commit} ({source.licence}). Set {VARIABLE} to a folder that holds "
         f"{source.file}{made}."
     )

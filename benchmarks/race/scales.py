@@ -20,6 +20,9 @@ from benchmarks.race.task import TrialFailed
 
 PATH = Path(__file__).parent / "scales.json"
 
+FAMILIES = ("choices", "real")
+"""Families of published tables."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -51,8 +54,8 @@ def _load(name: str) -> Scale:
 
 
 def main() -> None:
-    """Load the real tasks and store their scales."""
-    names = sorted(name for name in tasks.TASKS if name.startswith("real-"))
+    """Load the tasks of published tables and store their scales."""
+    names = sorted(name for name in tasks.TASKS if tasks.family_of(name) in FAMILIES)
     found = {name: asdict(_load(name)) for name in names}
     PATH.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{len(found)} scales in {PATH.name}")

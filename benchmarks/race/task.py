@@ -22,7 +22,7 @@ from optuna_llmbo.space.search_space import suggest
 Configuration = Mapping[str, Any]
 Distributions = Mapping[str, BaseDistribution]
 
-FAMILIES = ("hpobench", "lora", "bbob", "conditional", "draws", "branches", "real")
+FAMILIES = ("hpobench", "lora", "bbob", "conditional", "draws", "branches", "real", "choices")
 
 N_DRAWS = 4096
 """Random configurations whose median is a task's middle, if the space is not finite."""

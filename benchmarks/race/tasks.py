@@ -8,6 +8,7 @@ import functools
 
 from benchmarks.race import bbob
 from benchmarks.race import branches
+from benchmarks.race import choices
 from benchmarks.race import conditional
 from benchmarks.race import draws
 from benchmarks.race import hpobench
@@ -27,6 +28,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     **real.tasks(),
     **draws.tasks(),
     **branches.tasks(),
+    **choices.tasks(),
 }
 """Factories; `load` makes a task once per process."""
 
@@ -67,12 +69,23 @@ GROUPS = {
     "real-reported": real.REPORTED,
     "real-transfer-tuning": real.TRANSFER_TUNING,
     "real-transfer-reported": real.TRANSFER_REPORTED,
+    "choices-tuning": choices.TUNING,
+    "choices-reported": choices.REPORTED,
 }
 """Groups of tasks; apart are functions drawn from processes and conditional tasks, which are for
-tuning alone, and the real fine-tuning runs, whose tables are not included. Groups of transfer are
-for methods that use earlier studies, and belong to no family's tasks."""
+tuning alone, and the real fine-tuning runs and choices, whose tables are not included. Groups of
+transfer are for methods that use earlier studies, and belong to no family's tasks."""
 
-SPLITS = (*TUNING, *REPORTED, *draws.tasks(), *branches.tasks(), *real.TUNING, *real.REPORTED)
+SPLITS = (
+    *TUNING,
+    *REPORTED,
+    *draws.tasks(),
+    *branches.tasks(),
+    *real.TUNING,
+    *real.REPORTED,
+    *choices.TUNING,
+    *choices.REPORTED,
+)
 
 
 @functools.cache
@@ -84,8 +97,14 @@ def load(name: str) -> Task:
 def check(names: Iterable[str]) -> None:
     """Raise InputError if the data of one of the tasks are missing."""
     for name in names:
-        if family_of(name) == "real":
-            real_tables.find(real.table_of(name))
+        for table in _tables_of(name):
+            real_tables.find(table)
+
+
+def _tables_of(name: str) -> tuple[str, ...]:
+    if family_of(name) == "choices":
+        return choices.tables_of(name)
+    return (real.table_of(name),) if family_of(name) == "real" else ()
 
 
 def family_of(name: str) -> str:

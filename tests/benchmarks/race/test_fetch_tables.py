@@ -185,9 +185,16 @@ def test_no_network(error: Exception, tmp_path: Path, monkeypatch: pytest.Monkey
         fetch_tables.fetch("deberta", tmp_path)
 
 
-def test_a_pickle_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a pickle, which may run code"):
-        fetch_tables.fetch("nmt", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [("nmt", r"nmtlc\.pkl .* at 7bd0a402"), ("automl-errors", "TensorOboe.* at release 0.2.0")],
+)
+def test_tables_without_a_conversion(name: str, original: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"no conversion of .*{original}.*Take .*\.csv from"):
+        fetch_tables.fetch(name, tmp_path)
+
+
+def test_no_such_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown table 'nothing'"):
         fetch_tables.fetch("nothing", tmp_path)
 

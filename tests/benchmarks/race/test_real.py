@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
+from benchmarks.race import choices
 from benchmarks.race import real
 from benchmarks.race import real_checks
 from benchmarks.race import real_tables
@@ -83,7 +84,9 @@ class TestTables:
 
     def test_every_task_has_a_table(self) -> None:
         assert set(real.tasks()) == {*ALL, *real.TRANSFER_TUNING, *real.TRANSFER_REPORTED}
-        assert {real.table_of(name) for name in real.tasks()} == set(real_tables.SOURCES)
+        of_real = {real.table_of(name) for name in real.tasks()}
+        of_choices = {table for name in choices.tasks() for table in choices.tables_of(name)}
+        assert of_real | of_choices == set(real_tables.SOURCES) and not of_real & of_choices
         assert real.table_of("real-transfer-nmt-fr-en-ppl-xglm-2.9B") == "nmt"
 
 
@@ -293,7 +296,7 @@ def test_a_forest_predicts_as_scikit_learn_does() -> None:
 
 def test_the_report_needs_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(real_tables.VARIABLE, raising=False)
-    for name in (*real.TUNING, *real.REPORTED):
+    for name in (*real.TUNING, *real.REPORTED, *choices.TUNING, *choices.REPORTED):
         scale = scales.of(name)
         assert scale.best < scale.middle
 
