@@ -100,7 +100,8 @@ class Belief:
         rng = np.random.default_rng(self.known.seed)
         nothing = np.zeros((0, len(self.known.space.names)))
         nowhere = Landmarks(nothing, nothing)
-        pool = candidate_pool(self.known.region, frozenset(), nowhere, n=n, rng=rng)
+        places = self.model.data.places
+        pool = candidate_pool(self.known.region, frozenset(), nowhere, places, n=n, rng=rng)
         return pool[np.sort(rng.permutation(len(pool))[:n])]
 
     @cached_property

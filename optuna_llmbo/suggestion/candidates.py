@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
@@ -14,8 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import qmc
 
+from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.space.search_space import Key
 from optuna_llmbo.space.search_space import SearchSpace
@@ -85,10 +88,16 @@ class Landmarks:
     """(advised, d) what packs recommend and what was best in other studies: candidates too."""
 
 
+Places = Sequence[np.ndarray | None]
+"""For each nominal parameter (C, k) coordinates of its C choices; None where all are as far from
+each other."""
+
+
 def candidate_pool(
     region: Region,
     seen: Set[Key],
     landmarks: Landmarks,
+    places: Places,
     *,
     n: int,
     rng: np.random.Generator,
@@ -102,6 +111,7 @@ def candidate_pool(
         region: where candidates may lie.
         seen: keys of the configurations that were tried or are running.
         landmarks: where to look besides.
+        places: of the choices, for the neighbours.
         n: number of Sobol points.
         rng: source of all randomness.
 
@@ -115,23 +125,29 @@ def candidate_pool(
     drawn = region.spread(_sobol(region.space, rng, n=n))
     scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
     best = landmarks.best
-    around = neighbours(region, best, scales, rng) if len(best) else drawn[:0]
+    around = neighbours(region, best, places, scales, rng) if len(best) else drawn[:0]
     advised = region.spread(landmarks.advised) if len(landmarks.advised) else drawn[:0]
     rest = unseen(region.space, np.vstack([advised, around, drawn]), seen)
     return rest if len(rest) else drawn
 
 
 def neighbours(
-    region: Region, centres: np.ndarray, scales: np.ndarray, rng: np.random.Generator
+    region: Region,
+    centres: np.ndarray,
+    places: Places,
+    scales: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Take normal steps from the centres, along all parameters or, as often, along one.
 
-    Nominal choices are not near each other: instead of a step they are drawn anew. Steps that
-    would lead to other parameters are left out.
+    From a nominal choice a step leads to another one: to a near one the sooner the shorter the
+    step is, or to any where all are as far. Steps that would lead to other parameters are left
+    out.
 
     Args:
         region: where candidates may lie.
         centres: (centres, d) to start from, each equally often.
+        places: of the choices.
         scales: (m, 1) standard deviations of the steps, in units of the parameters' ranges.
         rng: source of all randomness.
 
@@ -140,13 +156,42 @@ def neighbours(
     """
     starts = centres[rng.integers(len(centres), size=len(scales))]
     moved = starts + rng.normal(size=starts.shape) * scales
-    nominal = np.array([axis.is_nominal for axis in region.space.axes])
-    anew = rng.random((len(scales), int(nominal.sum())))
-    moved[:, nominal] = np.where(np.isnan(starts[:, nominal]), np.nan, anew)
+    nominal = np.flatnonzero([axis.is_nominal for axis in region.space.axes])
+    anew = rng.random((len(scales), len(nominal)))
+    for column, coordinates, units in zip(nominal, places, anew.T, strict=True):
+        axis, present = region.space.axes[column], ~np.isnan(starts[:, column])
+        if coordinates is not None:
+            steps = np.abs(norm.ppf((1 + units) / 2)) * scales[:, 0]
+            units = _near(axis, starts[:, column], coordinates, steps)
+        moved[:, column] = np.where(present, units, np.nan)
     d = starts.shape[1]
     one_only = np.eye(d, dtype=bool)[rng.integers(d, size=len(scales))]
     all_of_them = rng.random((len(scales), 1)) < 0.5
     return region.admit(np.clip(np.where(all_of_them | one_only, moved, starts), 0.0, 1.0))
+
+
+def _near(
+    axis: Axis, starts: np.ndarray, coordinates: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
+    """The places in [0, 1] of other choices, the nearer the shorter the steps are, (m,).
+
+    A whole step leads to the farthest choice, none to the nearest.
+
+    Args:
+        axis: of a nominal parameter.
+        starts: (m,) places in [0, 1], some may be nan.
+        coordinates: (C, k).
+        steps: (m,) at least 0.
+    """
+    n = len(coordinates)
+    ranks = np.minimum((steps * (n - 1)).astype(int), n - 2)
+    index = axis.index(np.nan_to_num(starts))
+    for choice in np.unique(index):
+        distances = np.square(coordinates - coordinates[choice]).sum(axis=1)
+        distances[choice] = np.inf
+        rows = index == choice
+        index = np.where(rows, np.argsort(distances, kind="stable")[ranks] + n, index)
+    return (index - n + 0.5) / n
 
 
 def startup_configuration(

@@ -64,7 +64,7 @@ def consider(
     """
     rng = np.random.default_rng(known.seed)
     data = ModelData(known, options)
-    pool = _pool(known, rng)
+    pool = _pool(data, rng)
     if read is not None and options.kernel == "text":  # the numbers have no say
         pool = pool[rng.permutation(len(pool))[: options.n_candidates]]
     else:
@@ -94,8 +94,9 @@ def predict(
     return [Prediction(*map(float, row)) for row in model.intervals(points)[:, :, 0].T]
 
 
-def _pool(known: Known, rng: np.random.Generator) -> np.ndarray:
+def _pool(data: ModelData, rng: np.random.Generator) -> np.ndarray:
     """The candidates before any is scored, (m, d)."""
+    known = data.known
     order = best_first(known.history.targets)[:_N_BEST]
     best = known.space.to_unit([known.history.configurations[i] for i in order])
     ranks = range(known.knowledge.n_recommended)
@@ -104,7 +105,8 @@ def _pool(known: Known, rng: np.random.Generator) -> np.ndarray:
         *(recommended(known.space, known.knowledge, i) for i in ranks),
     ]
     around = Landmarks(best, known.space.to_unit(advised))
-    return candidate_pool(known.region, known.history.seen, around, n=_N_POOL, rng=rng)
+    seen = known.history.seen
+    return candidate_pool(known.region, seen, around, data.places, n=_N_POOL, rng=rng)
 
 
 def _climb(
@@ -117,7 +119,7 @@ def _climb(
     for i in range(rounds):
         centres = pool[np.argsort(-scores, kind="stable")[:_N_CENTRES]]
         steps = np.full((_N_AROUND, 1), _FIRST_STEP * _STEP_SHRINKS**i)
-        around = neighbours(known.region, centres, steps, rng)
+        around = neighbours(known.region, centres, model.data.places, steps, rng)
         new = unseen(known.space, around, seen)
         if len(new):
             seen.update(known.space.keys(new))

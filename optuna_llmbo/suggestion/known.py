@@ -24,6 +24,7 @@ from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import History
 from optuna_llmbo.study.outcome import breaks
 from optuna_llmbo.study.transfer import SourceObservations
+from optuna_llmbo.suggestion.candidates import Places
 from optuna_llmbo.suggestion.candidates import Region
 from optuna_llmbo.suggestion.meaning import Meaning
 from optuna_llmbo.suggestion.meaning import n_trained_on
@@ -91,6 +92,12 @@ class ModelData:
     def inputs(self) -> Inputs:
         """The columns of the numeric view, and how alike its choices are."""
         return self._inputs_at(self.choice_views)
+
+    @cached_property
+    def places(self) -> Places:
+        """Coordinates of the choices of each nominal parameter; None where none is nearer."""
+        placed = (one.coordinates for one in self.inputs.choices)
+        return [None if one is None else one.numpy() for one in placed]
 
     @cached_property
     def choice_views(self) -> ChoiceViews | None:

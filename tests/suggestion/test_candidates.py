@@ -41,6 +41,10 @@ def as_it_is(points: np.ndarray) -> np.ndarray:
     return points
 
 
+def equally_far(space: SearchSpace) -> list[np.ndarray | None]:
+    return [None] * len(space.nominal)
+
+
 def around(best: np.ndarray, advised: np.ndarray | None = None) -> Landmarks:
     return Landmarks(best, best[:0] if advised is None else advised)
 
@@ -49,16 +53,18 @@ def test_the_pool_holds_what_is_advised() -> None:
     space = SearchSpace(MIXED)
     advised = space.to_unit([{"x": 0.123, "rate": 3e-4, "c": "b"}])
     marks = around(advised[:0], advised)
-    pool = candidate_pool(region(space), set(), marks, n=64, rng=rng())
+    pool = candidate_pool(region(space), set(), marks, equally_far(space), n=64, rng=rng())
     assert space.keys(advised)[0] in space.keys(pool)
-    pool = candidate_pool(region(space), set(space.keys(advised)), marks, n=64, rng=rng())
+    pool = candidate_pool(
+        region(space), set(space.keys(advised)), marks, equally_far(space), n=64, rng=rng()
+    )
     assert space.keys(advised)[0] not in space.keys(pool)  # once it was tried
 
 
 def test_continuous_pool_is_distinct_and_in_range() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.9, "rate": 1e-5, "c": "a"}])
-    pool = candidate_pool(region(space), set(), around(best), n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), around(best), equally_far(space), n=256, rng=rng())
     assert len(set(space.keys(pool))) == len(pool) > 256
     for c in space.from_unit(pool):
         assert -1 <= c["x"] <= 1 and 1e-5 <= c["rate"] <= 1e-1 and c["c"] in ("a", "b")
@@ -68,8 +74,10 @@ def test_continuous_pool_is_distinct_and_in_range() -> None:
 def test_pool_looks_around_the_best() -> None:
     space = SearchSpace(MIXED)
     best = space.to_unit([{"x": 0.5, "rate": 1e-3, "c": "a"}])
-    pool = candidate_pool(region(space), set(), around(best), n=256, rng=rng())
-    far = candidate_pool(region(space), set(), around(best[:0]), n=256, rng=rng())
+    pool = candidate_pool(region(space), set(), around(best), equally_far(space), n=256, rng=rng())
+    far = candidate_pool(
+        region(space), set(), around(best[:0]), equally_far(space), n=256, rng=rng()
+    )
     near, by_chance = (int((np.abs(c - best).max(axis=1) < 0.05).sum()) for c in (pool, far))
     assert near > 10 > by_chance
 
@@ -80,7 +88,7 @@ def test_neighbours_move_one_parameter_or_all_and_draw_nominal_choices_anew() ->
         [{"x": 0.0, "rate": 1e-3, "c": "a"}, {"x": 0.5, "rate": 1e-2, "c": "d"}]
     )
     scales = np.full((4000, 1), 1e-3)
-    found = neighbours(region(space), centres, scales, rng())
+    found = neighbours(region(space), centres, equally_far(space), scales, rng())
     np.testing.assert_array_equal(space.snap(found), found)
     numbers = [i for i, axis in enumerate(space.axes) if not axis.is_nominal]
     distances = np.abs(found[:, None] - centres[None])[:, :, numbers].max(axis=2)
@@ -102,11 +110,16 @@ def test_finite_grid_is_whole_and_never_resampled() -> None:
     space = SearchSpace(GRID)
     seen: set[Key] = set()
     for left in range(6, 0, -1):
-        pool = candidate_pool(region(space), seen, around(NONE), n=256, rng=rng())
+        pool = candidate_pool(
+            region(space), seen, around(NONE), equally_far(space), n=256, rng=rng()
+        )
         assert len(pool) == left
         seen.add(space.keys(pool)[0])
     assert (
-        len(candidate_pool(region(space), seen, around(NONE), n=256, rng=rng())) == 6
+        len(
+            candidate_pool(region(space), seen, around(NONE), equally_far(space), n=256, rng=rng())
+        )
+        == 6
     )  # all seen: all again
 
 
@@ -114,9 +127,11 @@ def test_pool_leaves_out_what_is_seen() -> None:
     space = SearchSpace({"n": IntDistribution(1, 2**17)})  # too many to enumerate
     best = space.to_unit([{"n": 70_000}])
     seen = set(
-        space.keys(candidate_pool(region(space), set(), around(best), n=64, rng=rng()))[::2]
+        space.keys(
+            candidate_pool(region(space), set(), around(best), equally_far(space), n=64, rng=rng())
+        )[::2]
     )
-    pool = candidate_pool(region(space), seen, around(best), n=64, rng=rng())
+    pool = candidate_pool(region(space), seen, around(best), equally_far(space), n=64, rng=rng())
     assert len(pool) and not seen & set(space.keys(pool))
 
 
@@ -151,3 +166,28 @@ def test_startup_points_are_warped() -> None:
         for warp in (as_it_is, lambda points: points**2)
     )
     assert warped == pytest.approx({name: value**2 for name, value in plain.items()})
+
+
+def test_steps_between_choices_are_as_short_as_the_others() -> None:
+    space = SearchSpace({"c": CategoricalDistribution(tuple("abcdefghijkl"))})
+    line = np.arange(12.0)[:, None]  # a next to b next to c ...
+    start = space.to_unit([{"c": "f"}])
+
+    def reached(scale: float) -> list[int]:
+        scales = np.full((400, 1), scale)
+        found = neighbours(region(space), start, [line], scales, rng())
+        return [abs("abcdefghijkl".index(c["c"]) - 5) for c in space.from_unit(found)]
+
+    assert max(reached(0.01)) == 1
+    assert max(reached(0.3)) > 3
+    assert np.mean(reached(0.1)) < np.mean(reached(0.3))
+    assert 0 not in reached(0.1)
+
+
+def test_a_step_keeps_what_a_branch_lacks() -> None:
+    space = SearchSpace({"c": CategoricalDistribution(tuple("abc")), "x": MIXED["x"]})
+    starts = np.array([[np.nan, 0.5]])
+    scales = np.full((16, 1), 0.1)
+    alike = [np.arange(3.0)[:, None]]
+    found = neighbours(region(space), starts, alike, scales, rng())
+    assert np.isnan(found[:, 0]).all()
