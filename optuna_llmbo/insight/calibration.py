@@ -25,7 +25,7 @@ class Expected:
     mean: float
     """In the objective's units."""
     standard_deviation: float
-    """Half of the central 68% interval of the noise-free value."""
+    """Half of the central 68% interval, noise included."""
 
     @property
     def observed(self) -> float:
@@ -72,8 +72,7 @@ def calibration_of(trials: Sequence[FrozenTrial]) -> Calibration | None:
     """Calibration over the complete trials that say what was expected of them; None without any.
 
     The intervals are the mean plus and minus the normal quantile times the standard deviation.
-    The model expects the objective's noise-free value, so noise in the objective lowers the
-    coverage. Infinite values are left out.
+    Infinite values are left out.
     """
     pairs = [pair for trial in trials if (pair := _expected(trial)) is not None]
     if not pairs:

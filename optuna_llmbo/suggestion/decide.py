@@ -114,8 +114,8 @@ def _climb(
 ) -> np.ndarray:
     """The best point by the numbers alone, after a local search from the pool's best ones."""
     known = model.known
-    seen = {*known.history.seen, *known.space.keys(pool)}
     rounds = 0 if known.region.is_enumerable else model.data.options.ablation.refinements
+    seen = {*known.history.seen, *(known.space.keys(pool) if rounds else ())}
     for i in range(rounds):
         centres = pool[np.argsort(-scores, kind="stable")[:_N_CENTRES]]
         steps = np.full((_N_AROUND, 1), _FIRST_STEP * _STEP_SHRINKS**i)

@@ -33,7 +33,8 @@ class Decision:
     means: tuple[float, ...]
     """What the surrogate expects, one for each objective, larger is better, in its units."""
     standard_deviations: tuple[float, ...]
-    """How sure the surrogate is: half of the central 68% interval."""
+    """How sure the surrogate is: half of the central 68% interval of the trial's value, noise
+    included."""
     trust: float | None = None
     """The probability that values are better where they were expected to be; None if nothing is
     expected."""

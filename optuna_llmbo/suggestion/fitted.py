@@ -64,17 +64,21 @@ class FittedModel:
         with torch.no_grad():
             return self.surrogates.features(self.data.views(points, self.read))
 
-    def quantiles(self, points: np.ndarray, places: Sequence[float]) -> np.ndarray:
-        """Quantiles of the noise-free objectives at points.
+    def quantiles(
+        self, points: np.ndarray, places: Sequence[float], *, noisy: bool = False
+    ) -> np.ndarray:
+        """Quantiles of the objectives at points.
 
         Args:
             points: (m, d).
             places: standard scores, such as 0 for the median.
+            noisy: whether of a trial's values, noise included, or of the noise-free ones.
 
         Returns:
             (places, m, q) in the objectives' units, larger is better.
         """
-        mean, sd = (part.numpy() for part in self.surrogates.moments(self.features(points)))
+        moments = self.surrogates.moments(self.features(points), noisy=noisy)
+        mean, sd = (part.numpy() for part in moments)
         scores = mean + np.reshape(places, (-1, 1, 1)) * sd
         scales = self.data.observations.scales
         objectives = [scale.inverse(scores[..., j].ravel()) for j, scale in enumerate(scales)]
@@ -87,7 +91,7 @@ class FittedModel:
     def decision(self, point: np.ndarray) -> Decision:
         """A point (d,) as the configuration to try."""
         points = point[None]
-        middle, low, high = self.quantiles(points, (0.0, -1.0, 1.0))[:, 0]
+        middle, low, high = self.quantiles(points, (0.0, -1.0, 1.0), noisy=True)[:, 0]
         return Decision(
             configuration=self.known.space.from_unit(points)[0],
             score=float(self.scores(points)[0]),

@@ -150,7 +150,8 @@ class ChoiceDistances(Module):
             left: (n, c) which choices, -1 for none.
             right: (m, c).
         """
-        if self._known is not None and left is right and torch.equal(left, self._known[0]):
+        is_same = torch.equal(left, right)
+        if is_same and self._known is not None and torch.equal(left, self._known[0]):
             return self._known[1]
         different, meant, parameter, index = [], [], [], []
         start = 0
@@ -168,7 +169,7 @@ class ChoiceDistances(Module):
         found = _Pairs(
             torch.cat(different), torch.cat(meant), torch.cat(parameter), torch.stack(index)
         )
-        if left is right and not found.meant.requires_grad:
+        if is_same and not found.meant.requires_grad:
             self._known = (left, found)
         return found
 
@@ -237,6 +238,7 @@ class NumbersAndChoices(Kernel):
         )
         self.distances = distances
         self._p = inputs.p
+        self._known: tuple[Tensor, Tensor] | None = None
         self._main_effects = main_effects
         if main_effects:
             self._learn("joint_variance", 1, median=1.0, deviation=1.0, least=_LEAST_VARIANCE)
@@ -281,16 +283,14 @@ class NumbersAndChoices(Kernel):
             if self._main_effects:
                 total = total + self.positive("main_variance").sum()
             return total.expand(len(x1))
-        p, lengthscale = self._p, self.lengthscale.expand(1, self._p + self.distances.c)[0]
-        left, right = x1[:, p:], x2[:, p:]
-        pairs = self.distances.pairs(left, left if x1 is x2 or torch.equal(x1, x2) else right)
+        p = self._p
+        weight = self.lengthscale.expand(1, p + self.distances.c)[0].square().reciprocal()
+        x2 = x1 if torch.equal(x1, x2) else x2
+        pairs = self.distances.pairs(x1[:, p:], x2[:, p:])
         squared = self.distances.of_pairs(pairs)
-        own = lengthscale[p:][pairs.parameter]
-        total = (squared / own.square())[pairs.index].sum(dim=0)
+        total = (squared * weight[p:][pairs.parameter])[pairs.index].sum(dim=0)
         if p:
-            centre = x2[:, :p].mean(dim=0)
-            numbers = [(x[:, :p] - centre) / lengthscale[:p] for x in (x1, x2)]
-            total = total + _squared_distances(*numbers)
+            total = total + self._between_numbers(x1[:, :p], x2[:, :p], weight[:p])
         matrix = joint * Matern52OfSquares.apply(total)
         if self._main_effects:
             scale = self.positive("main_lengthscale")[pairs.parameter]
@@ -298,6 +298,16 @@ class NumbersAndChoices(Kernel):
             effects = self.positive("main_variance")[pairs.parameter] * effects
             matrix = matrix + effects[pairs.index].sum(dim=0)
         return matrix
+
+    def _between_numbers(self, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
+        """The weighted squared distances of numbers, (n, m)."""
+        if len(x1) != len(x2) or not torch.equal(x1, x2):
+            centre, root = x2.mean(dim=0), weight.sqrt()
+            return _squared_distances((x1 - centre) * root, (x2 - centre) * root)
+        if self._known is None or not torch.equal(x1, self._known[0]):
+            columns = x1.T
+            self._known = (x1, (columns[:, :, None] - columns[:, None]).square().flatten(1))
+        return (weight @ self._known[1]).view(len(x1), len(x1))
 
 
 def _above(least: float, start: float) -> GreaterThan:

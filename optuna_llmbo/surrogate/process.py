@@ -112,23 +112,28 @@ class Surrogates:
         """The models' input for some configurations, (m, columns) float64."""
         return torch.cat([part.features(views) for part in self.parts], dim=1)
 
-    def moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise-free posterior mean and standard deviation of the objectives, each (m, q).
+    def moments(self, features: Tensor, *, noisy: bool = False) -> tuple[Tensor, Tensor]:
+        """Posterior mean and standard deviation of the objectives, each (m, q).
 
         Of the members' mixture, if there are any.
+
+        Args:
+            features: (m, columns).
+            noisy: whether the noise of a trial is included.
         """
         with torch.no_grad():
-            each = [one._moments(features) for one in self.members or (self,)]
+            each = [one._moments(features, noisy) for one in self.members or (self,)]
             means, variances = (torch.stack(part) for part in zip(*each, strict=True))
             mean = means.mean(dim=0)
             variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
         return mean, variance.sqrt()
 
-    def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments(self, features: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
         """Mean and variance at the parts' hyperparameters."""
         each = [posterior.moments(features) for posterior in self.posteriors]
         mean, variance = (torch.stack(column, dim=1) for column in zip(*each, strict=True))
-        return mean, variance
+        noise = variance.new_tensor([part.noise if noisy else 0.0 for part in self.parts])
+        return mean, variance + noise
 
 
 def fit_surrogates(
