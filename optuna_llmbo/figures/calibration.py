@@ -13,6 +13,7 @@ from optuna_llmbo.figures.figure import short
 from optuna_llmbo.figures.figure import thinned
 from optuna_llmbo.figures.figure import VERMILION
 from optuna_llmbo.insight import Insight
+from optuna_llmbo.insight.calibration import Coverage
 
 
 CAPTION = (
@@ -66,9 +67,17 @@ def calibration(insight: Insight) -> Figure | None:
         xaxis={"title": {"text": f"expected {name}"}},
         yaxis={"title": {"text": f"observed {name}"}},
     )
-    covered = " and ".join(
-        f"{c.share:.0%} in the {c.level:.0%} interval ({c.low:.0%} to {c.high:.0%})"
-        for c in found.coverages
-    )
-    finding = f"Of {len(found.trials)} trials, {covered}."
+    finding = " ".join(_said(coverage, objective.sign) for coverage in found.coverages[::-1])
     return Figure("llmbo-calibration", "Expected and observed", CAPTION, finding, plot)
+
+
+def _said(coverage: Coverage, sign: float) -> str:
+    """How many trials ended in the interval, and on which side the others."""
+    better, worse = coverage.above, coverage.below
+    if sign < 0:
+        better, worse = worse, better
+    n = coverage.inside + better + worse
+    return (
+        f"{coverage.level:.0%} interval: {coverage.inside} of {n} trials ({coverage.share:.0%}) "
+        f"[{coverage.low:.0%} to {coverage.high:.0%}], {better} better and {worse} worse than it."
+    )

@@ -45,13 +45,21 @@ class Coverage:
 
     level: float
     """Nominal share of trials in the interval, such as 0.68."""
-    share: float
-    """Observed share."""
+    inside: int
+    """Number of trials in the interval."""
+    below: int
+    """Number of trials that ended below it."""
+    above: int
     low: float
     """Lower end of the central 95% of a calibrated model's share: binomial, as if trials were
     independent."""
     high: float
     """Its upper end."""
+
+    @property
+    def share(self) -> float:
+        """Observed share of trials in the interval."""
+        return self.inside / (self.inside + self.below + self.above)
 
     @property
     def is_plausible(self) -> bool:
@@ -90,6 +98,14 @@ def _expected(trial: FrozenTrial) -> Expected | None:
 
 
 def _coverage(pairs: Sequence[Expected], level: float) -> Coverage:
-    n, inside = len(pairs), sum(pair.is_within(level) for pair in pairs)
+    n, outside = len(pairs), [pair for pair in pairs if not pair.is_within(level)]
+    below = sum(pair.observed < pair.mean for pair in outside)
     low, high = stats.binom.interval(_LUCK, n, level)
-    return Coverage(level, float(inside) / n, float(low) / n, float(high) / n)
+    return Coverage(
+        level=level,
+        inside=n - len(outside),
+        below=below,
+        above=len(outside) - below,
+        low=float(low) / n,
+        high=float(high) / n,
+    )

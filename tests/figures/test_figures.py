@@ -186,7 +186,19 @@ def test_calibration(figures: dict[str, Figure], study: optuna.Study) -> None:
     outside = drawn["outside"]
     assert outside["y"][-1] == 1e6 and outside["x"][-1] == 1.0
     assert outside["error_x"]["array"][-1] == 0.25
-    assert "Of 2 trials" in figures["llmbo-calibration"].finding
+    assert figures["llmbo-calibration"].finding == (
+        "95% interval: 1 of 2 trials (50%) [50% to 100%], 0 better and 1 worse than it. "
+        "68% interval: 1 of 2 trials (50%) [0% to 100%], 0 better and 1 worse than it."
+    )
+
+
+def test_better_than_expected_is_higher_where_the_study_maximizes() -> None:
+    study = study_of(PLANE, bowl, 2, "maximize")
+    for value in (1.0, 9.0, 9.0, -9.0):
+        add(study, {"x": 0.1, "y": 0.2}, PLANE, value, user_attrs=SAID)
+    (figure,) = (one for one in draw(examine(study)) if one.name == "llmbo-calibration")
+    assert "1 of 4 trials (25%)" in figure.finding
+    assert "2 better and 1 worse" in figure.finding
 
 
 def test_slices(figures: dict[str, Figure], insight: Insight) -> None:

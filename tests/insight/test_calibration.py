@@ -36,6 +36,19 @@ def test_exact_coverage() -> None:
     assert (inner.low, inner.high) == (pytest.approx(0.585, abs=0.01), pytest.approx(0.77))  # type: ignore[comparison-overlap]
 
 
+def test_on_which_side_the_others_ended() -> None:
+    study = optuna.create_study()
+    for value in (2.0, 2.9, 3.5, 9.0, 0.5, -9.0, 7.0):  # the 95% interval is 1.02 to 2.98
+        said = {"llmbo:mean": 2.0, "llmbo:deviation": 0.5, "llmbo:path": "model"}
+        add(study, {"x": 0.1, "y": 0.2}, PLANE, value, user_attrs=said)
+    found = calibration_of(study.trials)
+    assert found is not None
+    inner, outer = found.coverages
+    assert (inner.inside, inner.below, inner.above) == (1, 2, 4)
+    assert (outer.inside, outer.below, outer.above) == (2, 2, 3)
+    assert outer.share == pytest.approx(2 / 7)
+
+
 @pytest.mark.parametrize("scale", [3.0, 0.2])
 def test_too_sure_and_not_sure_enough(scale: float) -> None:
     inner, outer = calibration(scale).coverages
