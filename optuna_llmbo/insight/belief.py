@@ -22,6 +22,7 @@ from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.fitted import fit_model
 from optuna_llmbo.suggestion.fitted import FittedModel
 from optuna_llmbo.suggestion.known import Known
+from optuna_llmbo.surrogate.choices import ChoiceDistances
 
 
 N_REFERENCE = 256
@@ -66,6 +67,45 @@ class Belief:
         """How alike the process takes points to be, (m, others): 1 for the same."""
         own, others = (np.diag(self.covariance(at)) for at in (points, other))
         return self.covariance(points, other) / np.sqrt(np.outer(own, others))
+
+    def varied(self, point: np.ndarray, name: str, places: np.ndarray) -> np.ndarray:
+        """Put other values of one parameter into a point, (m, d).
+
+        Where a value leads to another branch of the objective, that branch's parameters are in
+        the middle of their ranges, and those of the old branch are absent. Points with the same
+        parameters as the given one keep its exact coordinates.
+
+        Args:
+            point: (d,), nan where it lacks a parameter.
+            name: the parameter.
+            places: (m,) its values' places in [0, 1].
+        """
+        space = self.known.space
+        points = np.tile(np.where(np.isnan(point), 0.5, point), (len(places), 1))
+        points[:, space.names.index(name)] = places
+        if not space.groups:
+            return points
+        spread = self.known.region.spread(points)
+        same = (np.isnan(spread) == np.isnan(point)).all(axis=1)
+        return np.where(same[:, None] & np.isnan(point), np.nan, spread)
+
+    @cached_property
+    def weights_of_meaning(self) -> dict[str, float]:
+        """How much meaning weighs against equal or not, from 0 to 1, by nominal parameter.
+
+        Those whose choices no language model reads are left out: see `ChoiceDistances`.
+        """
+        choices = self.model.data.inputs.choices
+        if all(one.coordinates is None for one in choices):
+            return {}
+        modules = self.model.surrogates.parts[0].model.covar_module.modules()
+        distances = next(module for module in modules if isinstance(module, ChoiceDistances))
+        weights = distances.weight.detach().tolist()
+        return {
+            name: weight
+            for name, one, weight in zip(self.known.space.nominal, choices, weights, strict=True)
+            if one.coordinates is not None
+        }
 
     def recommended(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """The complete and feasible trial with the best expectation: `LLMBOSampler.recommend`."""

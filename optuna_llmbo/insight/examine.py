@@ -19,6 +19,8 @@ from optuna_llmbo.insight.best_so_far import best_so_far_of
 from optuna_llmbo.insight.best_so_far import BestSoFar
 from optuna_llmbo.insight.calibration import Calibration
 from optuna_llmbo.insight.calibration import calibration_of
+from optuna_llmbo.insight.choices import ChoiceMap
+from optuna_llmbo.insight.choices import choices_of
 from optuna_llmbo.insight.embedding import EmbeddingMap
 from optuna_llmbo.insight.embedding import map_of
 from optuna_llmbo.insight.importance import Importance
@@ -68,6 +70,8 @@ class Insight:
     calibration: Calibration | None = None
     map: EmbeddingMap | None = None
     slices: Slices | None = None
+    choices: tuple[ChoiceMap, ...] | None = None
+    """One for each nominal parameter; empty if there is none."""
     importance: Importance | None = None
     proxy: ProxyCheck | None = None
     next: Next | None = None
@@ -83,6 +87,7 @@ class _Model:
 
     map: EmbeddingMap | None = None
     slices: Slices | None = None
+    choices: tuple[ChoiceMap, ...] | None = None
     importance: Importance | None = None
     next: Next | None = None
     trust: Trust | None = None
@@ -164,6 +169,7 @@ def _ask(
         return _Model(
             map=map_of(belief, trials, upcoming.points, None if best is None else best.number),
             slices=None if recommended is None else slices_of(belief, trials, recommended),
+            choices=choices_of(belief, trials, found),
             importance=importance_of(belief),
             next=upcoming,
             trust=trust_of(trials, model, best),

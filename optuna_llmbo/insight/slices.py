@@ -80,10 +80,7 @@ def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], n
     axis = space.axis(name)
     places = _places(axis)
     (point,) = space.to_unit([held])
-    points = np.tile(np.where(np.isnan(point), 0.5, point), (len(places), 1))
-    points[:, space.names.index(name)] = places
-    points = _as_the_branch_says(belief, points, point)
-    mean, low, high = belief.predictions(points).T
+    mean, low, high = belief.predictions(belief.varied(point, name, places)).T
     distribution = axis.distribution
     return Slice(
         name=name,
@@ -100,18 +97,6 @@ def _slice(belief: Belief, trials: Sequence[TrialFacts], held: dict[str, Any], n
             if name in t.params and t.value is not None and math.isfinite(t.value)
         ),
     )
-
-
-def _as_the_branch_says(belief: Belief, points: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Drop the parameters that a point's values do not lead to.
-
-    Points with the same parameters as the held point keep its exact coordinates.
-    """
-    if not belief.known.space.groups:
-        return points
-    spread = belief.known.region.spread(points)
-    same = (np.isnan(spread) == np.isnan(point)).all(axis=1)
-    return np.where(same[:, None] & np.isnan(point), np.nan, spread)
 
 
 def _places(axis: Axis) -> np.ndarray:

@@ -26,7 +26,7 @@ from tests.insight.studies import PLANE
 from tests.insight.studies import study_of
 
 
-MODEL = ("map", "slices", "importance", "next")
+MODEL = ("map", "slices", "choices", "importance", "next")
 
 
 def missing(insight: Insight) -> list[str]:
