@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from optuna_llmbo.figures.best_so_far import best_so_far
 from optuna_llmbo.figures.calibration import calibration
+from optuna_llmbo.figures.choices import choices
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.importance import importance
@@ -21,6 +22,7 @@ _FIGURES: tuple[Callable[[Insight], Figure | None], ...] = (
     best_so_far,
     upcoming,
     slices,
+    choices,
     landscape,
     calibration,
     importance,

@@ -45,6 +45,8 @@ SYMBOLS: Mapping[Outcome, tuple[str, str]] = {
 }
 """Colour and marker for each outcome."""
 
+_WORST_TO_BEST = [[0.0, BLUE], [0.5, "#a6a6a6"], [1.0, ORANGE]]
+
 _WRAP = 72
 """Characters per line of a caption in the plot: 360 pixels of small print."""
 _LINE = 13
@@ -142,6 +144,25 @@ def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
 def axis_title(objective: Objective) -> str:
     """Return the objective's name and direction."""
     return f"{short(objective.name, 40)}, {objective.direction}"
+
+
+def expectation_colours(objective: Objective, means: Sequence[float]) -> dict[str, Any]:
+    """Build the colour axis of expected values, from the worst to the best of them."""
+    return {
+        "cmin": rounded([min(means)])[0],
+        "cmax": rounded([max(means)])[0],
+        "colorscale": _WORST_TO_BEST,
+        "reversescale": objective.sign < 0,
+        "colorbar": {
+            "title": {
+                "text": f"expected {short(objective.name, 30)}",
+                "side": "right",
+                "font": {"size": 11},
+            },
+            "thickness": 8,
+            "tickformat": ".3~g",
+        },
+    }
 
 
 def rounded(values: Sequence[float | None], digits: int = 4) -> list[float | None]:

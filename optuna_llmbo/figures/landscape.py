@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import by_outcome
+from optuna_llmbo.figures.figure import expectation_colours
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
 from optuna_llmbo.figures.figure import hovering
 from optuna_llmbo.figures.figure import laid_out
-from optuna_llmbo.figures.figure import ORANGE
 from optuna_llmbo.figures.figure import rounded
-from optuna_llmbo.figures.figure import short
 from optuna_llmbo.figures.figure import SYMBOLS
 from optuna_llmbo.figures.figure import thinned
 from optuna_llmbo.figures.figure import VERMILION
@@ -31,8 +29,6 @@ CAPTION = (
     "all trials in one corner while other places look as good, or a star among much worse "
     "colours."
 )
-_COLOURS = [[0.0, BLUE], [0.5, "#a6a6a6"], [1.0, ORANGE]]
-"""Colours from worst to best, all visible on light and dark backgrounds."""
 _COLOUR = "%{marker.color}"
 _MOST = 120
 
@@ -61,21 +57,7 @@ def landscape(insight: Insight) -> Figure | None:
         xaxis={"title": {"text": "first axis, no unit"}, "showticklabels": False},
         yaxis={"title": {"text": "second axis, no unit"}, "showticklabels": False},
         margin={"l": 30, "r": 14, "t": 44, "b": 34},
-        coloraxis={
-            "cmin": rounded([min(means)])[0],
-            "cmax": rounded([max(means)])[0],
-            "colorscale": _COLOURS,
-            "reversescale": objective.sign < 0,
-            "colorbar": {
-                "title": {
-                    "text": f"expected {short(objective.name, 30)}",
-                    "side": "right",
-                    "font": {"size": 11},
-                },
-                "thickness": 8,
-                "tickformat": ".3~g",
-            },
-        },
+        coloraxis=expectation_colours(objective, means),
     )
     return Figure("llmbo-map", "Map of the configurations", CAPTION, finding, plot)
 

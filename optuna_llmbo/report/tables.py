@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optuna_llmbo.insight import Insight
+from optuna_llmbo.insight.choices import ChoiceMap
 from optuna_llmbo.insight.facts import expected_text
 from optuna_llmbo.insight.facts import StudyFacts
 from optuna_llmbo.insight.facts import values_text
@@ -14,6 +16,8 @@ from optuna_llmbo.study.trial_facts import TrialFacts
 
 _BEST = 10
 """Number of trials in the table of the best."""
+_MOST_SHOWN = 60
+"""Characters of a choice in the table of the choices."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,33 @@ def ranges(study: StudyFacts) -> Table:
     return Table("Hyperparameters", ("name", "range"), rows, "ranges")
 
 
+def choices(insight: Insight) -> Table:
+    """List the nominal parameters: who reads their choices, what that weighs, which are alike."""
+    rows = tuple(_choices_row(found) for found in insight.choices or ())
+    columns = ("parameter", "choices", "read by", "weight of meaning", "most alike")
+    return Table("Choices", columns, rows, "choices")
+
+
 def versions(study: StudyFacts) -> Table:
     """List the versions installed where the report was written."""
     rows = tuple(study.versions.items())
     return Table("Versions", ("package", "version"), rows, "versions")
+
+
+def _choices_row(found: ChoiceMap) -> tuple[str, ...]:
+    left = f", {found.n_left_out} not shown" if found.n_left_out else ""
+    weight = "" if found.weight is None else f"{found.weight:.2f}"
+    pairs = (
+        f"{_cut(pair.one)} and {_cut(pair.other)} ({pair.correlation:.2f})" for pair in found.alike
+    )
+    counts = f"{found.n_choices} ({found.n_tried} tried{left})"
+    return (found.name, counts, found.reader or "none", weight, "; ".join(pairs))
+
+
+def _cut(text: str) -> str:
+    """The beginning of a choice in one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= _MOST_SHOWN else words[: _MOST_SHOWN - 1] + "…"
 
 
 def _trials(name: str, title: str, study: StudyFacts, trials: Sequence[TrialFacts]) -> Table:

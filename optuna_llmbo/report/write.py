@@ -87,15 +87,20 @@ def _page(facts: StudyFacts, insight: Insight, figures: list[Figure]) -> str:
         summary=_summary(facts, insight),
         reasons=insight.reasons,
         figures=[(figure, _json(figure)) for figure in figures],
-        tables=_tables(facts),
+        tables=_tables(facts, insight),
         plotly=plotly.offline.get_plotlyjs(),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def _tables(facts: StudyFacts) -> list[tables.Table]:
-    trials = [tables.best_trials(facts), tables.ranges(facts), tables.all_trials(facts)]
-    filled = [table for table in trials if table.rows]
+def _tables(facts: StudyFacts, insight: Insight) -> list[tables.Table]:
+    found = [
+        tables.best_trials(facts),
+        tables.ranges(facts),
+        tables.choices(insight),
+        tables.all_trials(facts),
+    ]
+    filled = [table for table in found if table.rows]
     return [tables.counts(facts), *filled, tables.versions(facts)]
 
 

@@ -36,8 +36,9 @@ from tests.insight.studies import study_of
 from tests.insight.studies import study_of_trust
 
 
-NAMES = [f"llmbo-{name}" for name in ("best-so-far", "next", "slices", "map", "calibration")]
-ALL_NAMES = [*NAMES, "llmbo-importance", "llmbo-trust", "llmbo-proxy"]
+NAMES = [f"llmbo-{name}" for name in ("best-so-far", "next", "slices", "choices", "map")]
+MORE_NAMES = [f"llmbo-{name}" for name in ("calibration", "importance", "trust", "proxy")]
+ALL_NAMES = [*NAMES, *MORE_NAMES]
 MOST_BYTES = 60_000
 WIDE: dict[str, BaseDistribution] = {
     **{f"a_rather_long_parameter_name_{i}": FloatDistribution(0.0, 1.0) for i in range(10)},
@@ -214,6 +215,71 @@ def test_slices(figures: dict[str, Figure], insight: Insight) -> None:
     assert held[-1] == ["linear", "cosine", "constant"].index(insight.slices.slices[-1].held)
 
 
+def test_choices(figures: dict[str, Figure], insight: Insight) -> None:
+    assert insight.choices is not None
+    (found,) = insight.choices
+    drawn = traces(figures["llmbo-choices"])
+    held = next(choice for choice in found.choices if choice.is_held)
+    star = drawn["recommended"]
+    assert star["text"] == [held.text] and star["marker"]["symbol"] == "star"
+    assert star["marker"]["color"] == pytest.approx([held.mean], rel=1e-3)
+    assert star["customdata"] == [[held.text, held.n_trials]]
+    tried = [c.text for c in found.choices if c.n_trials and not c.is_held]
+    assert drawn["tried"]["text"] == tried and drawn["tried"]["marker"]["line"]["width"] > 0
+    layout = figures["llmbo-choices"].plot.layout
+    assert layout.coloraxis.reversescale is True  # lower is better
+    assert layout.xaxis.title.text == "scheduler<br>not read"
+    assert figures["llmbo-choices"].finding == "Not read: scheduler."
+
+
+def test_choices_that_are_read(tiny_llm: Path) -> None:
+    words = ["red <b>paint</b> & oil", "dark red", *(f"colour {i}" for i in range(298))]
+    paints = {**PLANE, "paint": CategoricalDistribution(words)}
+    study = study_of(paints, bowl, 8)
+    add(study, {"x": 0.3, "y": 0.0, "paint": words[0]}, paints, -1.0)
+    insight = examine(study, LLMBOSampler(seed=0, llm=tiny_llm))
+    (figure,) = (one for one in draw(insight) if one.name == "llmbo-choices")
+    drawn = traces(figure)
+    assert sum(len(trace["x"]) for trace in drawn.values()) == 200
+    assert all(trace["mode"] == "markers" for trace in drawn.values())  # too many for names
+    assert drawn["recommended"]["customdata"][0] == [
+        "red &lt;b&gt;paint&lt;/b&gt; &amp; oil",
+        1,
+    ]
+    assert not re.search(r"(<|u003c)b(>|\\u003e)", figure.plot.to_json())
+    assert insight.choices is not None and insight.choices[0].weight is not None
+    weight = f"{insight.choices[0].weight:.2f}"
+    assert figure.plot.layout.xaxis.title.text == f"paint<br>weight of meaning {weight}"
+    assert figure.finding.startswith(f"Weight of meaning: paint {weight}, read by {tiny_llm.name}")
+    assert figure.finding.endswith(" 100 more choices are not drawn.")
+    assert "Most alike in paint: " in figure.finding
+
+
+def test_many_parameters_of_choices() -> None:
+    names = [f"p{i:02}" for i in range(14)]
+    space: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution([f"value {i} of {name}" for i in range(30)])
+        for name in names
+    }
+    study = study_of(space, lambda params: float(len(params["p00"])), 6)
+    (figure,) = (
+        one
+        for one in draw(examine(study, LLMBOSampler(seed=0, llm=None)))
+        if one.name == "llmbo-choices"
+    )
+    layout = json.loads(figure.plot.to_json())["layout"]
+    assert sum(key.startswith("xaxis") for key in layout) == 12
+    points = [len(trace["x"]) for trace in json.loads(figure.plot.to_json())["data"]]
+    assert sum(points) == 12 * 20
+    assert figure.small is not None
+    small = json.loads(figure.small.to_json())["layout"]
+    assert sum(key.startswith("xaxis") for key in small) == 6
+    assert figure.finding == (
+        "Not read: p00, p01, p02, and 11 more. 120 more choices are not drawn. "
+        "2 more parameters are not drawn."
+    )
+
+
 def test_map(figures: dict[str, Figure], insight: Insight) -> None:
     drawn = traces(figures["llmbo-map"])
     assert insight.map is not None and insight.next is not None
@@ -257,8 +323,12 @@ def test_proxy(figures: dict[str, Figure]) -> None:
 
 
 def test_names_are_no_markup() -> None:
-    distributions = {"<b>x</b>": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
-    study = study_of(distributions, lambda params: params["y"], 6)  # type: ignore[arg-type]
+    distributions: dict[str, BaseDistribution] = {
+        "<b>x</b>": FloatDistribution(0, 1),
+        "<b>x</b> too": CategoricalDistribution(["<script>alert(1)</script>", "<b>x</b> & y"]),
+        "y": FloatDistribution(0, 1),
+    }
+    study = study_of(distributions, lambda params: params["y"], 6)
     study.set_metric_names(["<script>"])
     for figure in draw(examine(study)):
         text = figure.alone().to_json()

@@ -9,10 +9,14 @@ from pathlib import Path
 import re
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
 import pytest
 from typer.testing import CliRunner
 
 from optuna_llmbo import cli
+from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.figures import draw
 from optuna_llmbo.insight import examine
@@ -115,6 +119,39 @@ def test_where_nothing_was_expected_no_trust_is_shown(tmp_path: Path) -> None:
     page = Page(write_report(study_of(PLANE, bowl, 5), tmp_path / "report.html"))
     assert "Knowledge" not in page.text and "trusted" not in page.text
     assert "llmbo-trust" not in page.figures and "llmbo-best-so-far" in page.figures
+
+
+@pytest.mark.parametrize("model_not_asked", [False], indirect=True)
+def test_the_choices_as_a_table(tmp_path: Path, tiny_llm: Path) -> None:
+    long = "word " * 30
+    space: dict[str, BaseDistribution] = {
+        "flag": CategoricalDistribution([True, False, None]),
+        "paint": CategoricalDistribution([EVIL, "red & blue", "dark red", long]),
+        "x": FloatDistribution(0.0, 1.0),
+    }
+    study = study_of(space, lambda params: params["x"], 6)
+    sampler = LLMBOSampler(seed=0, llm=tiny_llm)
+    path = write_report(study, tmp_path / "report.html", sampler)
+    page = Page(path)
+    heading, flag, paint = page.tables["choices"]
+    assert heading == ["parameter", "choices", "read by", "weight of meaning", "most alike"]
+    n_tried = len({trial.params["flag"] for trial in study.trials})
+    assert flag == ["flag", f"3 ({n_tried} tried)", "none", "", ""]
+    assert paint[2].startswith(tiny_llm.name) and 0 < float(paint[3]) < 1
+    found = examine(study, sampler).choices
+    assert found is not None
+    pairs = [pair for one in found for pair in one.alike]
+    assert len(pairs) == 3 and EVIL in {text for pair in pairs for text in (pair.one, pair.other)}
+    assert paint[4].count(" and ") == 3 and long not in paint[4] and "…" in paint[4]
+    assert f"({pairs[0].correlation:.2f})" in paint[4]
+    assert "<img" not in path.read_text() and "llmbo-choices" in page.figures
+
+
+@pytest.mark.parametrize("model_not_asked", [False], indirect=True)
+def test_without_choices_there_is_no_table_of_them(tmp_path: Path) -> None:
+    page = Page(write_report(study_of(PLANE, bowl, 4), tmp_path / "report.html"))
+    assert "choices" not in page.tables and "llmbo-choices" not in page.figures
+    assert "choices" not in page.text.split("What is missing")[1]
 
 
 def test_it_asks_for_nothing_and_holds_plotly_once(tmp_path: Path) -> None:
