@@ -8,6 +8,7 @@ import textwrap
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.figures.figure import expectation_colours
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
@@ -42,7 +43,7 @@ _BELOW = 46
 """Space between rows in pixels, part of a row's height."""
 _SPACING = 0.26
 """Space between rows as a share of the height, where the height is not set."""
-_MOST_POINTS = 240
+_MOST_POINTS = 200
 """Choices drawn in all panels together, each in about 200 bytes."""
 _MOST_NAMED = 12
 """Choices in a panel that have their names beside them."""
@@ -50,7 +51,7 @@ _MOST_LISTED = 3
 """Parameters that the finding names."""
 _NAME = 16
 """Characters of a choice's name in a panel."""
-_HOVER, _HOVER_LINE = 80, 44
+_HOVER, _HOVER_LINE = 60, 40
 """Characters of a choice, and of a line of them, where the cursor is."""
 _MARGIN = 0.25
 """Space around the choices for their names, as a share of their spread."""
@@ -146,7 +147,7 @@ def _draw(  # type: ignore[no-untyped-def]
         some = [choice for choice in shown if _kind(choice) == kind]
         if not some:
             continue
-        names = [short(" ".join(choice.text.split()), _NAME) for choice in some]
+        names = [short(choice.text, _NAME) for choice in some]
         plot.add_scatter(
             x=rounded([choice.x for choice in some], 3),
             y=rounded([choice.y for choice in some], 3),
@@ -179,9 +180,8 @@ def _kind(choice: Choice) -> str:
 
 def _hover(text: str) -> str:
     """The beginning of a choice in lines."""
-    words = " ".join(text.split())
-    cut = words if len(words) <= _HOVER else words[: _HOVER - 1] + "…"
-    return "<br>".join(short(line, _HOVER) for line in textwrap.wrap(cut, _HOVER_LINE))
+    lines = textwrap.wrap(cut(text, _HOVER), _HOVER_LINE)
+    return "<br>".join(short(line, _HOVER) for line in lines)
 
 
 def _finding(found: Sequence[ChoiceMap], panels: Sequence[ChoiceMap]) -> str:
@@ -190,13 +190,13 @@ def _finding(found: Sequence[ChoiceMap], panels: Sequence[ChoiceMap]) -> str:
     unread = [one for one in found if one.weight is None]
     sentences = []
     if read:
-        weights = _listed([f"{short(one.name, 30)} {one.weight:.2f}" for one in read])
-        sentences.append(f"Weight of meaning: {weights}, read by {short(read[0].reader, 60)}.")
+        weights = _listed([f"{cut(one.name, 30)} {one.weight:.2f}" for one in read])
+        sentences.append(f"Weight of meaning: {weights}, read by {cut(read[0].reader, 60)}.")
         most = read[0].alike[0]
-        pair = f"{short(most.one, 30)} and {short(most.other, 30)}"
-        sentences.append(f"Most alike in {short(read[0].name, 30)}: {pair}.")
+        pair = f"{cut(most.one, 30)} and {cut(most.other, 30)}"
+        sentences.append(f"Most alike in {cut(read[0].name, 30)}: {pair}.")
     if unread:
-        names = _listed([short(one.name, 30) for one in unread])
+        names = _listed([cut(one.name, 30) for one in unread])
         sentences.append(f"Not read: {names}.")
     left = sum(one.n_choices - len(_shown(one, len(panels))) for one in panels)
     if left:

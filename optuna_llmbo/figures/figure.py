@@ -68,7 +68,7 @@ class Figure:
     caption: str
     """How to read the figure and which signs are bad; the same for every study."""
     finding: str
-    """What it shows about this study, in a sentence or two; may be empty."""
+    """What it shows about this study, in a sentence or two of plain text; may be empty."""
     plot: go.Figure
     """Without title and caption, on a transparent background; the font colour is not set."""
     small: go.Figure | None = None
@@ -79,7 +79,7 @@ class Figure:
         show only the plot, such as a dashboard card, 450 pixels high."""
         plot = graph_objects().Figure(self.plot if self.small is None else self.small)
         left, bottom, top = plot.layout.margin.l, plot.layout.margin.b, plot.layout.margin.t
-        lines = [f"<b>{line}</b>" for line in textwrap.wrap(self.finding, _WRAP - 6)]
+        lines = [f"<b>{_escaped(line)}</b>" for line in textwrap.wrap(self.finding, _WRAP - 6)]
         lines += textwrap.wrap(self.caption, _WRAP)
         below = _LINE * len(lines) + 10
         plot.update_layout(
@@ -192,8 +192,16 @@ def value_range(values: Sequence[float | None], shown: Sequence[float | None]) -
 
 def short(value: Any, most: int = 20) -> str:
     """Format a parameter's value in a few characters, safe to show as HTML."""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = text if len(text) <= most else text[: most - 1] + "…"
+    return _escaped(cut(value, most))
+
+
+def cut(value: Any, most: int = 20) -> str:
+    """Format a parameter's value in a few characters of plain text, on one line."""
+    text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _escaped(text: str) -> str:
     text = text.replace("%{", "% {")  # plotly's templates would substitute it
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -11,6 +11,7 @@ from optuna_llmbo.figures.figure import axis_title
 from optuna_llmbo.figures.figure import BAND
 from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import by_outcome
+from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
@@ -58,7 +59,7 @@ def slices(insight: Insight) -> Figure | None:
     rows = math.ceil(len(panels) / _COLUMNS)
     plot = _multiples(insight, panels, _COLUMNS, height=rows * _ROW + 20)
     small = _multiples(insight, by_effect[:_MOST_IN_SMALL], _COLUMNS_IN_SMALL, height=None)
-    largest = ", ".join(short(one.name, 30) for one in by_effect[:3])
+    largest = ", ".join(cut(one.name, 30) for one in by_effect[:3])
     left = len(found.slices) - len(panels)
     finding = (
         f"Recommended: trial {found.number}. The model sees the largest differences along "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optuna_llmbo.figures.figure import BLUE
+from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.figures.figure import Figure
 from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREEN
@@ -93,6 +94,6 @@ def upcoming(insight: Insight) -> Figure | None:
 
 
 def _named(params: Mapping[str, Any]) -> str:
-    named = [f"{short(name, 30)} {short(value)}" for name, value in params.items()]
+    named = [f"{cut(name, 30)} {cut(value)}" for name, value in params.items()]
     more = len(named) - _MOST_NAMED
     return ", ".join([*named[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.insight import Insight
 from optuna_llmbo.insight.choices import ChoiceMap
 from optuna_llmbo.insight.facts import expected_text
@@ -75,16 +76,11 @@ def _choices_row(found: ChoiceMap) -> tuple[str, ...]:
     left = f", {found.n_left_out} not shown" if found.n_left_out else ""
     weight = "" if found.weight is None else f"{found.weight:.2f}"
     pairs = (
-        f"{_cut(pair.one)} and {_cut(pair.other)} ({pair.correlation:.2f})" for pair in found.alike
+        f"{cut(pair.one, _MOST_SHOWN)} and {cut(pair.other, _MOST_SHOWN)} ({pair.correlation:.2f})"
+        for pair in found.alike
     )
     counts = f"{found.n_choices} ({found.n_tried} tried{left})"
     return (found.name, counts, found.reader or "none", weight, "; ".join(pairs))
-
-
-def _cut(text: str) -> str:
-    """The beginning of a choice in one line."""
-    words = " ".join(text.split())
-    return words if len(words) <= _MOST_SHOWN else words[: _MOST_SHOWN - 1] + "…"
 
 
 def _trials(name: str, title: str, study: StudyFacts, trials: Sequence[TrialFacts]) -> Table:

@@ -270,12 +270,12 @@ def test_many_parameters_of_choices() -> None:
     layout = json.loads(figure.plot.to_json())["layout"]
     assert sum(key.startswith("xaxis") for key in layout) == 12
     points = [len(trace["x"]) for trace in json.loads(figure.plot.to_json())["data"]]
-    assert sum(points) == 12 * 20
+    assert sum(points) == 12 * 16
     assert figure.small is not None
     small = json.loads(figure.small.to_json())["layout"]
     assert sum(key.startswith("xaxis") for key in small) == 6
     assert figure.finding == (
-        "Not read: p00, p01, p02, and 11 more. 120 more choices are not drawn. "
+        "Not read: p00, p01, p02, and 11 more. 168 more choices are not drawn. "
         "2 more parameters are not drawn."
     )
 
@@ -330,7 +330,10 @@ def test_names_are_no_markup() -> None:
     }
     study = study_of(distributions, lambda params: params["y"], 6)
     study.set_metric_names(["<script>"])
-    for figure in draw(examine(study)):
+    figures = {figure.name: figure for figure in draw(examine(study))}
+    assert "<b>x</b>" in figures["llmbo-slices"].finding  # plain text; escaped where it is drawn
+    assert "Not read: <b>x</b> too." in figures["llmbo-choices"].finding
+    for figure in figures.values():
         text = figure.alone().to_json()
         for tag in ("<script>", "<b>x"):
             assert tag not in text and json.dumps(tag)[1:-1].replace("<", r"\u003c") not in text

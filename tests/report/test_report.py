@@ -145,6 +145,7 @@ def test_the_choices_as_a_table(tmp_path: Path, tiny_llm: Path) -> None:
     assert paint[4].count(" and ") == 3 and long not in paint[4] and "…" in paint[4]
     assert f"({pairs[0].correlation:.2f})" in paint[4]
     assert "<img" not in path.read_text() and "llmbo-choices" in page.figures
+    assert "Most alike in paint: red & blue and dark red." in page.text  # escaped once
 
 
 @pytest.mark.parametrize("model_not_asked", [False], indirect=True)
