@@ -261,14 +261,15 @@ def peft() -> Task:
 
 def _make(name: str, sentence: str, parameters: pandas.DataFrame, values: pandas.Series) -> Task:
     """Make a task of rows: their parameters, a column each, and their values."""
-    levels = {str(column): _levels(parameters[column]) for column in parameters}
+    listed = {str(column): _levels(parameters[column]) for column in parameters}
+    levels = {name: _mixed(some) for name, some in listed.items()}
     rows = averaged(parameters, over(levels), values)
     return make(
         name,
         sentence,
         rows,
         looked_up(rows, levels),
-        {column: _default(some) for column, some in levels.items()},
+        {column: _default(some) for column, some in listed.items()},
         middle=float(np.median(rows.values)),
     )
 
@@ -277,6 +278,18 @@ def _levels(column: pandas.Series) -> list[Any]:
     """Return what a column holds: names in the order of the table, numbers in their own."""
     found: list[Any] = column.unique().tolist()
     return found if isinstance(found[0], str) else sorted(found)
+
+
+def _mixed(levels: list[Any]) -> list[Any]:
+    """Return names in a random order, the same in every study, and numbers as they are.
+
+    Authors list first what they used first, which is often good; a sampler that takes the first of
+    equal candidates would profit.
+    """
+    if not isinstance(levels[0], str):
+        return levels
+    order = np.random.default_rng(0).permutation(len(levels))
+    return [levels[i] for i in order]
 
 
 def _default(levels: list[Any]) -> Any:

@@ -27,10 +27,11 @@ _WHITENING = 0.25
 1 whitens them."""
 _SMALLEST_AXIS = 1e-6
 _FEWEST_OBSERVED = 4
-_STEPS = 20
-_PATIENCE = 4
-_LEARNING_RATE = 1e-2
-_TOKEN_STANDARD_DEVIATION = 0.3
+_STEPS = 8
+_PATIENCE = 2
+_RISE = 1e-3
+"""Least rise of the leave-one-out density, in nats for each observation, that counts."""
+_TOKEN_STANDARD_DEVIATION = 0.5
 """Prior standard deviation of the token from its neutral value, in units of its own size."""
 
 
@@ -128,10 +129,10 @@ def fit_token(
 ) -> ChoiceViews:
     """Move the learnable token to where the processes explain the targets better.
 
-    AdamW maximizes the marginal likelihood with a normal prior around the token's neutral value.
-    Left free it overfits at once; so training stops after a few steps that do not raise the
-    leave-one-out predictive density (Rasmussen & Williams 2006, eq. 5.11). Choices change their
-    places, not the mean distance of those that were tried: lengthscales are there for that.
+    L-BFGS maximizes the marginal likelihood with a normal prior around the token's neutral value.
+    Left free it overfits; so training stops when steps do not raise the leave-one-out predictive
+    density (Rasmussen & Williams 2006, eq. 5.11). Choices change their places, not the mean
+    distance of those that were tried: lengthscales are there for that.
 
     Args:
         views: at the token's neutral value.
@@ -146,26 +147,37 @@ def fit_token(
         return views
     neutral = views.token
     scale = neutral.square().mean().sqrt() * _TOKEN_STANDARD_DEVIATION
-    token = neutral.clone().requires_grad_(True)
-    optimizer = torch.optim.AdamW([token], lr=_LEARNING_RATE, weight_decay=0.0)
+    moved = torch.zeros_like(neutral, requires_grad=True)  # in prior standard deviations
+    optimizer = torch.optim.LBFGS([moved], max_iter=1, line_search_fn="strong_wolfe", max_eval=4)
     placed = [_Placed.of(model, views, tried) for model in models]
-    n = sum(len(model.train_targets) for model in models)
-    best, best_density, waited = neutral, -math.inf, 0
-    for _ in range(_STEPS + 1):
-        for one in placed:
-            one.place(token)
-        with torch.no_grad():
-            density = sum(one.left_out() for one in placed)
-        waited = 0 if density > best_density else waited + 1
-        if density > best_density:
-            best, best_density = token.detach().clone(), density
-        if waited > _PATIENCE or not math.isfinite(density):
-            break
-        penalty = ((token - neutral) / scale).square().sum() / 2
-        loss = (penalty - torch.stack([one.log_density() for one in placed]).sum()) / n
+
+    def loss() -> Tensor:
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        for one in placed:
+            one.place(neutral + scale * moved)
+        densities = torch.stack([one.log_density() for one in placed])
+        total = moved.square().sum() / 2 - densities.sum()
+        total.backward()
+        return total
+
+    def left_out(token: Tensor) -> float:
+        with torch.no_grad():
+            for one in placed:
+                one.place(token)
+            return sum(one.left_out() for one in placed)
+
+    best, best_density, waited = neutral, left_out(neutral), 0
+    for _ in range(_STEPS):
+        optimizer.step(loss)
+        token = (neutral + scale * moved).detach().clone()
+        density = left_out(token)
+        if not math.isfinite(density):
+            break
+        waited = 0 if density > best_density + _RISE else waited + 1
+        if density > best_density:
+            best, best_density = token, density
+        if waited >= _PATIENCE:
+            break
     return views if torch.equal(best, neutral) else ChoiceViews(views.views, best)
 
 

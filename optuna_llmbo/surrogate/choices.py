@@ -169,7 +169,8 @@ class ChoiceDistances(Module):
         found = _Pairs(
             torch.cat(different), torch.cat(meant), torch.cat(parameter), torch.stack(index)
         )
-        if is_same and not found.meant.requires_grad:
+        is_fixed = not any(one is not None and one.requires_grad for one in self._coordinates)
+        if is_same and is_fixed:
             self._known = (left, found)
         return found
 
