@@ -27,10 +27,14 @@ from benchmarks.prediction import texts
 from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Variant
 from benchmarks.torch_state import isolated_torch
+from optuna_llmbo.surrogate import choices
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import ChoiceDistances
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
+from optuna_llmbo.surrogate.covariance import inputs_kernel
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.covariance import scaled_matern
 from optuna_llmbo.surrogate.process import fit_process
@@ -105,7 +109,7 @@ def _fit_as_is(
         text = texts.features(embedding, variant.axes, variant.scaling)
     complete = np.zeros((len(numeric), 2))  # runs of this study
     Z = torch.from_numpy(np.hstack([numeric, text, complete]))
-    layout = Layout(p=numeric.shape[1], k=text.shape[1], has_gaps=False, n_sources=0)
+    layout = Layout(problem.inputs(variant.derived), k=text.shape[1], has_gaps=False, n_sources=0)
     model = fit_process(Z[observed], targets, lambda: kernel_of(variant, layout))
     return Fit(model, Z[others], moved=False)
 
@@ -119,7 +123,8 @@ def _fit_trained(
         for some in (observed, others)
     )
     ablation = Ablation(train_token=variant.train_token, train_projection=variant.train_projection)
-    surrogate = fit_surrogate(known, targets, variant.kernel, unknown, ablation)
+    inputs = problem.inputs(variant.derived)
+    surrogate = fit_surrogate(known, targets, variant.kernel, inputs, unknown, ablation)
     view = surrogate.text_view
     assert view is not None and known.reading is not None
     is_neutral = torch.equal(view.token, known.reading.neutral_token())
@@ -136,12 +141,18 @@ def kernel_of(variant: Variant, layout: Layout) -> Kernel:
     weight = 1.0 if variant.kernel == "text" else covariances._TEXT_WEIGHT_MEDIAN
     if variant.second == "linear":
         second: Kernel = _linear(layout.text, weight)
+    elif variant.second == "numbers":
+        second = covariances._scaled(_of_inputs(layout.inputs), weight_median=weight)
     else:
-        columns = layout.numeric if variant.second == "numbers" else layout.text
-        second = scaled_matern(columns, ard=variant.second == "ard", weight_median=weight)
+        second = scaled_matern(layout.text, ard=variant.second == "ard", weight_median=weight)
     if variant.kernel == "text":
         return second
-    return scaled_matern(layout.numeric, ard=True, weight_median=1.0) + second
+    return inputs_kernel(layout.inputs, main_effects=True) + second
+
+
+def _of_inputs(inputs: Inputs) -> Kernel:
+    """A Matern-5/2 kernel on numbers and choices with one lengthscale for all."""
+    return covariances._of_inputs(inputs, ChoiceDistances(inputs.choices), ard=False)
 
 
 def _linear(columns: range, weight_median: float) -> Kernel:
@@ -155,8 +166,11 @@ def _linear(columns: range, weight_median: float) -> Kernel:
 @contextmanager
 def lengthscale_prior(median: float, deviation: float) -> Iterator[None]:
     """Use another lengthscale prior in all Matern kernels that are made inside."""
-    values = {"_LENGTHSCALE_MEDIAN": median, "_LENGTHSCALE_STANDARD_DEVIATION": deviation}
-    with replaced(covariances, **values):
+    with (
+        replaced(covariances, _LENGTHSCALE_MEDIAN=median),
+        replaced(covariances, LENGTHSCALE_STANDARD_DEVIATION=deviation),
+        replaced(choices, LENGTHSCALE_STANDARD_DEVIATION=deviation),
+    ):
         yield
 
 

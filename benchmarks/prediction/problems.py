@@ -18,6 +18,8 @@ from optuna_llmbo.space.numeric_view import NumericView
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import Configuration
 from optuna_llmbo.space.search_space import SearchSpace
+from optuna_llmbo.surrogate.choices import Choices
+from optuna_llmbo.surrogate.choices import Inputs
 
 
 N_CONFIGURATIONS = 256
@@ -55,10 +57,16 @@ class Problem:
         return Prompt(self.space, self._knowledge)
 
     def numeric(self, derived: bool) -> np.ndarray:
-        """Compute the numeric view, (256, p)."""
-        return NumericView(self.space, self._knowledge if derived else Knowledge(), self.points)(
-            self.points
-        )
+        """Compute the numeric view, (256, columns): numbers, then which choices."""
+        return self._view(derived)(self.points)
+
+    def inputs(self, derived: bool) -> Inputs:
+        """Describe the columns of the numeric view; choices are equal or different."""
+        sizes = (int(axis.n_values) for axis in self.space.axes if axis.is_nominal)
+        return Inputs(self._view(derived).n_numbers, tuple(map(Choices, sizes)))
+
+    def _view(self, derived: bool) -> NumericView:
+        return NumericView(self.space, self._knowledge if derived else Knowledge())
 
     @cached_property
     def _knowledge(self) -> Knowledge:

@@ -130,7 +130,7 @@ QUESTIONS = (
         "lengthscale",
         "Lengthscale prior: median in one dimension, deviation of the logarithm",
         ("numeric",),
-        f"{covariances._LENGTHSCALE_MEDIAN:g}, {covariances._LENGTHSCALE_STANDARD_DEVIATION:g}",
+        f"{covariances._LENGTHSCALE_MEDIAN:g}, {covariances.LENGTHSCALE_STANDARD_DEVIATION:g}",
         {
             "hvarfner": {"lengthscale": HVARFNER},
             "2, 1": {"lengthscale": (2.0, 1.0)},

@@ -22,8 +22,7 @@ LORA = SearchSpace(
 
 
 def view(space: SearchSpace) -> NumericView:
-    nothing = np.zeros((0, len(space.names)))
-    return NumericView(space, load_knowledge("auto").relevant(space.names), nothing)
+    return NumericView(space, load_knowledge("auto").relevant(space.names))
 
 
 def test_lora_quantities_are_added_on_a_log_scale() -> None:
@@ -64,3 +63,20 @@ def test_quantities_of_words_are_left_out() -> None:
         }
     )
     assert view(space).derived_names == ()
+
+
+def test_choices_come_after_all_numbers() -> None:
+    kind = {"kind": CategoricalDistribution(("one", "two", "three"))}
+    space = SearchSpace({**kind, **LORA.distributions}, groups=(("kind",),))
+    mixed, lora = view(space), view(LORA)
+    base = {"rank": 8, "lora_alpha": 16.0, "learning_rate": 1e-4, "batch_size": 16}
+    points = space.to_unit([{**base, "kind": "three"}, base])
+    features = mixed(points)
+    assert mixed.derived_names == lora.derived_names
+    assert mixed.n_numbers == 4 + 1 + 5 and lora.n_numbers == 4 + 5
+    assert features.shape == (2, mixed.n_numbers + 1)
+    np.testing.assert_array_equal(features[:, -1], [2, -1])
+    np.testing.assert_array_equal(features[:, 4], [1, 0])  # whether the group is there
+    expected = lora(LORA.to_unit([base, base]))
+    np.testing.assert_allclose(np.delete(features[:, :-1], 4, axis=1)[:, :4], expected[:, :4])
+    assert not np.isnan(features).any()

@@ -101,8 +101,9 @@ def test_what_a_configuration_lacks_is_nan_in_the_cube() -> None:
 def test_features_of_what_is_missing() -> None:
     points = BRANCHES.to_unit([{"c": "a", "n": 2, "rate": 1e-2}, {"c": "b"}])
     features = BRANCHES.features(points)
-    assert features.shape == (2, 3 + 1 + 1 + 1)  # choices, n, rate, whether the group is there
-    np.testing.assert_allclose(features[:, 3:], [[0.375, 0.5, 1.0], [0.5, 0.5, 0.0]])
+    # n, rate, whether the group is there; c is a choice
+    np.testing.assert_allclose(features, [[0.375, 0.5, 1.0], [0.5, 0.5, 0.0]])
+    np.testing.assert_array_equal(BRANCHES.choices(points), [[0], [1]])
 
 
 def test_restrict_needs_the_shared_parameters_only() -> None:
@@ -127,11 +128,48 @@ def test_nearest() -> None:
     assert Axis(IntDistribution(4, 4)).nearest(16) == 4
 
 
-def test_unit_cube_of_nominal_choices() -> None:
-    space = SearchSpace({"c": CategoricalDistribution(("a", "b", "c"))})
-    features = space.features(space.to_unit([{"c": "a"}, {"c": "b"}, {"c": "c"}]))
-    distances = np.linalg.norm(features[:, None] - features[None], axis=-1)
-    np.testing.assert_allclose(distances, 1.0 - np.eye(3), atol=1e-12)
+def test_nominal_choices_are_counted_apart_from_the_numbers() -> None:
+    space = SearchSpace(
+        {
+            "z": CategoricalDistribution(("a", "b", "c")),
+            "x": FloatDistribution(0, 2),
+            "ordinal": CategoricalDistribution((4, 1)),
+            "b": CategoricalDistribution((True, False, "auto", None)),
+        }
+    )
+    assert space.nominal == ("b", "z")
+    rows = [
+        {"z": "c", "x": 0.5, "ordinal": 4, "b": None},
+        {"z": "a", "x": 2.0, "ordinal": 1, "b": False},
+    ]
+    points = space.to_unit(rows)
+    np.testing.assert_allclose(space.features(points), [[0.75, 0.25], [0.25, 1.0]])
+    choices = space.choices(points)
+    assert choices.dtype == np.float64
+    np.testing.assert_array_equal(choices, [[3, 2], [1, 0]])  # b, z, in the order of the choices
+    # each coordinate of a choice's share of the interval is that choice
+    points[0, space.names.index("z")] = 0.68
+    np.testing.assert_array_equal(space.choices(points), choices)
+
+
+def test_choices_that_are_missing_are_none_of_them() -> None:
+    space = SearchSpace(
+        {
+            "kind": CategoricalDistribution(("tree", "net")),
+            "weights": CategoricalDistribution(("uniform", "distance")),
+        },
+        groups=(("weights",),),
+    )
+    points = space.to_unit([{"kind": "net"}, {"kind": "tree", "weights": "distance"}])
+    np.testing.assert_array_equal(space.choices(points), [[1, -1], [0, 1]])
+    np.testing.assert_array_equal(space.features(points), [[0], [1]])  # is the group there?
+
+
+def test_spaces_of_numbers_or_of_choices_alone() -> None:
+    numbers = SearchSpace({"x": FloatDistribution(0, 1)})
+    assert numbers.nominal == () and numbers.choices(np.zeros((4, 1))).shape == (4, 0)
+    choices = SearchSpace({"c": CategoricalDistribution(("a", "b"))})
+    assert choices.nominal == ("c",) and choices.features(np.zeros((4, 1))).shape == (4, 0)
 
 
 def test_grid_and_size() -> None:

@@ -27,6 +27,7 @@ from optuna_llmbo.study.transfer import read_studies
 from optuna_llmbo.study.transfer import SourceObservations
 from optuna_llmbo.study.transfer import SourceStudy
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import Transfer
 from optuna_llmbo.surrogate.observations import gather
 from optuna_llmbo.surrogate.process import fit_surrogate
@@ -228,7 +229,7 @@ def learned(source: Objective | None, n: int, seed: int) -> tuple[float, float, 
     data = gather(CUBE, history, sources, "winsorize", seed=0)
     views = Views(torch.from_numpy(data.points), source=torch.from_numpy(data.sources))
     surrogate = fit_surrogate(
-        views, torch.from_numpy(data.targets[:, 0]), "numeric", views, Ablation()
+        views, torch.from_numpy(data.targets[:, 0]), "numeric", Inputs(3), views, Ablation()
     )
     with torch.no_grad():
         features = surrogate.features(Views(torch.from_numpy(elsewhere)))

@@ -62,7 +62,7 @@ def test_one_mean_an_objective() -> None:
 def test_the_language_model_and_its_prompt(tiny_llm: Path) -> None:
     texts = []
     for task in ("tea", "coffee"):
-        sampler = LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4, task=task)
+        sampler = LLMBOSampler(seed=0, llm=tiny_llm, kernel="sum", n_candidates=4, task=task)
         texts.append(study_of(sampler, n=7).trials[-1].user_attrs["llmbo:text"])
     sources, hashes = zip(*(text.rsplit(" ", 1) for text in texts), strict=True)
     assert sources[0] == sources[1] and tiny_llm.name in sources[0]
@@ -79,7 +79,7 @@ def test_fallbacks_say_so(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(fitted, "fit_surrogates", fail)
     for broken, path in ((False, "fallback"), (True, "independent")):  # noqa: B007
-        sampler = LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4)
+        sampler = LLMBOSampler(seed=0, llm=tiny_llm, kernel="sum", n_candidates=4)
         attributes = study_of(sampler, n=7).trials[-1].user_attrs
         assert attributes["llmbo:path"] == path and "llmbo:text" not in attributes
 

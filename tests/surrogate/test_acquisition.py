@@ -33,6 +33,7 @@ from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.acquisition import AcquisitionInputs
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
 from optuna_llmbo.surrogate.acquisition import make_scorer
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import scaled_matern
 from optuna_llmbo.surrogate.feasibility import fit_constraints
 from optuna_llmbo.surrogate.posterior import Posterior
@@ -53,7 +54,7 @@ N_DRAWS = 100_000
 
 def situation(pending: torch.Tensor = NONE, over: float | None = None) -> AcquisitionInputs:
     y = (Y - Y.mean()) / Y.std()
-    surrogate = fit_surrogate(Views(X), y, "numeric", Views(X), Ablation())
+    surrogate = fit_surrogate(Views(X), y, "numeric", Inputs(1), Views(X), Ablation())
     constraints = {} if over is None else {"c": X[:, 0].numpy() - over}
     return AcquisitionInputs(
         objectives=[Posterior(surrogate.model)],
@@ -62,7 +63,9 @@ def situation(pending: torch.Tensor = NONE, over: float | None = None) -> Acquis
         pending=pending,
         constraints=[
             Posterior(limit)
-            for limit in fit_constraints(surrogate.observed, 1, constraints, torch.zeros(0, 0))
+            for limit in fit_constraints(
+                surrogate.observed, Inputs(1), constraints, torch.zeros(0, 0)
+            )
         ],
     )
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import KERNELS
@@ -19,7 +20,7 @@ from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.covariance import Transfer
 
 
-LAYOUT = Layout(p=2, k=3, has_gaps=True, n_sources=2)
+LAYOUT = Layout(Inputs(2), k=3, has_gaps=True, n_sources=2)
 
 
 def inputs(n: int, seed: int) -> Tensor:
@@ -59,11 +60,11 @@ def evaluate(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> np.ndarray:
 
 
 def test_layout_names_each_column_once() -> None:
-    columns = [*LAYOUT.numeric, *LAYOUT.text, *LAYOUT.gap, *LAYOUT.source]
+    columns = [*LAYOUT.inputs.columns, *LAYOUT.text, *LAYOUT.gap, *LAYOUT.source]
     assert columns == list(range(7))
-    assert [len(part) for part in (LAYOUT.numeric, LAYOUT.text, LAYOUT.gap)] == [2, 3, 1]
-    alone = Layout(p=4, k=0, has_gaps=False, n_sources=0)
-    assert [*alone.numeric, *alone.text, *alone.gap, *alone.source] == list(range(6))
+    assert [len(part) for part in (LAYOUT.inputs.columns, LAYOUT.text, LAYOUT.gap)] == [2, 3, 1]
+    alone = Layout(Inputs(4), k=0, has_gaps=False, n_sources=0)
+    assert [*alone.inputs.columns, *alone.text, *alone.gap, *alone.source] == list(range(6))
 
 
 def transfer() -> Transfer:
@@ -148,7 +149,7 @@ def test_the_sum_of_its_parts_by_hand() -> None:
 
 
 def test_a_complete_run_has_no_part_in_the_gap_and_an_early_end_the_most() -> None:
-    layouts = [Layout(p=2, k=0, has_gaps=gaps, n_sources=0) for gaps in (True, False)]
+    layouts = [Layout(Inputs(2), k=0, has_gaps=gaps, n_sources=0) for gaps in (True, False)]
     with_gaps, without = (covariance("numeric", layout) for layout in layouts)
     gaps = torch.linspace(0, 1, 5, dtype=torch.float64)
     rows = torch.cat([torch.full((5, 2), 0.4).double(), gaps[:, None], gaps[:, None] * 0], dim=1)
@@ -176,14 +177,14 @@ def test_the_fit_reaches_how_related_a_source_is() -> None:
 
 
 def test_parts_that_are_not_needed_are_not_there() -> None:
-    plain = covariance("numeric", Layout(p=2, k=0, has_gaps=False, n_sources=0))
+    plain = covariance("numeric", Layout(Inputs(2), k=0, has_gaps=False, n_sources=0))
     assert isinstance(plain, ScaleKernel)
     kinds = {type(module) for module in covariance("text", LAYOUT).modules()}
     assert {Transfer, LinearKernel} <= kinds
 
 
 def test_weight_prior_favours_numbers() -> None:
-    layout = Layout(p=3, k=4, has_gaps=False, n_sources=0)
+    layout = Layout(Inputs(3), k=4, has_gaps=False, n_sources=0)
     numeric, text = covariance("sum", layout).kernels
     assert numeric.outputscale.item() > text.outputscale.item()
     assert list(numeric.base_kernel.active_dims) == [0, 1, 2]

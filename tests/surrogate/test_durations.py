@@ -18,7 +18,11 @@ from optuna_llmbo.suggestion.candidates import Region
 from optuna_llmbo.suggestion.decide import decide
 from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.surrogate.acquisition import AcquisitionName
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.durations import fit_log_seconds
+
+
+PLANE = Inputs(2)
 
 
 def durations(x: np.ndarray) -> np.ndarray:
@@ -34,7 +38,7 @@ def points(n: int, seed: int) -> np.ndarray:
 def test_durations_are_foreseen() -> None:
     x, others = points(15, seed=0), points(40, seed=1)
     noisy = durations(x) * np.exp(np.random.default_rng(2).normal(0, 0.1, 15))
-    predicted = fit_log_seconds(torch.from_numpy(x), noisy)(torch.from_numpy(others))
+    predicted = fit_log_seconds(torch.from_numpy(x), PLANE, noisy)(torch.from_numpy(others))
     truth = np.log(durations(others))
     assert predicted.shape == (40,)
     assert spearmanr(predicted, truth).statistic > 0.95
@@ -48,8 +52,8 @@ def test_unknown_durations_are_left_out() -> None:
     seconds = durations(x)
     seconds[::2] = math.nan
     known = np.isfinite(seconds)
-    a = fit_log_seconds(torch.from_numpy(x), seconds)(torch.from_numpy(x))
-    b = fit_log_seconds(torch.from_numpy(x[known]), seconds[known])(torch.from_numpy(x))
+    a = fit_log_seconds(torch.from_numpy(x), PLANE, seconds)(torch.from_numpy(x))
+    b = fit_log_seconds(torch.from_numpy(x[known]), PLANE, seconds[known])(torch.from_numpy(x))
     np.testing.assert_allclose(a, b)
 
 
@@ -64,7 +68,7 @@ def test_unknown_durations_are_left_out() -> None:
     ids=str,
 )
 def test_too_little_to_go_by_is_no_preference(seconds: list[float]) -> None:
-    log_seconds = fit_log_seconds(torch.from_numpy(points(4, seed=0)), np.array(seconds))
+    log_seconds = fit_log_seconds(torch.from_numpy(points(4, seed=0)), PLANE, np.array(seconds))
     np.testing.assert_array_equal(log_seconds(torch.from_numpy(points(6, seed=1))), np.zeros(6))
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.hyperparameters import draw_processes
@@ -24,7 +25,7 @@ def observed(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def fitted(n: int):  # type: ignore[no-untyped-def]
     points, targets = observed(n)
     features = torch.cat([points, torch.zeros(n, 2)], dim=1).double()
-    layout = Layout(p=2, k=0, has_gaps=False, n_sources=0)
+    layout = Layout(Inputs(2), k=0, has_gaps=False, n_sources=0)
     return fit_process(features, targets, lambda: covariance("numeric", layout))
 
 
@@ -70,7 +71,9 @@ def test_members_fall_with_the_number_of_trials_and_widen_the_posterior() -> Non
         points, targets = observed(n)
         views = Views(points)
         alone, mixed = (
-            fit_surrogates(views, targets[:, None], "numeric", views, Ablation(members=m))
+            fit_surrogates(
+                views, targets[:, None], "numeric", Inputs(2), views, Ablation(members=m)
+            )
             for m in (1, 6)
         )
         assert not alone.members and len(mixed.members) == n_members

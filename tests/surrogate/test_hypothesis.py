@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.hypothesis import PRIOR_TRUST
@@ -12,7 +13,7 @@ from optuna_llmbo.surrogate.process import fit_process
 
 
 def fitted(features: np.ndarray, targets: np.ndarray):  # type: ignore[no-untyped-def]
-    layout = Layout(p=features.shape[1], k=0, has_gaps=False, n_sources=0)
+    layout = Layout(Inputs(features.shape[1]), k=0, has_gaps=False, n_sources=0)
     padded = np.hstack([features, np.zeros((len(features), 2))])
     standardized = (targets - targets.mean()) / (targets.std() or 1.0)
     return fit_process(

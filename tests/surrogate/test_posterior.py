@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.posterior import draw
 from optuna_llmbo.surrogate.posterior import Drawn
 from optuna_llmbo.surrogate.posterior import Posterior
@@ -41,7 +42,7 @@ def surrogates(request: pytest.FixtureRequest) -> Surrogates:
         source = torch.tensor([0.0] * 8 + [1.0] * 4, dtype=torch.float64)
         gap = torch.where(source > 0, 0.0, torch.linspace(0, 0.6, N, dtype=torch.float64))
         views = Views(x, None, gap, source)
-    return fit_surrogates(views, y, "numeric", Views(x), Ablation(members=1))
+    return fit_surrogates(views, y, "numeric", Inputs(P), Views(x), Ablation(members=1))
 
 
 def test_moments_are_those_of_gpytorch(surrogates: Surrogates) -> None:

@@ -16,6 +16,7 @@ from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import SurrogateFitError
 from optuna_llmbo.surrogate import process
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import KernelName
 from optuna_llmbo.surrogate.covariance import KERNELS
 from optuna_llmbo.surrogate.covariance import scaled_matern
@@ -47,7 +48,8 @@ def smooth(numeric: Tensor) -> Tensor:
 def fit(
     observed: Views, targets: Tensor, kernel: KernelName = "numeric", others: Views | None = None
 ) -> Surrogate:
-    return fit_surrogate(observed, targets, kernel, others or observed, Ablation())
+    inputs = Inputs(observed.numeric.shape[1])
+    return fit_surrogate(observed, targets, kernel, inputs, others or observed, Ablation())
 
 
 def moments(surrogate: Surrogate, numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import covariance
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.process import fit_process
@@ -58,7 +59,7 @@ def features(view: TextView, observed: Reading) -> Tensor:
 
 
 def fitted_process(view: TextView, observed: Reading) -> SingleTaskGP:
-    layout = Layout(p=0, k=view.width, has_gaps=False, n_sources=0)
+    layout = Layout(Inputs(0), k=view.width, has_gaps=False, n_sources=0)
     with torch.no_grad():
         Z = features(view, observed)
     return fit_process(Z, targets(len(observed)), lambda: covariance("text", layout))
@@ -180,7 +181,7 @@ def test_a_view_that_is_not_to_be_trained_stays(encoder: Encoder) -> None:
 
 def test_too_few_observations_leave_the_view_neutral(encoder: Encoder) -> None:
     observed, others = views(encoder, 3, seed=2), views(encoder, 8, seed=1)
-    surrogate = fit_surrogate(observed, targets(3), "sum", others, Ablation())
+    surrogate = fit_surrogate(observed, targets(3), "sum", Inputs(2), others, Ablation())
     assert surrogate.text_view is not None
     torch.testing.assert_close(surrogate.text_view.token, encoder.neutral_token())
 
@@ -198,7 +199,7 @@ def test_the_process_is_fitted_to_the_view_that_is_kept(
             lambda *_: lambda *_: torch.tensor(next(falling)),
         )
     observed, others = views(encoder, 16, seed=2), views(encoder, 8, seed=3)
-    surrogate = fit_surrogate(observed, targets(16), "text", others, Ablation())
+    surrogate = fit_surrogate(observed, targets(16), "text", Inputs(2), others, Ablation())
     assert surrogate.text_view is not None
     moved = not torch.equal(surrogate.text_view.token, encoder.neutral_token())
     assert moved == helps

@@ -18,6 +18,7 @@ from benchmarks.torch_state import isolated_torch
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation
+from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.covariance import Layout
 from optuna_llmbo.surrogate.process import fit_surrogate
 from optuna_llmbo.surrogate.process import Views
@@ -27,7 +28,7 @@ from optuna_llmbo.surrogate.targets import Scale
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny")
 
 N_OBSERVED = 16
-LAYOUT = Layout(p=3, k=4, has_gaps=False, n_sources=0)
+LAYOUT = Layout(Inputs(3), k=4, has_gaps=False, n_sources=0)
 
 
 def scores(problem: Problem) -> np.ndarray:
@@ -53,7 +54,12 @@ def test_the_base_is_the_surrogate_as_it_is_shipped(problem: Problem, kernel: An
     ablation = Ablation(train_token=False, train_projection=False)
     with isolated_torch(seed=0):
         shipped = fit_surrogate(
-            known, torch.from_numpy(scores(problem)), kernel, unknown, ablation
+            known,
+            torch.from_numpy(scores(problem)),
+            kernel,
+            problem.inputs(derived=True),
+            unknown,
+            ablation,
         )
     with torch.no_grad():
         posterior = shipped.model.posterior(shipped.features(unknown), observation_noise=True)
@@ -88,11 +94,11 @@ def test_kernels() -> None:
 
 
 def test_the_lengthscale_prior(problem: Problem) -> None:
-    before = covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_STANDARD_DEVIATION
+    before = covariances._LENGTHSCALE_MEDIAN, covariances.LENGTHSCALE_STANDARD_DEVIATION
     fitted = fit(problem, kernel="numeric", lengthscale=(30.0, 0.1))
     matern = fitted.model.covar_module.base_kernel
     assert float(matern.lengthscale.detach().min()) > 20
-    assert (covariances._LENGTHSCALE_MEDIAN, covariances._LENGTHSCALE_STANDARD_DEVIATION) == before
+    assert (covariances._LENGTHSCALE_MEDIAN, covariances.LENGTHSCALE_STANDARD_DEVIATION) == before
     same = fit(problem, kernel="numeric", lengthscale=before).predict()
     np.testing.assert_array_equal(same, fit(problem, kernel="numeric").predict())
 
