@@ -164,7 +164,7 @@ STUDIES: dict[str, Study] = {
     "transfer": _transferred,
     "cost-aware": _cost_aware,
     "predict": _predicted,
-    "text": lambda: _optimized(lora, 9, llm="embedded", n_candidates=16),
+    "text": lambda: _optimized(lora, 9, llm="embedded", kernel="sum", n_candidates=16),
     "text-alone": lambda: _optimized(mixed, 8, llm="embedded", kernel="text", n_candidates=8),
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "suggestion.json"
 TASK = "lora-10"
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "ours": lambda: LLMBOSampler(seed=0),
-    'ours, `llm="embedded"`': lambda: LLMBOSampler(llm="embedded", seed=0),
+    'ours, `llm="embedded"`': lambda: LLMBOSampler(llm="embedded", kernel="sum", seed=0),
     "GPSampler": lambda: optuna.samplers.GPSampler(seed=0),
 }
 

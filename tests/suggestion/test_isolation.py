@@ -25,10 +25,11 @@ from optuna_llmbo.suggestion import fitted
 from optuna_llmbo.suggestion import known
 from optuna_llmbo.suggestion import meaning
 from optuna_llmbo.suggestion.decide import decide
+from optuna_llmbo.surrogate import choice_view
 from optuna_llmbo.surrogate import likelihood
 from optuna_llmbo.surrogate import text_view
-from optuna_llmbo.surrogate.choice_view import fit_token
 from optuna_llmbo.surrogate.acquisition import make_mixed_scorer
+from optuna_llmbo.surrogate.choice_view import fit_token
 
 
 pytestmark = pytest.mark.usefixtures("small_pool")
@@ -39,7 +40,8 @@ Make = Callable[[], LLMBOSampler]
 @pytest.fixture(params=["numeric", "choices", "sum"])
 def make(request: pytest.FixtureRequest, tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes a sampler whose model chooses from the fourth trial on, and trains its token."""
-    monkeypatch.setattr(meaning, "FIRST_TRAINED", 4)
+    monkeypatch.setattr(meaning, "FIRST_TRAINED", 3)
+    monkeypatch.setattr(choice_view, "_FEWEST_OBSERVED", 3)
     options: dict[str, Any] = {"n_startup_trials": 3, "n_candidates": 8, "seed": 0}
     options["llm"] = None if request.param == "numeric" else tiny_llm
     options["kernel"] = "sum" if request.param == "sum" else "numeric"
