@@ -19,6 +19,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.covariance import KernelName
+from optuna_llmbo.surrogate.priors import LENGTHSCALE_STANDARD_DEVIATION
 from optuna_llmbo.surrogate.targets import TransformName
 from optuna_llmbo.surrogate.targets import TRANSFORMS
 from optuna_llmbo.surrogate.text_view import MAX_WIDTH
@@ -130,7 +131,7 @@ QUESTIONS = (
         "lengthscale",
         "Lengthscale prior: median in one dimension, deviation of the logarithm",
         ("numeric",),
-        f"{covariances._LENGTHSCALE_MEDIAN:g}, {covariances.LENGTHSCALE_STANDARD_DEVIATION:g}",
+        f"{covariances._LENGTHSCALE_MEDIAN:g}, {LENGTHSCALE_STANDARD_DEVIATION:g}",
         {
             "hvarfner": {"lengthscale": HVARFNER},
             "2, 1": {"lengthscale": (2.0, 1.0)},

@@ -130,12 +130,16 @@ def log_posterior(model: SingleTaskGP) -> Callable[[], Tensor]:
     constant."""
     (observed,), targets = model.train_inputs, model.train_targets
     identity = torch.eye(len(targets), dtype=observed.dtype)
-    priors = [(prior, closure, module) for _, module, prior, closure, _ in model.named_priors()]
+    # GPyTorch names the priors of a module that kernels share once for each kernel.
+    priors = {
+        (id(module), id(prior)): (prior, closure, module)
+        for _, module, prior, closure, _ in model.named_priors()
+    }
 
     def log_density() -> Tensor:
         noisy = model.covar_module(observed).to_dense() + model.likelihood.noise * identity
         total = GaussianLogDensity.apply(noisy, targets - model.mean_module(observed))
-        for prior, closure, module in priors:
+        for prior, closure, module in priors.values():
             total = total + _log_density(prior, closure(module))
         return total
 

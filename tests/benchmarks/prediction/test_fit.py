@@ -15,6 +15,7 @@ from benchmarks.prediction.problems import Problem
 from benchmarks.prediction.variants import Text
 from benchmarks.prediction.variants import Variant
 from benchmarks.torch_state import isolated_torch
+from optuna_llmbo.surrogate import choices
 from optuna_llmbo.surrogate import covariance as covariances
 from optuna_llmbo.surrogate import text_view as text_views
 from optuna_llmbo.surrogate.ablation import Ablation
@@ -94,11 +95,13 @@ def test_kernels() -> None:
 
 
 def test_the_lengthscale_prior(problem: Problem) -> None:
-    before = covariances._LENGTHSCALE_MEDIAN, covariances.LENGTHSCALE_STANDARD_DEVIATION
+    names = ("_LENGTHSCALE_MEDIAN", "LENGTHSCALE_STANDARD_DEVIATION")
+    before = tuple(getattr(covariances, name) for name in names)
     fitted = fit(problem, kernel="numeric", lengthscale=(30.0, 0.1))
     matern = fitted.model.covar_module.base_kernel
     assert float(matern.lengthscale.detach().min()) > 20
-    assert (covariances._LENGTHSCALE_MEDIAN, covariances.LENGTHSCALE_STANDARD_DEVIATION) == before
+    assert tuple(getattr(covariances, name) for name in names) == before
+    assert vars(choices)["LENGTHSCALE_STANDARD_DEVIATION"] == before[1]
     same = fit(problem, kernel="numeric", lengthscale=before).predict()
     np.testing.assert_array_equal(same, fit(problem, kernel="numeric").predict())
 
