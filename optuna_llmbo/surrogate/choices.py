@@ -169,8 +169,9 @@ class ChoiceDistances(Module):
         found = _Pairs(
             torch.cat(different), torch.cat(meant), torch.cat(parameter), torch.stack(index)
         )
-        is_fixed = not any(one is not None and one.requires_grad for one in self._coordinates)
-        if is_same and is_fixed:
+        # Pairs found without gradients, where coordinates move, must not be taken with them later.
+        move = any(one is not None and one.requires_grad for one in self._coordinates)
+        if is_same and not move:
             self._known = (left, found)
         return found
 

@@ -276,6 +276,17 @@ def test_the_gradients_of_coordinates() -> None:
     assert torch.autograd.gradcheck(value, (start,))
 
 
+def test_a_look_without_gradients_does_not_take_them_away() -> None:
+    """Fails if the pairs that were found then are taken where a gradient is asked for."""
+    inputs = SPACES["meant"]
+    kernel, x = kernel_of(inputs), points(inputs, 10, seed=0)
+    moving = placed(5, 3, seed=3).requires_grad_()
+    kernel.distances.place([moving])
+    evaluate(kernel, x)
+    kernel(x).to_dense().sum().backward()
+    assert moving.grad is not None and bool(moving.grad.abs().max() > 1e-3)
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_the_gradients_of_the_log_density(space: str) -> None:
     """Of all hyperparameters, weights of meaning among them, against central differences."""
