@@ -110,7 +110,9 @@ class ModelData:
             return None
         if not (n and meaning.is_trainable and self.options.ablation.train_token):
             return meaning.neutral
-        first = replace(self, known=replace(self.known, history=self.known.history.first(n)))
+        # The seed of a suggestion would keep others of too many trials, and train anew, each time.
+        history, seed = self.known.history.first(n), self.options.seed
+        first = replace(self, known=replace(self.known, history=history, seed=seed))
         observed = first.observations
         return meaning.at(
             observed.points.tobytes() + observed.targets.tobytes(),
