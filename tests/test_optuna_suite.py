@@ -79,11 +79,22 @@ class TestNumeric(Suite):
 
 @pytest.mark.usefixtures("small_pool")
 class TestTinyLanguageModel(ShortSuite):
-    """With a language model that reads."""
+    """With a language model that reads whole configurations."""
 
     @pytest.fixture
     def sampler(self, tiny_llm: Path) -> Callable[[], BaseSampler]:
-        return lambda: LLMBOSampler(llm=tiny_llm, n_startup_trials=1, n_candidates=8, seed=42)
+        return lambda: LLMBOSampler(
+            llm=tiny_llm, kernel="sum", n_startup_trials=1, n_candidates=8, seed=42
+        )
+
+
+@pytest.mark.usefixtures("small_pool")
+class TestChoicesRead(ShortSuite):
+    """With a language model that reads choices."""
+
+    @pytest.fixture
+    def sampler(self, tiny_llm: Path) -> Callable[[], BaseSampler]:
+        return lambda: LLMBOSampler(llm=tiny_llm, n_startup_trials=1, seed=42)
 
 
 @pytest.mark.slow
@@ -94,5 +105,5 @@ class TestEmbedded(ShortSuite):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: LLMBOSampler(
-            llm="embedded", n_startup_trials=1, n_candidates=4, layer=2, seed=42
+            llm="embedded", kernel="sum", n_startup_trials=1, n_candidates=4, layer=2, seed=42
         )

@@ -20,6 +20,7 @@ from optuna_llmbo.embedding.plain_reader import PlainReader
 from optuna_llmbo.embedding.trie_reader import TrieReader
 from optuna_llmbo.errors import InputError
 from tests.tiny import make_tiny_family
+from tests.tiny import MAX_POSITIONS
 
 
 PASSAGE = "What is known: rank matters, the rate matters more.\n"
@@ -59,6 +60,31 @@ def test_gradient_of_repeated_assignments(tiny: LanguageModel) -> None:
     (encoder.read(ASSIGNMENTS[:1] * 2).embed(twice) @ weights).sum().backward()
     assert once.grad is not None and twice.grad is not None
     torch.testing.assert_close(twice.grad, 2 * once.grad)
+
+
+def test_what_fits_after_the_passage(tiny: LanguageModel) -> None:
+    """A token a byte, and one position for the learnable token."""
+    encoder = Encoder(tiny, PASSAGE)
+    assert encoder.room == MAX_POSITIONS - len(PASSAGE) - 1
+    most = int(encoder.room)
+    assert encoder.n_tokens(("ab", "c")) == 3
+    for assignment in (("a" * most,), ("a" * (most - 2), "bc")):
+        assert encoder.fits(assignment) and encoder.n_tokens(assignment) == most
+        encoder.read([assignment])
+    assert not encoder.fits(("a" * most, "b"))
+    with pytest.raises(InputError, match=f"has {MAX_POSITIONS + 1} tokens"):
+        encoder.read([("a" * most, "b")])
+
+
+def test_part_of_a_reading(tiny: LanguageModel) -> None:
+    """In the order that is asked for, some of it twice."""
+    encoder = Encoder(tiny, PASSAGE)
+    whole = encoder.read([*ASSIGNMENTS, ASSIGNMENTS[3]])
+    some = whole.part([9, 0, 3, 0])
+    assert len(some) == 4
+    for token in (encoder.neutral_token(), token_of(encoder)):
+        expected = whole.embed(token)[[9, 0, 3, 0]]
+        torch.testing.assert_close(some.embed(token), expected, atol=1e-5, rtol=0)
 
 
 def test_an_embedding_is_computed_once(
