@@ -18,9 +18,6 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.embedding.language_model import check_device
-from optuna_llmbo.embedding.language_model import installed_source
-from optuna_llmbo.embedding.language_model import ModelSource
-from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import InputError
@@ -38,8 +35,8 @@ from optuna_llmbo.suggestion.engine import check_one_objective
 from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.engine import Question
 from optuna_llmbo.suggestion.engine import Recommendation
-from optuna_llmbo.suggestion.options import FEWEST_READ
-from optuna_llmbo.suggestion.options import FEWEST_READ_UNASKED
+from optuna_llmbo.suggestion.options import is_named
+from optuna_llmbo.suggestion.options import model_of
 from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.suggestion.options import warn_of_unused
 from optuna_llmbo.suggestion.turn import Turn
@@ -49,9 +46,6 @@ from optuna_llmbo.surrogate.covariance import KernelName
 
 
 T = TypeVar("T")
-
-AUTO = "auto"
-"""Stands for the language model that is installed, and for the packs that match."""
 
 
 class LLMBOSampler(BaseSampler):
@@ -187,18 +181,12 @@ class LLMBOSampler(BaseSampler):
                 f"constraints_func must be a function of a trial; got {constraints_func!r}."
             )
         kernel = kernel or "numeric"
-        is_asked_for = llm not in (None, AUTO)
-        if kernel != "numeric":
-            model: ModelSource | None = resolve_source(llm if is_asked_for else None)
-        elif is_asked_for:
-            model = resolve_source(llm)
-        else:
-            model = None if llm is None else installed_source()
         if seed is None:
             seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         options = SamplerOptions(
             kernel=kernel,
-            model=model,
+            model=model_of(llm, kernel),
+            is_model_named=is_named(llm, kernel),
             device=device,
             pooling=pooling,
             layer=layer,
@@ -213,16 +201,14 @@ class LLMBOSampler(BaseSampler):
             provenance=provenance,
             ablation=ablation if ablation is not None else Ablation(),
             seed=seed,
-            fewest_read=FEWEST_READ if is_asked_for else FEWEST_READ_UNASKED,
             descriptions=read_descriptions(describe),
         )
-        if model is None:
-            warn_of_unused(pooling=pooling, layer=layer, device=device, task=task)
-        else:
+        if options.model is not None:
             check_device(device)
-        self._engine = Engine(options, may_do_without=not is_asked_for and kernel == "numeric")
-        if not self._engine.may_do_without:
-            self._engine.load()  # now, not after the start-up trials
+        elif llm is None:
+            warn_of_unused(pooling=pooling, layer=layer, device=device, task=task)
+        self._engine = Engine(options)
+        self._engine.load()  # now, not after the start-up trials
         self._independent_sampler = independent_sampler
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling

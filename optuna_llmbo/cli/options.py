@@ -173,14 +173,12 @@ Parallel = Annotated[
 ]
 Sampler = Annotated[SamplerName, _option(SEARCH, "Sampler that chooses the configurations.")]
 Pruner = Annotated[PrunerName, _option(SEARCH, "Pruner that stops hopeless trials.")]
-Llm = Annotated[
-    str | None,
-    _option(SEARCH, "Language model that reads the hyperparameters. Default: none."),
-]
-ReadingModel = Annotated[
-    str | None,
-    _option(SEARCH, "Language model that reads the trials too. Default: none.", "--llm"),
-]
+_READ = (
+    "Language model that reads the choices of nominal parameters; none for none. Default: the "
+    "installed one, where there are many choices."
+)
+Llm = Annotated[str | None, _option(SEARCH, _READ)]
+ReadingModel = Annotated[str | None, _option(SEARCH, _READ, "--llm")]
 Heartbeat = Annotated[
     int,
     _option(

@@ -98,7 +98,8 @@ def make_sampler(
                 f"--sampler llmbo takes at most {MAX_OBJECTIVES} metrics, got {n_objectives}: "
                 "leave some out, or take --sampler tpe."
             )
-        return LLMBOSampler(llm=llm, task=None if llm is None else task, seed=seed)
+        model = _model(llm)
+        return LLMBOSampler(llm=model, task=None if model is None else task, seed=seed)
     return _OPTUNAS[name](seed=seed)
 
 
@@ -130,7 +131,12 @@ def make_reader(llm: str | None) -> LLMBOSampler | None:
         return None
     from optuna_llmbo.sampler import LLMBOSampler
 
-    return LLMBOSampler(llm=llm)
+    return LLMBOSampler(llm=_model(llm))
+
+
+def _model(named: str | None) -> str | None:
+    """What the sampler takes: None in place of "none", and "auto" where nothing is named."""
+    return None if named == "none" else named or "auto"
 
 
 def make_pruner(name: PrunerName, reports: int, *, n_objectives: int) -> optuna.pruners.BasePruner:

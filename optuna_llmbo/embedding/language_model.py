@@ -147,9 +147,14 @@ def installed_source() -> ModelSource | None:
 
 
 def _is_in_cache(hub_id: str) -> bool:
+    """Whether the hub's cache has a model's configuration and weights."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    def is_there(file: str) -> bool:
+        return isinstance(try_to_load_from_cache(hub_id, file), str)
+
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    return is_there("config.json") and any(map(is_there, weights))
 
 
 def check_available(source: ModelSource) -> None:

@@ -36,8 +36,6 @@ class ChoiceReader:
     """Reads the choices of search spaces, and remembers what was read."""
 
     options: SamplerOptions
-    may_do_without: bool = False
-    """Whether a language model that cannot be loaded is done without, with a warning."""
     _encoders: dict[str, Encoder] = field(default_factory=dict, init=False)
     _meanings: dict[tuple[str, _Texts], Meaning] = field(default_factory=dict, init=False)
     _is_lost: bool = field(default=False, init=False)
@@ -82,8 +80,8 @@ class ChoiceReader:
             InputError: as `read`.
         """
         chosen = self._worth_reading(texts)
-        if chosen and not self._is_lost:
-            self._encoder(texts.passage, chosen)
+        if chosen and not self._is_lost and (alone := self._encoder_behind("")) is not None:
+            self._check(alone, chosen)
 
     def _worth_reading(self, texts: ChoiceTexts) -> _Texts:
         if not self.options.reads_choices:
@@ -101,6 +99,15 @@ class ChoiceReader:
             return encoder
         alone = self._encoder_behind("")
         assert alone is not None
+        self._check(alone, chosen)
+        warn_once(
+            f"{self.options.model} has no room for the passage of knowledge before the longest "
+            "choice; choices are read without it."
+        )
+        return alone
+
+    def _check(self, alone: Encoder, chosen: _Texts) -> None:
+        """Raises InputError for a choice that does not fit, even without a passage."""
         if (too_long := _first_too_long(alone, chosen)) is not None:
             name, line = too_long
             words = line.removeprefix(f"\n{name}: ")
@@ -110,11 +117,6 @@ class ChoiceReader:
                 f"with describe={{{name!r}: {{...}}}}, or name a model with a longer context in "
                 "llm=, or None."
             )
-        warn_once(
-            f"{self.options.model} has no room for the passage of knowledge before the longest "
-            "choice; choices are read without it."
-        )
-        return alone
 
     def _encoder_behind(self, passage: str) -> Encoder | None:
         if passage not in self._encoders:
@@ -124,7 +126,7 @@ class ChoiceReader:
                 layer: Literal["early"] | int = self.options.layer or "early"
                 encoder = Encoder(model, passage, pooling=self.options.pooling, layer=layer)
             except InputError as error:
-                if not self.may_do_without:
+                if self.options.is_model_named:
                     raise
                 self._is_lost = True
                 _logger.warning(f"choices are not read: {error} llm=None silences this.")

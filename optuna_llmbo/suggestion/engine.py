@@ -115,9 +115,6 @@ class Engine:
     """
 
     options: SamplerOptions
-    may_do_without: bool = False
-    """Whether the language model is loaded when it is needed only, and done without if it
-    cannot be."""
     _encoder: tuple[str, Encoder] | None = field(default=None, init=False)
     _reader: ChoiceReader | None = field(default=None, init=False)
     _warned: set[tuple[int, str]] = field(default_factory=set, init=False)
@@ -128,12 +125,13 @@ class Engine:
         """Load the language model, if the options name one.
 
         Loading changes state that all threads see, such as the default dtype, so it is done when
-        the sampler is created; in a process that was sent the sampler, when it is needed.
+        the sampler is created; in a process that was sent the sampler, when it is needed. One that
+        nobody has named is loaded when it is needed, as most studies do without.
 
         Raises:
             InputError: if it cannot be loaded, or lacks the layer that is asked for.
         """
-        if self.options.model is None:
+        if self.options.model is None or not self.options.is_model_named:
             return
         model = load_shared_model(self.options.model, self.options.device)
         if self.options.layer is not None:
@@ -355,7 +353,7 @@ class Engine:
     @property
     def _choice_reader(self) -> ChoiceReader:
         if self._reader is None:
-            self._reader = ChoiceReader(self.options, self.may_do_without)
+            self._reader = ChoiceReader(self.options)
         return self._reader
 
     def _texts(self, study: Study, space: SearchSpace) -> ChoiceTexts:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+import os
 from typing import Any
 import zlib
 
 import numpy as np
 
+from optuna_llmbo.embedding.language_model import installed_source
 from optuna_llmbo.embedding.language_model import ModelSource
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.embedding.truncated import POOLINGS
 from optuna_llmbo.errors import check_at_least
@@ -34,6 +37,26 @@ FEWEST_READ = 3
 FEWEST_READ_UNASKED = 13
 """The same where nobody asked for a language model: with fewer choices it was measured to make no
 difference (docs/llm.md)."""
+
+
+AUTO = "auto"
+"""Stands for a language model that is installed."""
+
+
+def model_of(llm: str | os.PathLike[str] | None, kernel: str) -> ModelSource | None:
+    """Choose the language model; None: there is none.
+
+    Raises:
+        InputError: if one is named, or needed by the kernel, that does not exist.
+    """
+    if is_named(llm, kernel):
+        return resolve_source(None if llm == AUTO else llm)
+    return None if llm is None else installed_source()
+
+
+def is_named(llm: str | os.PathLike[str] | None, kernel: str) -> bool:
+    """Whether the user asks for a language model: by name, or with a kernel that needs one."""
+    return kernel != "numeric" or llm not in (None, AUTO)
 
 
 def warn_of_unused(**given: Any) -> None:
@@ -70,8 +93,8 @@ class SamplerOptions:
     cost_aware: bool
     provenance: bool
     seed: int
-    fewest_read: int = FEWEST_READ
-    """Fewest different choices with letters that make a nominal parameter worth reading."""
+    is_model_named: bool = True
+    """Whether the user wants a language model, and not only one that happens to be there."""
     ablation: Ablation = field(default_factory=Ablation)
     descriptions: Descriptions = Descriptions()
     """The user's words for choices."""
@@ -100,6 +123,11 @@ class SamplerOptions:
     def reads_choices(self) -> bool:
         """Whether the language model reads the choices of nominal parameters."""
         return self.kernel == "numeric" and self.model is not None
+
+    @property
+    def fewest_read(self) -> int:
+        """Fewest different choices with letters that make a nominal parameter worth reading."""
+        return FEWEST_READ if self.is_model_named else FEWEST_READ_UNASKED
 
     def without_model(self) -> SamplerOptions:
         """The same options with numbers and choices alone, as nothing is read."""

@@ -13,12 +13,12 @@ from functools import cached_property
 import math
 
 from botorch.models import SingleTaskGP
-from gpytorch.mlls import LeaveOneOutPseudoLikelihood
 import torch
 from torch import Tensor
 
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.surrogate.choices import ChoiceDistances
+from optuna_llmbo.surrogate.likelihood import left_out_density
 from optuna_llmbo.surrogate.likelihood import log_posterior
 
 
@@ -27,7 +27,7 @@ _WHITENING = 0.25
 1 whitens them."""
 _SMALLEST_AXIS = 1e-6
 _FEWEST_OBSERVED = 4
-_STEPS = 8
+_STEPS = 5
 _PATIENCE = 2
 _RISE = 1e-3
 """Least rise of the leave-one-out density, in nats for each observation, that counts."""
@@ -153,30 +153,22 @@ def fit_token(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
+        total = moved.square().sum() / 2
         for one in placed:
-            one.place(neutral + scale * moved)
-        densities = torch.stack([one.log_density() for one in placed])
-        total = moved.square().sum() / 2 - densities.sum()
+            total = total - one.at(neutral + scale * moved).log_density()
         total.backward()
         return total
 
-    def left_out(token: Tensor) -> float:
-        with torch.no_grad():
-            for one in placed:
-                one.place(token)
-            return sum(one.left_out() for one in placed)
-
-    best, best_density, waited = neutral, left_out(neutral), 0
+    best, waited = neutral, 0
+    best_density = sum(one.at(neutral).left_out() for one in placed)
     for _ in range(_STEPS):
         optimizer.step(loss)
         token = (neutral + scale * moved).detach().clone()
-        density = left_out(token)
-        if not math.isfinite(density):
-            break
+        density = sum(one.at(token).left_out() for one in placed)
         waited = 0 if density > best_density + _RISE else waited + 1
         if density > best_density:
             best, best_density = token, density
-        if waited >= _PATIENCE:
+        if waited >= _PATIENCE or not math.isfinite(density):
             break
     return views if torch.equal(best, neutral) else ChoiceViews(views.views, best)
 
@@ -199,7 +191,7 @@ class _Placed:
         distances = next(module for module in modules if isinstance(module, ChoiceDistances))
         return cls(model, distances, views, tried)
 
-    def place(self, token: Tensor) -> None:
+    def at(self, token: Tensor) -> _Placed:
         """Move the choices that were tried; the others are not looked at."""
         coordinates: list[Tensor | None] = []
         for view, tried in zip(self.views.views, self.tried, strict=True):
@@ -213,6 +205,7 @@ class _Placed:
             rows = torch.tensor(tried)
             coordinates.append(view.places.index_copy(0, rows, moved))
         self.distances.place(coordinates)
+        return self
 
     @cached_property
     def log_density(self) -> Callable[[], Tensor]:
@@ -221,6 +214,5 @@ class _Placed:
 
     def left_out(self) -> float:
         """The mean log density of each target given the others."""
-        likelihood = LeaveOneOutPseudoLikelihood(self.model.likelihood, self.model)
-        output = self.model(*self.model.train_inputs)
-        return float(likelihood(output, self.model.train_targets))
+        with torch.no_grad():
+            return left_out_density(self.model)

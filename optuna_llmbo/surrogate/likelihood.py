@@ -116,6 +116,18 @@ def maximize_likelihood(model: SingleTaskGP) -> None:
         )
 
 
+def left_out_density(model: SingleTaskGP) -> float:
+    """Compute the mean log density of each target given the others (Rasmussen & Williams 2006,
+    eq. 5.10 to 5.12)."""
+    (observed,), targets = model.train_inputs, model.train_targets
+    noise = model.likelihood.noise * torch.eye(len(targets), dtype=observed.dtype)
+    inverse = torch.cholesky_inverse(cholesky(model.covar_module(observed).to_dense() + noise))
+    variance = 1 / inverse.diagonal()
+    residual = inverse @ (targets - model.mean_module(observed)) * variance
+    densities = (residual.square() / variance + (2 * math.pi * variance).log()) / -2
+    return float(densities.mean())
+
+
 def _log_density(prior: Prior, values: Tensor) -> Tensor:
     """The sum of a prior's log densities at some values, up to a constant."""
     if not isinstance(prior, LogNormalPrior):
