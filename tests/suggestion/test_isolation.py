@@ -107,12 +107,7 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_the_same_under_any_mode(
-    mode: str, make: Make, request: pytest.FixtureRequest
-) -> None:
-    if request.node.callspec.id == "choices-bfloat16":
-        reason = "a trained token differs by 1e-5 where the default dtype is bfloat16"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_it_is_the_same_under_any_mode(mode: str, make: Make) -> None:
     expected = params(make)
     with MODES[mode]():
         assert params(make) == expected

@@ -194,15 +194,11 @@ def test_what_does_not_help_is_not_kept(
     falling, rising = itertools.count(0.0, -1.0), itertools.count(0.0)
     neutral, model, tried = study(encoder, seen, 18)
     for densities, is_kept in ((falling, False), (rising, True)):
-        monkeypatch.setattr(
-            choice_view,
-            "LeaveOneOutPseudoLikelihood",
-            lambda *_, of=densities: lambda *_: torch.tensor(next(of)),
-        )
+        monkeypatch.setattr(choice_view, "left_out_density", lambda _, of=densities: next(of))
         found = fit_token(neutral, [model], tried)
         assert (found is neutral) != is_kept
-    assert next(falling) == -6.0  # the first, and five that were not better
-    assert next(rising) == 21.0
+    assert next(falling) == -3.0  # the first, and two that were not better
+    assert next(rising) == 6.0
 
 
 def test_few_observations_leave_the_token(encoder: Encoder, seen: ChoiceView) -> None:
