@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.figures.figure import expectation_colours
 from optuna_llmbo.figures.figure import Figure
-from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
 from optuna_llmbo.figures.figure import laid_out
 from optuna_llmbo.figures.figure import rounded
 from optuna_llmbo.figures.figure import short
+from optuna_llmbo.figures.figure import small_multiples
 from optuna_llmbo.figures.figure import VERMILION
 from optuna_llmbo.insight import Insight
 from optuna_llmbo.insight.choices import Choice
@@ -85,20 +85,14 @@ def _multiples(
     insight: Insight, panels: Sequence[ChoiceMap], columns: int, *, height: int | None
 ) -> go.Figure:
     """Draw one panel per parameter; without `height`, sized for a dashboard card."""
-    graph_objects()
-    from plotly.subplots import make_subplots
-
     columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    plot = make_subplots(
-        rows,
+    plot = small_multiples(
+        len(panels),
         columns,
-        specs=[
-            [{} if row * columns + column < len(panels) else None for column in range(columns)]
-            for row in range(rows)
-        ],
+        height=height,
+        below=_BELOW,
+        spacing=_SPACING,
         horizontal_spacing=0.05,
-        vertical_spacing=(_BELOW / height if height else _SPACING) if rows > 1 else 0,
     )
     seen: set[str] = set()
     for i, panel in enumerate(panels):

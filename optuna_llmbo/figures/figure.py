@@ -141,6 +141,36 @@ def laid_out(plot: go.Figure, **layout: Any) -> go.Figure:
     return plot
 
 
+def small_multiples(
+    n: int, columns: int, *, height: int | None, below: int, spacing: float, **options: Any
+) -> go.Figure:
+    """Make a plot of n empty panels in rows of at most so many columns.
+
+    Args:
+        n: number of panels.
+        columns: most panels in a row.
+        height: of the plot, in pixels; None: it is sized for a dashboard card.
+        below: pixels between rows, for titles of axes.
+        spacing: the same as a share of the height, where that is not known.
+        options: further arguments of plotly's `make_subplots`.
+    """
+    graph_objects()
+    from plotly.subplots import make_subplots
+
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    return make_subplots(
+        rows,
+        columns,
+        specs=[
+            [{} if row * columns + column < n else None for column in range(columns)]
+            for row in range(rows)
+        ],
+        vertical_spacing=(below / height if height else spacing) if rows > 1 else 0,
+        **options,
+    )
+
+
 def axis_title(objective: Objective) -> str:
     """Return the objective's name and direction."""
     return f"{short(objective.name, 40)}, {objective.direction}"

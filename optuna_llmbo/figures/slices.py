@@ -13,11 +13,11 @@ from optuna_llmbo.figures.figure import BLUE
 from optuna_llmbo.figures.figure import by_outcome
 from optuna_llmbo.figures.figure import cut
 from optuna_llmbo.figures.figure import Figure
-from optuna_llmbo.figures.figure import graph_objects
 from optuna_llmbo.figures.figure import GREY
 from optuna_llmbo.figures.figure import laid_out
 from optuna_llmbo.figures.figure import rounded
 from optuna_llmbo.figures.figure import short
+from optuna_llmbo.figures.figure import small_multiples
 from optuna_llmbo.figures.figure import SYMBOLS
 from optuna_llmbo.figures.figure import thinned
 from optuna_llmbo.figures.figure import value_range
@@ -76,21 +76,15 @@ def _multiples(
     insight: Insight, panels: Sequence[Slice], columns: int, *, height: int | None
 ) -> go.Figure:
     """Draw one panel per slice; without `height`, sized for a dashboard card."""
-    graph_objects()
-    from plotly.subplots import make_subplots
-
     columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    plot = make_subplots(
-        rows,
+    plot = small_multiples(
+        len(panels),
         columns,
-        specs=[
-            [{} if row * columns + column < len(panels) else None for column in range(columns)]
-            for row in range(rows)
-        ],
+        height=height,
+        below=_BELOW,
+        spacing=_SPACING,
         shared_yaxes=True,
         horizontal_spacing=0.08,
-        vertical_spacing=(_BELOW / height if height else _SPACING) if rows > 1 else 0,
     )
     most = max(10, 300 // len(panels))
     seen: set[str] = set()
@@ -101,6 +95,7 @@ def _multiples(
     assert insight.objective is not None
     title = axis_title(insight.objective)
     title = title if height else title.replace(", ", ",<br>")
+    rows = math.ceil(len(panels) / columns)
     plot.update_yaxes(title_text=title, row=(rows + 1) // 2, col=1)
     ends = [end for panel in panels for end in (*panel.low, *panel.high)]
     values = [t.value for t in insight.trials if t.outcome == "complete"]
