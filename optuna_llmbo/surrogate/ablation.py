@@ -15,7 +15,7 @@ class Ablation:
         transform: how targets are scaled, see `targets`.
         derived: whether the numeric view includes derived quantities.
         train_token: whether the learnable token is trained.
-        train_projection: whether the projection is trained.
+        train_projection: whether the projection of whole configurations' embeddings is trained.
         prior_strength: exponent beta of the prior: pi(x) ** (beta trust / n) after n trials
             (Hvarfner et al. 2022, arXiv:2204.11051; trust: `hypothesis.trust`); 0 switches it off.
         prior_start: whether start-up points are drawn from the prior, not uniformly.
