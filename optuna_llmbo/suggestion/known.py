@@ -32,6 +32,7 @@ from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.surrogate.acquisition import AcquisitionInputs
 from optuna_llmbo.surrogate.choice_view import ChoiceViews
 from optuna_llmbo.surrogate.choice_view import fit_token
+from optuna_llmbo.surrogate.choice_view import scattered_like
 from optuna_llmbo.surrogate.choices import Choices
 from optuna_llmbo.surrogate.choices import Inputs
 from optuna_llmbo.surrogate.durations import fit_log_seconds
@@ -108,7 +109,9 @@ class ModelData:
         meaning, n = self.known.meaning, n_trained_on(self.known.history.n_observed)
         if meaning is None:
             return None
-        if not (n and meaning.is_trainable and self.options.ablation.train_token):
+        ablation = self.options.ablation
+        is_trained = ablation.train_token and not ablation.random_places
+        if not (n and meaning.is_trainable and is_trained):
             return meaning.neutral
         # The seed of a suggestion would keep others of too many trials, and train anew, each time.
         history, seed = self.known.history.first(n), self.options.seed
@@ -132,7 +135,11 @@ class ModelData:
 
     def _inputs_at(self, views: ChoiceViews | None) -> Inputs:
         sizes = [int(axis.n_values) for axis in self.known.space.axes if axis.is_nominal]
-        places = views.coordinates if views is not None else [None] * len(sizes)
+        places: Sequence[Tensor | None] = [None] * len(sizes)
+        if views is not None:
+            places = views.coordinates
+        if self.options.ablation.random_places:
+            places = [None if one is None else scattered_like(one) for one in places]
         choices = (Choices(n, placed) for n, placed in zip(sizes, places, strict=True))
         return Inputs(self.numeric_view.n_numbers, tuple(choices))
 

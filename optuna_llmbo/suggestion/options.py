@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -11,6 +12,7 @@ from typing import Any
 import zlib
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 
 from optuna_llmbo.embedding.language_model import installed_source
 from optuna_llmbo.embedding.language_model import ModelSource
@@ -22,6 +24,7 @@ from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.knowledge import Knowledge
+from optuna_llmbo.space.axis import Axis
 from optuna_llmbo.space.descriptions import Descriptions
 from optuna_llmbo.space.prior import Range
 from optuna_llmbo.study.transfer import SourceStudy
@@ -38,6 +41,10 @@ FEWEST_READ_UNASKED = 13
 """The same where nobody asked for a language model: with fewer choices it was measured to make no
 difference (docs/llm.md)."""
 
+
+_N_STARTUP = 6
+_N_STARTUP_OF_MANY_CHOICES = 10
+"""Start-up trials where a nominal parameter has more choices than fit into the usual number."""
 
 AUTO = "auto"
 """Stands for a language model that is on this machine, and for none where there is none."""
@@ -87,7 +94,7 @@ class SamplerOptions:
     task: str | None
     prior: Mapping[str, Range]
     source_studies: tuple[SourceStudy, ...]
-    n_startup_trials: int
+    n_startup_trials: int | None
     n_candidates: int
     acquisition: AcquisitionName
     cost_aware: bool
@@ -106,7 +113,8 @@ class SamplerOptions:
             check_choice("pooling", self.pooling, POOLINGS)
         if self.layer is not None:
             check_at_least("layer", self.layer, 1)
-        check_at_least("n_startup_trials", self.n_startup_trials, 0)
+        if self.n_startup_trials is not None:
+            check_at_least("n_startup_trials", self.n_startup_trials, 0)
         check_at_least("n_candidates", self.n_candidates, 1)
         check_at_least("seed", self.seed, 0)
         if self.task is not None:
@@ -128,6 +136,14 @@ class SamplerOptions:
     def fewest_read(self) -> int:
         """Fewest different choices with letters that make a nominal parameter worth reading."""
         return FEWEST_READ if self.is_model_named else FEWEST_READ_UNASKED
+
+    def n_startup(self, distributions: Iterable[BaseDistribution]) -> int:
+        """Number of observed trials that the model needs in a space."""
+        if self.n_startup_trials is not None:
+            return self.n_startup_trials
+        nominal = (axis for axis in map(Axis, distributions) if axis.is_nominal)
+        most = max((axis.n_values for axis in nominal), default=0)
+        return _N_STARTUP if most <= _N_STARTUP else _N_STARTUP_OF_MANY_CHOICES
 
     def without_model(self) -> SamplerOptions:
         """The same options with numbers and choices alone, as nothing is read."""

@@ -56,7 +56,7 @@ class Turn:
     @property
     def has_started(self) -> bool:
         """Whether there are enough informative trials for the model."""
-        return len(self.informed) >= max(1, self.engine.options.n_startup_trials)
+        return len(self.informed) >= max(1, self.engine.n_startup(self.informed))
 
     def was_seen(self, name: str) -> bool:
         """Whether an informative trial had a parameter."""

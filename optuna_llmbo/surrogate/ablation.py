@@ -15,6 +15,8 @@ class Ablation:
         transform: how targets are scaled, see `targets`.
         derived: whether the numeric view includes derived quantities.
         train_token: whether the learnable token is trained.
+        random_places: whether choices are placed at random instead of where a language model puts
+            them: a control for what they mean.
         train_projection: whether the projection of whole configurations' embeddings is trained.
         prior_strength: exponent beta of the prior: pi(x) ** (beta trust / n) after n trials
             (Hvarfner et al. 2022, arXiv:2204.11051; trust: `hypothesis.trust`); 0 switches it off.
@@ -28,6 +30,7 @@ class Ablation:
     transform: TransformName = "winsorize"
     derived: bool = True
     train_token: bool = True
+    random_places: bool = False
     train_projection: bool = True
     prior_strength: float = 1.0
     prior_start: bool = False

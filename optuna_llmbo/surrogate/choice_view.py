@@ -90,6 +90,15 @@ def mean_squared_distance(coordinates: Tensor) -> Tensor:
     return 2 * (coordinates - coordinates.mean(dim=0)).square().sum() / max(1, n - 1)
 
 
+def scattered_like(coordinates: Tensor) -> Tensor:
+    """Draw as many places of as many coordinates at random, centred and scaled as they are; the
+    same whenever the shape is."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(coordinates.shape, generator=generator, dtype=torch.float64)
+    drawn = drawn - drawn.mean(dim=0)
+    return drawn / mean_squared_distance(drawn).sqrt()
+
+
 @dataclass(frozen=True)
 class ChoiceViews:
     """The views of a space's nominal parameters at one value of the token, which they share."""

@@ -245,3 +245,11 @@ def test_a_model_without_a_token_has_places_all_the_same(tiny_llm: Path) -> None
     found = view(encoder)
     assert found is not None and not encoder.has_token
     assert mean_squared_distance(found.places) == pytest.approx(1.0)
+
+
+def test_places_at_random_are_centred_scaled_and_the_same() -> None:
+    placed = choice_view.scattered_like(torch.zeros(40, 8, dtype=torch.float64))
+    assert torch.equal(placed, choice_view.scattered_like(torch.ones(40, 8)))
+    assert placed.mean(dim=0).abs().max() < 1e-12
+    pairs = torch.cdist(placed, placed).square()
+    assert float(pairs.sum() / (40 * 39)) == pytest.approx(1.0)
