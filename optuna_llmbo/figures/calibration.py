@@ -20,7 +20,7 @@ CAPTION = (
     "Each mark is a trial that the model chose: what was expected before it ran, with the "
     "central 68% interval, and what came out. On the dotted line both agree. Bad sign: a "
     "share outside its range in brackets, which a calibrated model leaves one time in twenty, "
-    "or marks that all lie on one side. A noisy objective lowers the shares."
+    "or marks that all lie on one side."
 )
 _MOST = 150
 

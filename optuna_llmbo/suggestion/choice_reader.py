@@ -44,7 +44,8 @@ class ChoiceReader:
         """Read the choices of a space's nominal parameters; None if none is worth reading.
 
         Raises:
-            InputError: if the language model cannot be loaded, or a choice is too long for it.
+            InputError: if a language model that was asked for cannot be loaded, or a choice is
+                too long for it.
         """
         chosen = self._worth_reading(texts)
         if not chosen or self._is_lost:

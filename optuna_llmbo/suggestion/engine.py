@@ -122,7 +122,7 @@ class Engine:
     _thread: TorchThread = field(default_factory=lambda: TorchThread(n_threads=1), init=False)
 
     def load(self) -> None:
-        """Load the language model, if the options name one.
+        """Load the language model, if the user has asked for one.
 
         Loading changes state that all threads see, such as the default dtype, so it is done when
         the sampler is created; in a process that was sent the sampler, when it is needed. One that

@@ -47,14 +47,14 @@ _N_STARTUP_OF_MANY_CHOICES = 10
 """Start-up trials where a nominal parameter has more choices than fit into the usual number."""
 
 AUTO = "auto"
-"""Stands for a language model that is installed."""
+"""Stands for a language model that is on this machine, and for none where there is none."""
 
 
 def model_of(llm: str | os.PathLike[str] | None, kernel: str) -> ModelSource | None:
     """Choose the language model; None: there is none.
 
     Raises:
-        InputError: if one is named, or needed by the kernel, that does not exist.
+        InputError: if one that does not exist is named, by the argument or by the environment.
     """
     if is_named(llm, kernel):
         return resolve_source(None if llm == AUTO else llm)

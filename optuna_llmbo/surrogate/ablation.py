@@ -17,7 +17,7 @@ class Ablation:
         train_token: whether the learnable token is trained.
         random_places: whether choices are placed at random instead of where a language model puts
             them: a control for what they mean.
-        train_projection: whether the projection is trained.
+        train_projection: whether the projection of whole configurations' embeddings is trained.
         prior_strength: exponent beta of the prior: pi(x) ** (beta trust / n) after n trials
             (Hvarfner et al. 2022, arXiv:2204.11051; trust: `hypothesis.trust`); 0 switches it off.
         prior_start: whether start-up points are drawn from the prior, not uniformly.

@@ -504,6 +504,15 @@ def test_doctor(tiny_llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli.app, ["doctor", "--llm", "./nowhere"]).exit_code == 2
 
 
+def test_doctor_finds_no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(language_model.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(language_model, "PACKAGES", ())
+    result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    (row,) = (line for line in result.output.splitlines() if "language model" in line)
+    assert row.strip(" │|").split() == ["language", "model", "│", "none"]
+
+
 def test_the_cache_is_shown_and_cleared(tmp_path: Path, embeddings_folder: Path) -> None:
     shard = embeddings_folder / "kind" / "a.safetensors"
     shard.parent.mkdir(parents=True)
