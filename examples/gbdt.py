@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=2, help="searches of each kind")
-    parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
+    parser.add_argument("--llm", default="auto", help="as LLMBOSampler(llm=...)")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of training, a trial")
     parser.add_argument("--rows", type=int, default=64, help="of validation data")
     parser.add_argument("--storage", default="sqlite:///hf_trainer.db")
-    parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
+    parser.add_argument("--llm", default="auto", help="as LLMBOSampler(llm=...)")
     arguments = parser.parse_args()
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)

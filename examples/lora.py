@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--validation", type=int, default=32)
     parser.add_argument("--storage", default=None, help="such as sqlite:///lora.db")
-    parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
+    parser.add_argument("--llm", default="auto", help="as LLMBOSampler(llm=...)")
     arguments = parser.parse_args()
 
     objective = LoRAObjective(

@@ -86,7 +86,7 @@ def main() -> None:
     """Start or continue the search, and print what it found."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
+    parser.add_argument("--llm", default="auto", help="as LLMBOSampler(llm=...)")
     parser.add_argument("--results", type=Path, default=Path("ray_results"), help="a folder")
     arguments = parser.parse_args()
 

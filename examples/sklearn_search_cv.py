@@ -38,7 +38,7 @@ def main() -> None:
     """Search, refit the best on all training data, and print what was found."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--llm", default=None, help="as LLMBOSampler(llm=...)")
+    parser.add_argument("--llm", default="auto", help="as LLMBOSampler(llm=...)")
     arguments = parser.parse_args()
 
     sampler = LLMBOSampler(

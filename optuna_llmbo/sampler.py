@@ -212,8 +212,9 @@ class LLMBOSampler(BaseSampler):
         )
         if options.model is not None:
             check_device(device)
-        elif llm is None:
-            warn_of_unused(pooling=pooling, layer=layer, device=device, task=task)
+        else:
+            switched_off = {"pooling": pooling, "layer": layer, "device": device, "task": task}
+            warn_of_unused(describe=describe, **(switched_off if llm is None else {}))
         self._engine = Engine(options)
         self._engine.load()  # now, not after the start-up trials
         self._independent_sampler = independent_sampler

@@ -13,6 +13,7 @@ from rich.table import Table
 import typer
 
 from optuna_llmbo._util.versions import version_of
+from optuna_llmbo.cli.options import model_named
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import errors
 from optuna_llmbo.cli.terminal import out
@@ -44,8 +45,7 @@ def doctor(
 
     from optuna_llmbo.embedding.cache import embeddings_folder
     from optuna_llmbo.embedding.language_model import dequantized_folder
-    from optuna_llmbo.embedding.language_model import installed_source
-    from optuna_llmbo.embedding.language_model import resolve_source
+    from optuna_llmbo.suggestion.options import model_of
 
     table = Table(show_header=False)
     table.add_column()
@@ -62,7 +62,7 @@ def doctor(
     for name, folder in (("embeddings", embeddings_folder()), ("models", dequantized_folder())):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with bad_input_exits_with_2():
-        source = installed_source() if llm is None else resolve_source(llm)
+        source = model_of(model_named(llm), "numeric")
         found = f"{source.location}\n{source.kind}: {source.reason}" if source else "none"
         table.add_row("language model", found)
     show(table)

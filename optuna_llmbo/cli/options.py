@@ -337,3 +337,8 @@ def _located(value: Any, folder: str) -> Any:
         return value
     there = Path(folder) / Path(value).expanduser()
     return str(there) if there.exists() else value
+
+
+def model_named(llm: str | None) -> str | None:
+    """What the sampler takes: None in place of "none", and "auto" where nothing is named."""
+    return None if llm == "none" else llm or "auto"

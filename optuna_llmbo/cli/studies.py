@@ -11,6 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from optuna_llmbo.cli import storages
+from optuna_llmbo.cli.options import model_named
 from optuna_llmbo.cli.options import PrunerName
 from optuna_llmbo.cli.options import SamplerName
 from optuna_llmbo.errors import InputError
@@ -98,7 +99,7 @@ def make_sampler(
                 f"--sampler llmbo takes at most {MAX_OBJECTIVES} metrics, got {n_objectives}: "
                 "leave some out, or take --sampler tpe."
             )
-        model = _model(llm)
+        model = model_named(llm)
         return LLMBOSampler(llm=model, task=None if model is None else task, seed=seed)
     return _OPTUNAS[name](seed=seed)
 
@@ -131,12 +132,7 @@ def make_reader(llm: str | None) -> LLMBOSampler | None:
         return None
     from optuna_llmbo.sampler import LLMBOSampler
 
-    return LLMBOSampler(llm=_model(llm))
-
-
-def _model(named: str | None) -> str | None:
-    """What the sampler takes: None in place of "none", and "auto" where nothing is named."""
-    return None if named == "none" else named or "auto"
+    return LLMBOSampler(llm=model_named(llm))
 
 
 def make_pruner(name: PrunerName, reports: int, *, n_objectives: int) -> optuna.pruners.BasePruner:
