@@ -80,14 +80,14 @@ def score(llm: LanguageModel, template: str, part: slice) -> Score:
 
     # told apart by the first token that differs
     answers = [tokens(f" {answer}") for answer in ANSWERS]
-    begun = commonprefix(answers)
+    begun = list(commonprefix(answers))
     asked = [answer[len(begun)] for answer in answers]
     right = [i for i, answer in enumerate(ANSWERS) for _ in REVIEWS[answer][part]]
     texts = [text for answer in ANSWERS for text in REVIEWS[answer][part]]
     prompts = [tokens(template.replace("{text}", text)) + begun for text in texts]
 
     # what all prompts begin with is read once
-    shared = commonprefix(prompts)
+    shared = list(commonprefix(prompts))
     past = None
     if shared:
         past = llm.body(torch.tensor([shared]), use_cache=True).past_key_values
@@ -120,7 +120,6 @@ def main() -> None:
 
     sampler = LLMBOSampler(
         llm=None if arguments.llm == "none" else arguments.llm,
-        task="Find the prompt that makes a small language model tell praise from complaint.",
         seed=arguments.seed,
     )
     study = optuna.create_study(direction="minimize", sampler=sampler)

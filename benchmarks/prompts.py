@@ -1,0 +1,133 @@
+"""Measure what it brings that a language model reads choices: on the prompts of an example.
+
+Every template of examples/prompts.py is scored once; then searches are replayed on these scores
+with the same seeds: with the templates read, by the same sampler without a language model, by TPE
+and at random. Templates and reviews were written before the first score and not changed since.
+
+    python -m benchmarks.prompts            # 6 minutes of one core to score, then the searches
+    python -m benchmarks.prompts --replay   # the searches alone
+    python -m benchmarks.prompts --report   # the kept results as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
+from optuna.samplers import TPESampler
+
+from benchmarks.console import table
+from benchmarks.provenance import commit
+from benchmarks.race.run import provenance
+from benchmarks.race.statistics import bootstrap
+from examples import prompts
+from optuna_llmbo import LLMBOSampler
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
+
+
+RESULTS = Path(__file__).parent / "results" / "prompts.json"
+N_TRIALS, N_SEEDS = 25, 20
+SHOWN = (6, 10, 15, 20, 25)
+READ, UNREAD = "templates read", "no language model"
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    READ: lambda seed: LLMBOSampler(llm="embedded", seed=seed),
+    UNREAD: lambda seed: LLMBOSampler(llm=None, seed=seed),
+    "TPESampler": lambda seed: TPESampler(seed=seed),
+    "RandomSampler": lambda seed: RandomSampler(seed=seed),
+}
+
+
+def scores() -> list[dict[str, Any]]:
+    """Score every template on the reviews of the search and on those held out."""
+    model = load_model(resolve_source("embedded"), device="cpu")
+    return [
+        {
+            "prompt": prompt,
+            "searched": prompts.score(model, prompt, prompts.SEARCHED),
+            "held_out": prompts.score(model, prompt, prompts.HELD_OUT),
+        }
+        for prompt in prompts.templates()
+    ]
+
+
+def run(losses: dict[str, float], sampler: BaseSampler) -> list[int]:
+    """Search over templates with known losses; return the place of each trial's template."""
+    places = {prompt: place for place, prompt in enumerate(losses)}
+
+    def objective(trial: optuna.Trial) -> float:
+        return losses[trial.suggest_categorical("prompt", list(losses))]
+
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    study.optimize(objective, n_trials=N_TRIALS)
+    return [places[trial.params["prompt"]] for trial in study.trials]
+
+
+def report(record: dict[str, Any]) -> str:
+    """Format the scores' spread, then mean regrets over seeds with 95% bootstrap intervals.
+
+    The regret is the loss of the best template so far above that of the best of all, in
+    thousandths of a nat; the gain is how much lower it is, seed by seed, with the templates read.
+    """
+    losses, held_out = (
+        np.array([score[part][0] for score in record["scores"]])
+        for part in ("searched", "held_out")
+    )
+    spread = [
+        [title, *(f"{np.quantile(part, q):.3f}" for q in (0, 0.05, 0.25, 0.5, 1))]
+        for title, part in (("searched", losses), ("held out", held_out))
+    ]
+    regrets = {
+        name: 1000 * (np.minimum.accumulate(losses[np.array(chosen)], axis=1) - losses.min())
+        for name, chosen in record["studies"].items()
+    }
+    rows = []
+    for name, regret in regrets.items():
+        chosen = np.array(record["studies"][name])
+        found = chosen[range(len(chosen)), losses[chosen].argmin(axis=1)]
+        means = (f"{regret[:, n - 1].mean():.1f}" for n in SHOWN)
+        rows.append([name, *means, f"{held_out[found].mean():.3f}"])
+    for name in list(regrets)[1:]:
+        gains = [
+            bootstrap(regrets[name][:, n - 1] - regrets[READ][:, n - 1], np.mean) for n in SHOWN
+        ]
+        cells = (f"{gain.value:.1f} ({gain.low:.1f} to {gain.high:.1f})" for gain in gains)
+        rows.append([f"gain over {name}", *cells, ""])
+    return "\n\n".join(
+        [
+            table(["loss, nats", "best", "5%", "25%", "median", "worst"], spread),
+            table(["regret after", *map(str, SHOWN), "held-out loss"], rows),
+        ]
+    )
+
+
+def main() -> None:
+    """Score, search, save and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--replay", action="store_true", help="search on the kept scores")
+    parser.add_argument("--report", action="store_true", help="only print the kept results")
+    options = parser.parse_args()
+    if not options.report:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        began_at = commit()
+        kept = json.loads(RESULTS.read_text())["scores"] if options.replay else scores()
+        record: dict[str, Any] = {"scores": kept, "studies": {}}
+        losses = {score["prompt"]: score["searched"][0] for score in kept}
+        for name, sampler_of in SAMPLERS.items():
+            record["studies"][name] = [run(losses, sampler_of(seed)) for seed in range(N_SEEDS)]
+        record |= {**provenance(), "commit": began_at}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    print(report(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
