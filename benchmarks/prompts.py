@@ -34,7 +34,7 @@ from optuna_llmbo.embedding.language_model import resolve_source
 
 
 RESULTS = Path(__file__).parent / "results" / "prompts.json"
-N_TRIALS, N_SEEDS = 25, 20
+N_TRIALS, N_SEEDS = 25, 10
 SHOWN = (6, 10, 15, 20, 25)
 READ, UNREAD = "templates read", "no language model"
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
