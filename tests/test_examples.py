@@ -22,6 +22,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import examples as benchmark
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.knowledge import load_pack
 
 
@@ -195,7 +197,7 @@ def test_prompts_are_different_and_leave_one_place_for_the_review() -> None:
 def test_prompts_are_scored_as_if_read_one_by_one(template: str, tiny_llm: Path) -> None:
     from examples import prompts
 
-    llm = prompts.load_model(prompts.resolve_source(str(tiny_llm)), device="cpu")
+    llm = load_model(resolve_source(str(tiny_llm)), device="cpu")
     losses = []
     for answer, texts in prompts.REVIEWS.items():
         for text in texts[prompts.HELD_OUT]:
@@ -227,7 +229,7 @@ def test_recipes(run: Run, tiny_llm: Path) -> None:
 def recipe_choices(name: str) -> tuple[str, ...]:
     from examples import recipes
 
-    return recipes.SPACE[name].choices  # type: ignore[attr-defined, no-any-return]
+    return recipes.SPACE[name].choices  # type: ignore[attr-defined]
 
 
 def test_sklearn_search_cv(run: Run) -> None:
