@@ -1,0 +1,48 @@
+"""The benchmark of reading prompts, and its tables in the documentation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import prompts as benchmark
+from examples import prompts
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_tables_are_in_the_documentation() -> None:
+    record = json.loads(benchmark.RESULTS.read_text())
+    assert benchmark.report(record) in (DOCS / "benchmarks" / "prompts.md").read_text()
+
+
+def test_the_kept_scores_are_those_of_the_example() -> None:
+    record = json.loads(benchmark.RESULTS.read_text())
+    assert [score["prompt"] for score in record["scores"]] == prompts.templates()
+    for name, chosen in record["studies"].items():
+        assert name in benchmark.SAMPLERS
+        assert len(chosen) == benchmark.N_SEEDS
+        assert all(len(study) == benchmark.N_TRIALS for study in chosen)
+
+
+def test_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "N_TRIALS", 9)
+    losses = {f"prompt {i}": float(i) for i in range(20)}
+    chosen = benchmark.run(losses, benchmark.SAMPLERS[benchmark.UNREAD](0))
+    assert len(set(chosen)) == 9 and set(chosen) <= set(range(20))  # none is tried twice
+
+
+def test_the_report() -> None:
+    scores = [{"searched": [loss, 0.5], "held_out": [2 * loss, 0.5]} for loss in (0.4, 0.3, 0.5)]
+    first, better = [0] * benchmark.N_TRIALS, [0] * 9 + [1] * (benchmark.N_TRIALS - 9)
+    studies = {benchmark.READ: [better] * 3, benchmark.UNREAD: [first] * 3}
+    _, table = benchmark.report({"scores": scores, "studies": studies}).split("\n\n")
+    _, _, read, unread, gain = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    )
+    assert read[1:] == ["100.0", "0.0", "0.0", "0.0", "0.0", "0.600"]
+    assert unread[1:] == ["100.0"] * 5 + ["0.800"]
+    assert gain[1:3] == ["0.0 (0.0 to 0.0)", "100.0 (100.0 to 100.0)"]
