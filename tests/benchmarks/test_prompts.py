@@ -22,16 +22,20 @@ def test_the_tables_are_in_the_documentation() -> None:
 def test_the_kept_scores_are_those_of_the_example() -> None:
     record = json.loads(benchmark.RESULTS.read_text())
     assert [score["prompt"] for score in record["scores"]] == prompts.templates()
-    for name, chosen in record["studies"].items():
-        assert name in benchmark.SAMPLERS
-        assert len(chosen) == benchmark.N_SEEDS
-        assert all(len(study) == benchmark.N_TRIALS for study in chosen)
+    for studies in record["studies"].values():
+        assert list(studies) == list(benchmark.SAMPLERS)
+        for chosen in studies.values():
+            assert len(chosen) == benchmark.N_SEEDS
+            assert all(len(study) == benchmark.N_TRIALS for study in chosen)
 
 
-def test_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [benchmark.SHUFFLED, benchmark.LISTED])
+def test_a_study(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "N_TRIALS", 9)
     losses = {f"prompt {i}": float(i) for i in range(20)}
-    chosen = benchmark.run(losses, benchmark.SAMPLERS[benchmark.UNREAD](0))
+    order = benchmark.order_of(kind, 20, seed=3)
+    assert sorted(order) == list(range(20))
+    chosen = benchmark.run(losses, order, benchmark.SAMPLERS[benchmark.UNREAD](0))
     assert len(set(chosen)) == 9 and set(chosen) <= set(range(20))  # none is tried twice
 
 
@@ -39,7 +43,7 @@ def test_the_report() -> None:
     scores = [{"searched": [loss, 0.5], "held_out": [2 * loss, 0.5]} for loss in (0.4, 0.3, 0.5)]
     first, better = [0] * benchmark.N_TRIALS, [0] * 9 + [1] * (benchmark.N_TRIALS - 9)
     studies = {benchmark.READ: [better] * 3, benchmark.UNREAD: [first] * 3}
-    _, table = benchmark.report({"scores": scores, "studies": studies}).split("\n\n")
+    _, table = benchmark.report({"scores": scores, "studies": {"shuffled": studies}}).split("\n\n")
     _, _, read, unread, gain = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
     )
