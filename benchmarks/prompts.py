@@ -6,8 +6,8 @@ and at random. Templates and reviews were written before the first score and not
 The templates are listed in another order for each seed; and once more in the order of the file,
 which happens to matter: without a language model untried choices are tied, and the first is taken.
 
-    python -m benchmarks.prompts            # 6 minutes of one core to score, then the searches
-    python -m benchmarks.prompts --replay   # the searches alone
+    python -m benchmarks.prompts            # 7 minutes of one core: scores, then searches
+    python -m benchmarks.prompts --replay   # 2 minutes: the searches alone
     python -m benchmarks.prompts --report   # the kept results as Markdown
 """
 

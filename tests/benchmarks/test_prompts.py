@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import prompts as benchmark
@@ -17,6 +18,17 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_tables_are_in_the_documentation() -> None:
     record = json.loads(benchmark.RESULTS.read_text())
     assert benchmark.report(record) in (DOCS / "benchmarks" / "prompts.md").read_text()
+
+
+def test_what_the_page_says_of_the_scores() -> None:
+    page = (DOCS / "benchmarks" / "prompts.md").read_text()
+    scores = json.loads(benchmark.RESULTS.read_text())["scores"]
+    searched, held_out = (
+        np.array([score[part][0] for score in scores]) for part in ("searched", "held_out")
+    )
+    assert f"at {np.corrcoef(searched, held_out)[0, 1]:.2f} over" in page
+    middle = (len(scores) - 1) // 2 + 1
+    assert (searched < searched[middle]).sum() == 4  # "ranks fifth"
 
 
 def test_the_kept_scores_are_those_of_the_example() -> None:
