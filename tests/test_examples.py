@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import json
+import math
 import os
 from pathlib import Path
 import pickle
@@ -21,6 +22,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import examples as benchmark
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo.embedding.language_model import load_model
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.knowledge import load_pack
 
 
@@ -163,6 +166,70 @@ def test_lora_on_the_embedded_model(run: Run) -> None:
                   "--proxy", 0.02, "--validation", 8)  # fmt: skip
     base, default, best = (numbers(line)[0] for line in printed.splitlines())
     assert best == default < base
+
+
+def test_prompts(run: Run, tiny_llm: Path) -> None:
+    from examples import prompts
+
+    head, first, best, *written = run(
+        "prompts", "--model", tiny_llm, "--llm", tiny_llm, "--trials", 8
+    ).splitlines()
+    assert numbers(head) == [len(prompts.templates()), 8]
+    assert numbers(best)[0] <= numbers(first)[0]
+    assert "\n".join(written) in prompts.templates()
+
+
+def test_prompts_are_different_and_leave_one_place_for_the_review() -> None:
+    from examples import prompts
+
+    templates = prompts.templates()
+    assert len(set(templates)) == len(templates) >= 60
+    for template in templates:
+        assert template.count("{text}") == 1 and "{answer}" not in template
+        assert template == template.strip()  # the answer brings its own blank
+    shots = [text for shots in prompts.FILE["few_shot"]["shots"] for text, _ in shots]
+    reviews = [review for kind in prompts.REVIEWS.values() for review in kind]
+    assert len(set(reviews)) == len(reviews) and not set(shots) & set(reviews)
+    assert len({len(kind) for kind in prompts.REVIEWS.values()}) == 1
+
+
+@pytest.mark.parametrize("template", ["Is it good? {text} It is", "{text}\nThis is"])
+def test_prompts_are_scored_as_if_read_one_by_one(template: str, tiny_llm: Path) -> None:
+    from examples import prompts
+
+    llm = load_model(resolve_source(str(tiny_llm)), device="cpu")
+    losses = []
+    for answer, texts in prompts.REVIEWS.items():
+        for text in texts[prompts.HELD_OUT]:
+            asked = llm.tokenizer(template.replace("{text}", text) + " ", return_tensors="pt")
+            p = llm.model(asked.input_ids).logits[0, -1].softmax(dim=0)
+            both = {word: p[llm.tokenizer(word[0]).input_ids[0]] for word in prompts.ANSWERS}
+            losses.append(-math.log(both[answer] / sum(both.values())))
+    loss, accuracy = prompts.score(llm, template, prompts.HELD_OUT)
+    assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert accuracy == sum(loss < math.log(2) for loss in losses) / len(losses)
+
+
+def test_recipes(run: Run, tiny_llm: Path) -> None:
+    printed = run("recipes", "--model", tiny_llm, "--llm", tiny_llm, "--trials", 8,
+                  "--max-length", 400, "--validation", 16)  # fmt: skip
+    base, default, best, *choices = printed.splitlines()
+    assert numbers(best)[0] <= numbers(default)[0] < numbers(base)[0]
+    names = [line.partition(":")[0] for line in choices[::3]]
+    assert names == ["init", "schedule", "target_modules", "variant"]  # optimizer: two choices
+    for weighs, alike, expected in zip(choices[::3], choices[1::3], choices[2::3], strict=True):
+        assert 0 <= numbers(weighs)[-1] <= 1 and -1 <= numbers(alike)[-1] <= 1
+        name = weighs.partition(":")[0]
+        texts = re.findall(r"([^ ]+) -?\d+\.\d{3}(?:, |$)", expected)
+        assert sorted(texts) == sorted(recipe_choices(name))
+        one, _, other = alike.split()[1:4]
+        assert {one, other.rstrip(",")} < set(texts)
+
+
+def recipe_choices(name: str) -> tuple[str, ...]:
+    from examples import recipes
+
+    return recipes.SPACE[name].choices  # type: ignore[attr-defined]
 
 
 def test_sklearn_search_cv(run: Run) -> None:
