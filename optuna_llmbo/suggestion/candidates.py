@@ -104,7 +104,8 @@ def candidate_pool(
 ) -> np.ndarray:
     """Draw the configurations to choose from, none of them seen while unseen ones remain.
 
-    A finite region of up to `MAX_ENUMERATED` configurations is enumerated. Otherwise the pool is
+    A finite region of up to `MAX_ENUMERATED` configurations is enumerated, in a random order, so
+    that those that nothing is known of are not tried as they are listed. Otherwise the pool is
     n scrambled Sobol points, n / 4 neighbours of the best, and what is advised.
 
     Args:
@@ -121,7 +122,8 @@ def candidate_pool(
     if region.is_enumerable:
         grid = region.whole()
         rest = unseen(region.space, grid, seen)
-        return rest if len(rest) else grid
+        rest = rest if len(rest) else grid
+        return rest[rng.permutation(len(rest))]  # of equal ones the first is tried
     drawn = region.spread(_sobol(region.space, rng, n=n))
     scales = rng.choice(_NEIGHBOUR_SCALES, size=(n // 4, 1))
     best = landmarks.best

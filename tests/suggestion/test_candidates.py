@@ -191,3 +191,10 @@ def test_a_step_keeps_what_a_branch_lacks() -> None:
     alike = [np.arange(3.0)[:, None]]
     found = neighbours(region(space), starts, alike, scales, rng())
     assert np.isnan(found[:, 0]).all()
+
+
+def test_equal_configurations_of_a_grid_are_not_tried_as_they_are_listed() -> None:
+    space = SearchSpace({"c": CategoricalDistribution(tuple("abcdefghijkl"))})
+    pool = candidate_pool(region(space), set(), around(NONE[:, :1]), [None], n=64, rng=rng())
+    assert sorted(pool[:, 0]) == sorted(space.grid()[:, 0])
+    assert list(pool[:, 0]) != list(space.grid()[:, 0])
