@@ -107,7 +107,7 @@ def _cells(row: Row, *, is_base: bool) -> list[str]:
 
 
 def _by_family(title: str, table: pandas.DataFrame) -> str:
-    """Make the table of rank correlation / density by family."""
+    """Make the table of the measures by family."""
     there = set(table["task"])
     ordered = (family_of(task) for task in GROUPS["All tables"] if task in there)
     families = list(dict.fromkeys(ordered))
@@ -118,13 +118,14 @@ def _by_family(title: str, table: pandas.DataFrame) -> str:
             continue
         means = own.groupby(own["task"].map(family_of))[[*SHOWN]].mean()
         cells = [
-            f"{means.at[family, 'spearman']:.2f} / {means.at[family, 'nlpd']:.2f}"
+            f"{means.at[family, 'spearman']:.2f} / {means.at[family, 'nlpd']:.2f} / "
+            f"{means.at[family, 'coverage']:.0%}"
             if family in means.index
             else "-"
             for family in families
         ]
         rows.append([name, *cells])
-    said = "Rank correlation / density."
+    said = "Rank correlation / density / coverage."
     return f"## {title}\n\n{said}\n\n{console.table(['variant', *families], rows)}"
 
 

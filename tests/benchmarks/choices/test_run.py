@@ -164,8 +164,8 @@ class TestReport:
         assert read[1:4] == ["6", "0.450", "+0.100 (+0.100 to +0.100)"]
         assert read[-1] == "50.0%"
         by_family = found["Reported tables by family, 30 observed"]
-        assert by_family[0] == ["equal", "-", "0.90 / 0.50"]
-        assert by_family[1] == ["equal+main", "0.50 / 0.50", "0.20 / 0.50"]
+        assert by_family[0] == ["equal", "-", "0.90 / 0.50 / 50%"]
+        assert by_family[1] == ["equal+main", "0.50 / 0.50 / 50%", "0.20 / 0.50 / 50%"]
 
     def test_all_tables_are_compared_on_splits_that_all_have(self) -> None:
         tuning = {"choices-automl-2": 0.8}
