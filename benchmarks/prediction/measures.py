@@ -19,6 +19,8 @@ from optuna_llmbo.surrogate.targets import TransformName
 
 N_BEST = 10
 
+_HALF_INTERVAL = float(norm.ppf(0.975))
+
 _HALF_WIDTH = 0.1
 """In standard deviations: a transform has a kink at each observed target, so its slope is taken
 over an interval."""
@@ -72,6 +74,21 @@ def negative_log_density(
     slopes = rises / (2 * _HALF_WIDTH)
     densities: np.ndarray = norm.logpdf(scores_at(scale, values), mean, deviation) + np.log(slopes)
     return -densities
+
+
+def coverage(
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    values: np.ndarray,
+    observed: np.ndarray,
+    transform: TransformName,
+) -> float:
+    """Compute the share of values inside their 95% intervals; see `held_out` for the arguments.
+
+    A value below the fence of the observed counts as the fence, as it would if observed.
+    """
+    scores = scores_at(Scale.of(observed, transform), np.maximum(values, fence(observed)))
+    return float(np.mean(np.abs(scores - mean) < _HALF_INTERVAL * deviation))
 
 
 def fence(observed: np.ndarray) -> float:

@@ -158,4 +158,5 @@ def make(
         middle=middle,
         default=default,
         may_be_nan=failure is not None and math.isnan(failure),
+        listed=rows.configurations,
     )

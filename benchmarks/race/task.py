@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 from typing import Any
@@ -57,6 +58,8 @@ class Task:
     """The configuration to try without a search."""
     may_be_nan: bool = False
     """Whether failures may be told by a value that is not a number; else it is an error."""
+    listed: Sequence[Configuration] = ()
+    """Configurations of the table that the task is made of; none without a table."""
 
     def objective(self, trial: BaseTrial) -> float:
         """Objective for Optuna."""

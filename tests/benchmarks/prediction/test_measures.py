@@ -41,6 +41,21 @@ def test_density_of_winsorized_targets() -> None:
     np.testing.assert_allclose(found, -norm.logpdf(z, mean, deviation))
 
 
+def test_coverage() -> None:
+    """Of values in units of the observed, those below the fence counting as the fence."""
+    low, middle = np.quantile(OBSERVED, [0.25, 0.75])
+    lowest = (low - 1.5 * (middle - low) - OBSERVED.mean()) / OBSERVED.std()
+    z = np.array([-1.97, -1.95, 0.0, 1.95, 1.97])
+    values = OBSERVED.mean() + z * OBSERVED.std()
+    found = measures.coverage(np.zeros(5), np.ones(5), values, OBSERVED, "winsorize")
+    assert found == pytest.approx(3 / 5)
+    assert measures.coverage(np.ones(5), 3 * np.ones(5), values, OBSERVED, "winsorize") == 1.0
+    far = np.array([-1e9])
+    for mean, expected in ((lowest, 1.0), (lowest + 2.0, 0.0)):
+        one = (np.array([mean]), np.ones(1), far, OBSERVED)
+        assert measures.coverage(*one, "winsorize") == expected
+
+
 def test_the_fence_is_that_of_the_scale() -> None:
     observed = np.append(OBSERVED, -1e6)
     assert measures.fence(observed) == Scale.of(observed, "winsorize").targets[0]

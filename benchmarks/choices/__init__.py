@@ -1,0 +1,1 @@
+"""How well the surrogate predicts configurations of nominal parameters, by kernel and reading."""
