@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.embedding.language_model import check_device
+from optuna_llmbo.embedding.language_model import source_of
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.errors import check_type
 from optuna_llmbo.errors import InputError
@@ -36,7 +37,6 @@ from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.engine import Question
 from optuna_llmbo.suggestion.engine import Recommendation
 from optuna_llmbo.suggestion.options import is_named
-from optuna_llmbo.suggestion.options import model_of
 from optuna_llmbo.suggestion.options import SamplerOptions
 from optuna_llmbo.suggestion.options import warn_of_unused
 from optuna_llmbo.suggestion.turn import Turn
@@ -192,7 +192,7 @@ class LLMBOSampler(BaseSampler):
             seed = int(np.random.SeedSequence().entropy) % 2**32  # type: ignore[arg-type]
         options = SamplerOptions(
             kernel=kernel,
-            model=model_of(llm, kernel),
+            model=source_of(llm, is_needed=kernel != "numeric"),
             is_model_named=is_named(llm, kernel),
             device=device,
             pooling=pooling,

@@ -90,8 +90,8 @@ LAYERS = {
     ],
     "cli": [
         {"duration", "events", "metrics", "sparkline", "storages", "summary", "terminal"},
-        {"doctor", "live", "options"},
-        {"proxy_check", "search", "studies"},
+        {"live", "options"},
+        {"doctor", "proxy_check", "search", "studies"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }

