@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 RACE = (BENCHMARKS / "race.md").read_text()
+TEXTS = ("choices-prompts", "choices-rag", "choices-peft")
+"""How the names of tasks begin whose choices are texts."""
 ESTIMATE = r"(-?[\d.]+)\s+\((-?[\d.]+)\s+to\s+(-?[\d.]+)\)"
 
 
@@ -88,7 +90,8 @@ def test_the_losses_are_those_of_the_race(results: Results, losses: str) -> None
 def test_the_readmes_figures_are_those_of_the_race(
     results: Results, real_results: Results
 ) -> None:
-    """Ranks on real runs of three samplers; on how many of the other tasks it is better."""
+    """Ranks on real runs of three samplers, and on choices by name; on how many of the other tasks
+    it is better."""
     honest = " ".join(README.split("## When it helps")[1].split("## ")[0].split())
     ranks = [
         row.strip("| ").split(" | ")[2:]
@@ -97,7 +100,9 @@ def test_the_readmes_figures_are_those_of_the_race(
     ]
     methods = real_results.methods
     of = {m: [row[i].split()[0] for row in ranks] for i, m in enumerate(methods)}
-    assert re.findall(r"\d\.\d+", honest) == [*of["ours"], *of["tpe"], *of["gp"]]
+    named = [name for name in tasks.choose("choices-reported") if name.startswith(TEXTS)]
+    on_choices = [*ranks_after_30("choices-reported")[:3], *ranks_after_30(",".join(named))[:2]]
+    assert re.findall(r"\d\.\d+", honest) == [*of["ours"], *of["tpe"], *of["gp"], *on_choices]
     for n, row in enumerate(ranks):
         others = [float(of[m][n]) for m in methods if m != "ours"]
         assert float(of["ours"][n]) < min(others), row
@@ -109,6 +114,24 @@ def test_the_readmes_figures_are_those_of_the_race(
     )
     assert f"On {n_tasks} tasks of small networks" in honest
     assert f"better than `GPSampler` on {better} and worse on none" in honest and worse == "0"
+
+
+def ranks_after_30(names: str) -> list[str]:
+    """Average ranks of five samplers on tasks of choices by name."""
+    found = studies(("ours", "ours-no-llm", "gp", "tpe", "random"), names)
+    (row,) = (r for r in report.average_rank(found, [30]).splitlines() if "| all" in r)
+    return [cell.split()[0] for cell in row.strip("| ").split(" | ")[2:]]
+
+
+def test_the_ranks_on_choices_are_those_of_the_race() -> None:
+    section = RACE.split("## Results on choices by name")[1].split("\n## ")[0]
+    found = studies(("ours", "ours-no-llm", "gp", "tpe", "random"), "choices-reported")
+    printed = report.average_rank(found, [20, 30]) + report.paired(found, [20, 30])
+    for row in _table(printed).splitlines():
+        if "choices (29)" not in row:
+            assert row in section
+    for row in _table(report.calibration(found)).splitlines():
+        assert row in section
 
 
 def _table(text: str) -> str:

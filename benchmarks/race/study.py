@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass
+import hashlib
 import logging
 import logging.handlers
 import math
@@ -31,6 +33,8 @@ STARTS = ("plain", "default")
 """Starts: the sampler's own first trial, or the task's default as trial 0."""
 
 MAX_WARNINGS = 5
+LONG = 40
+"""Characters of a choice that a record does not repeat."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ def run(plan: Plan) -> dict[str, Any]:
         The plan's fields; `values` in the order of the trials, nan for those that failed;
         `seconds` that each took, besides computing its value; `surprises`, how many standard
         deviations each value lay above what was expected of it, nan where nothing was;
-        `best_params`, None if no trial succeeded; `warnings` of Optuna and of the sampler;
-        `total_seconds`; `error`, the traceback if the study failed, with the trials until then.
+        `best_params`, None if no trial succeeded, with digests of long texts, which are not ours
+        to keep; `warnings` of Optuna and of the sampler; `total_seconds`; `error`, the traceback if
+        the study failed, with the trials until then.
     """
     begun = time.perf_counter()
     one_thread()
@@ -80,9 +85,22 @@ def run(plan: Plan) -> dict[str, Any]:
         except Exception:  # any failure of a sampler is a result of the race
             record["error"] = traceback.format_exc()
     if not all(map(math.isnan, values)):
-        record["best_params"] = study.best_params
+        record["best_params"] = brief(study.best_params)
     total = round(time.perf_counter() - begun, 2)
     return record | {"warnings": messages, "total_seconds": total}
+
+
+def brief(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace long texts by the start of their SHA-256, which finds them in a table again."""
+    return {name: _digest(value) if _is_long(value) else value for name, value in params.items()}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > LONG
+
+
+def _digest(text: str) -> str:
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def one_thread() -> None:

@@ -131,3 +131,10 @@ def test_what_needs_a_fixed_space() -> None:
     assert methods.can_search("hebo", "lora-10") and methods.can_search("tpe", "conditional")
     with pytest.raises(InputError, match="unknown method"):
         methods.check("hebo2")
+
+
+def test_long_texts_are_not_repeated() -> None:
+    kept = study.brief({"x": 1.5, "name": "adam", "prompt": "word " * 40})
+    assert kept["x"] == 1.5 and kept["name"] == "adam"
+    assert kept["prompt"].startswith("sha256 ") and len(kept["prompt"]) == 23
+    assert kept == study.brief({"x": 1.5, "name": "adam", "prompt": "word " * 40})
