@@ -62,8 +62,8 @@ def run(plan: Plan) -> dict[str, Any]:
         `seconds` that each took, besides computing its value; `surprises`, how many standard
         deviations each value lay above what was expected of it, nan where nothing was;
         `best_params`, None if no trial succeeded, with digests of long texts, which are not ours
-        to keep; `warnings` of Optuna and of the sampler; `total_seconds`; `error`, the traceback if
-        the study failed, with the trials until then.
+        to keep; `warnings` of Optuna and of the sampler; `total_seconds`; `error`, the traceback
+        if the study failed, with the trials until then.
     """
     begun = time.perf_counter()
     one_thread()
