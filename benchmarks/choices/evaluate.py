@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import time
 import traceback
 from typing import Any
@@ -11,28 +10,13 @@ from benchmarks.choices import problems
 from benchmarks.choices.fit import predict
 from benchmarks.choices.variants import VARIANTS
 from benchmarks.prediction import measures
+from benchmarks.prediction.evaluate import Plan
 from benchmarks.race.study import one_thread
 from optuna_llmbo.surrogate.ablation import Ablation
 from optuna_llmbo.surrogate.targets import Scale
 
 
 MEASURES = ("spearman", "nlpd", "coverage", "percentile")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A fit to make."""
-
-    method: str
-    """The variant's name; each has a journal of its own."""
-    task: str
-    n_observed: int
-    split: int
-
-    @property
-    def key(self) -> tuple[str, str, int, int]:
-        """Identity of the fit: two results of it have the same key."""
-        return (self.method, self.task, self.n_observed, self.split)
 
 
 def run(plan: Plan) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from benchmarks import workers
 from benchmarks.choices import evaluate
 from benchmarks.choices import results
 from benchmarks.choices import variants
-from benchmarks.choices.evaluate import Plan
+from benchmarks.prediction.evaluate import Plan
 from benchmarks.race import journal
 from benchmarks.race import run as race
 from benchmarks.race import tasks

@@ -22,7 +22,7 @@ from optuna_llmbo.suggestion.decision import Prediction
 from optuna_llmbo.suggestion.fitted import fit_model
 from optuna_llmbo.suggestion.fitted import FittedModel
 from optuna_llmbo.suggestion.known import Known
-from optuna_llmbo.surrogate.choices import ChoiceDistances
+from optuna_llmbo.surrogate.choices import distances_of
 
 
 N_REFERENCE = 256
@@ -98,8 +98,7 @@ class Belief:
         choices = self.model.data.inputs.choices
         if all(one.coordinates is None for one in choices):
             return {}
-        modules = self.model.surrogates.parts[0].model.covar_module.modules()
-        distances = next(module for module in modules if isinstance(module, ChoiceDistances))
+        distances = distances_of(self.model.surrogates.parts[0].model)
         weights = distances.weight.detach().tolist()
         return {
             name: weight

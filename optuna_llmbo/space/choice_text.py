@@ -30,10 +30,10 @@ class ChoiceTexts:
     task: str | None = None
     """What is being optimized, in the user's words."""
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         """The nominal parameters, sorted."""
-        return tuple(name for name in self.space.names if self.space.axis(name).is_nominal)
+        return self.space.nominal
 
     @cached_property
     def passage(self) -> str:

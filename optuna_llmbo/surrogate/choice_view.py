@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optuna_llmbo.embedding.encoder import Reading
 from optuna_llmbo.surrogate.choices import ChoiceDistances
+from optuna_llmbo.surrogate.choices import distances_of
 from optuna_llmbo.surrogate.likelihood import left_out_density
 from optuna_llmbo.surrogate.likelihood import log_posterior
 
@@ -90,13 +91,17 @@ def mean_squared_distance(coordinates: Tensor) -> Tensor:
     return 2 * (coordinates - coordinates.mean(dim=0)).square().sum() / max(1, n - 1)
 
 
+def _standardized(coordinates: Tensor) -> Tensor:
+    """Centre the rows, and scale them to a mean squared distance of 1."""
+    centred = coordinates - coordinates.mean(dim=0)
+    return centred / mean_squared_distance(centred).sqrt()
+
+
 def scattered_like(coordinates: Tensor) -> Tensor:
     """Draw as many places of as many coordinates at random, centred and scaled as they are; the
     same whenever the shape is."""
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(coordinates.shape, generator=generator, dtype=torch.float64)
-    drawn = drawn - drawn.mean(dim=0)
-    return drawn / mean_squared_distance(drawn).sqrt()
+    return _standardized(torch.randn(coordinates.shape, generator=generator, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -128,9 +133,7 @@ class ChoiceViews:
         if self.is_neutral:
             return view.places
         with torch.no_grad():
-            moved = view.coordinates(self.token)
-            moved = moved - moved.mean(dim=0)
-            return moved / mean_squared_distance(moved).sqrt()
+            return _standardized(view.coordinates(self.token))
 
 
 def fit_token(
@@ -196,9 +199,7 @@ class _Placed:
         cls, model: SingleTaskGP, views: ChoiceViews, tried: Sequence[Sequence[int]]
     ) -> _Placed:
         model.train().requires_grad_(False)
-        modules = model.covar_module.modules()
-        distances = next(module for module in modules if isinstance(module, ChoiceDistances))
-        return cls(model, distances, views, tried)
+        return cls(model, distances_of(model), views, tried)
 
     def at(self, token: Tensor) -> _Placed:
         """Move the choices that were tried; the others are not looked at."""

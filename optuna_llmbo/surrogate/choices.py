@@ -11,6 +11,7 @@ from dataclasses import field
 import math
 from typing import Any
 
+from botorch.models import SingleTaskGP
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel
 from gpytorch.module import Module
@@ -18,13 +19,12 @@ from gpytorch.priors import NormalPrior
 import torch
 from torch import Tensor
 
+from optuna_llmbo.space.search_space import ABSENT
 from optuna_llmbo.surrogate.priors import LEAST_LENGTHSCALE
 from optuna_llmbo.surrogate.priors import LENGTHSCALE_STANDARD_DEVIATION
 from optuna_llmbo.surrogate.priors import log_normal
 
 
-_ABSENT = -1
-"""Stands for the choice of a parameter that a point lacks, as in `space.search_space`."""
 _TO_ABSENT = 0.5
 """Squared distance of any choice to none: a nominal parameter's centre is as far from all."""
 _WEIGHT_STANDARD_DEVIATION = 1.5
@@ -181,6 +181,12 @@ class ChoiceDistances(Module):
         return pairs.different + weight * (pairs.meant - pairs.different)
 
 
+def distances_of(model: SingleTaskGP) -> ChoiceDistances:
+    """Find the distances between choices that the kernels of a process share."""
+    modules = model.covar_module.modules()
+    return next(module for module in modules if isinstance(module, ChoiceDistances))
+
+
 def _with_absent(coordinates: Tensor | None) -> Tensor | None:
     """Append the centre as the last row, which the index of an absent choice finds."""
     if coordinates is None:
@@ -190,7 +196,7 @@ def _with_absent(coordinates: Tensor | None) -> Tensor | None:
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances where only equal and different are told apart, (a, b) float64."""
-    one_absent = (a == _ABSENT)[:, None] | (b == _ABSENT)
+    one_absent = (a == ABSENT)[:, None] | (b == ABSENT)
     distance = torch.where(one_absent, _TO_ABSENT, 1.0).to(torch.float64)
     return distance * (a[:, None] != b)
 

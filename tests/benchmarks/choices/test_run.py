@@ -16,8 +16,8 @@ from benchmarks.choices import problems
 from benchmarks.choices import report
 from benchmarks.choices import results
 from benchmarks.choices import run
-from benchmarks.choices.evaluate import Plan
 from benchmarks.choices.problems import Problem
+from benchmarks.prediction.evaluate import Plan
 from benchmarks.race import journal
 from optuna_llmbo.errors import InputError
 from tests.benchmarks.choices.conftest import N_ROWS
