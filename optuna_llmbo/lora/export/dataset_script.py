@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from string import Template
 
+from optuna_llmbo.lora import chat_template
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.columns import KNOWN_COLUMNS
 from optuna_llmbo.lora.export.facts import check_data
 from optuna_llmbo.lora.export.facts import Facts
@@ -229,11 +229,11 @@ def dataset_script(facts: Facts, tool: str, layout: str) -> str:
         "seed": facts.seed,
         "known_columns": KNOWN_COLUMNS,
         "streams": {"test": data.TEST_STREAM, "validation": data.VALIDATION_STREAM},
-        "day": tokens.DAY,
+        "day": chat_template.DAY,
     }
     return _SCRIPT.substitute(
         {name: repr(value) for name, value in values.items()},
         tool=tool,
         row=_ROWS[layout],
-        date=tokens.TEMPLATE_DAY.date().isoformat(),
+        date=chat_template.TEMPLATE_DAY.date().isoformat(),
     )
