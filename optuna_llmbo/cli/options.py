@@ -278,7 +278,7 @@ def to_record(
     from optuna_llmbo.lora.chat_template import read_template
 
     space = {name: distribution_to_json(one) for name, one in distributions.items()}
-    held = {"space": space}
+    held: dict[str, Any] = {"space": space}
     if (template := options.get("chat_template")) is not None:
         held["chat_template"] = read_template(template)
     return {**options, **held, WORKING_FOLDER: os.getcwd()}

@@ -48,10 +48,10 @@ class Marked:
 class Renderer:
     """Writes records as the model reads them, with the tokenizer's chat template.
 
-    What is trained on are the assistant's turns: of a prompt and its completion, all that follows
-    the prompt; of a conversation, what its template marks with `{% generation %}`, or else what
-    each of the assistant's turns adds to the turns before it and the template's invitation to
-    answer. That is what TRL's SFTTrainer trains on, too, where it does at all.
+    What is trained on are the assistant's turns: of a prompt and its answer, all that follows the
+    prompt; of several turns, what the template marks with `{% generation %}`, or else what each of
+    the assistant's turns adds to the turns before it and the template's invitation to answer.
+    TRL's `SFTTrainer` trains on the same, where it can at all.
 
     Args:
         tokenizer: a tokenizer of `transformers`.
@@ -90,10 +90,11 @@ class Renderer:
         turns, arguments = record.messages, record.arguments
         whole = self._write(turns, arguments)
         self._check_written(whole, turns, arguments)
-        if record.n_given is None and has_markers(self._template):
-            return self._marked(turns, arguments)
         first = record.n_given or 0
         answers = [i for i in range(first, len(turns)) if turns[i]["role"] == ASSISTANT]
+        is_one_answer = record.n_given == len(turns) - 1
+        if has_markers(self._template) and not is_one_answer:
+            return self._marked(turns, arguments, answers)
         spans = tuple(self._span(whole, turns, arguments, i) for i in self._wanted(turns, answers))
         if spans[-1][1] is None:
             whole = self._ended(whole)
@@ -135,24 +136,27 @@ class Renderer:
             )
         return start, end
 
-    def _marked(self, turns: Sequence[Message], arguments: Mapping[str, Any]) -> Marked:
+    def _marked(
+        self, turns: Sequence[Message], arguments: Mapping[str, Any], answers: Sequence[int]
+    ) -> Marked:
         out = self._apply(
             turns, arguments, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         ids = np.asarray(out["input_ids"], dtype=np.int32)
         trained = np.asarray(out["assistant_masks"], dtype=bool)
         runs = _runs(trained)
-        answers = [i for i, turn in enumerate(turns) if turn["role"] == ASSISTANT]
+        speaking = [i for i, turn in enumerate(turns) if turn["role"] == ASSISTANT]
         wanted = self._wanted(turns, answers)
-        if len(wanted) == len(answers) and runs:
+        if wanted == speaking and runs:
             return Marked(ids, trained)
-        if len(runs) != len(answers):
+        if len(runs) != len(speaking):
             raise InputError(
-                f"the chat template marks {len(runs)} parts of a conversation with {len(answers)} "
-                f"turns of the assistant's: expected one each. The conversation: {turns!r:.80}"
+                f"the chat template marks {len(runs)} parts of a conversation with "
+                f"{len(speaking)} turns of the assistant's: expected one each. The conversation: "
+                f"{turns!r:.80}"
             )
         chosen = np.zeros_like(trained)
-        for index, (start, end) in zip(answers, runs, strict=True):
+        for index, (start, end) in zip(speaking, runs, strict=True):
             chosen[start:end] = index in wanted
         return Marked(ids, chosen)
 
