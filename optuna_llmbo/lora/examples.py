@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import sys
 from typing import Any
 
-from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.columns import check_exists
 from optuna_llmbo.lora.columns import Columns
 from optuna_llmbo.lora.columns import Kind
@@ -50,7 +48,13 @@ class Data:
         n = len(self.records[splits.TRAIN])
         return f"The training data are {n:,} {self.columns}; the loss is on {trained}."
 
-    def encode(self, loaded: LanguageModel, options: ObjectiveOptions) -> dict[str, list[Example]]:
+    @property
+    def is_plain_pairs(self) -> bool:
+        """Whether the training data are prompts and responses and nothing besides."""
+        beside = (self.columns.system, self.columns.tools, self.columns.arguments)
+        return self.columns.kind is Kind.PAIR and not any(beside)
+
+    def encode(self, tokenizer: Any, options: ObjectiveOptions) -> dict[str, list[Example]]:
         """Tokenize each part; what is too long is left out, or cut, and said.
 
         Raises:
@@ -58,11 +62,9 @@ class Data:
         """
         limit = options.max_length
         whole = {
-            name: tokens.encode(some, loaded.tokenizer, sys.maxsize, train_on=self.train_on)
+            name: tokens.encode(some, tokenizer, sys.maxsize, train_on=self.train_on)
             for name, some in self.records.items()
         }
-        for some in whole.values():
-            check_tokens(loaded, some)
         usable = {name: _fitting(some, limit, options.truncation) for name, some in whole.items()}
         for name, some in whole.items():
             if not usable[name]:

@@ -22,6 +22,7 @@ from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import largest_rank
 from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import check_base_loss
+from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
 from optuna_llmbo.lora.chat_template import read_template
 from optuna_llmbo.lora.chat_template import TEMPLATE_DAY
@@ -50,8 +51,9 @@ from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
 
 
-_ONLY_NAMES = ("model", "train")
-"""Entries of a fingerprint that name what hashes identify: files may be moved and renamed."""
+_ONLY_NAMES = ("model", "train", "format")
+"""Entries of a fingerprint that name what hashes identify: files may be moved and renamed, and
+columns too."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     )
     if options.chat_template is not None:
         loaded.tokenizer.chat_template = read_template(options.chat_template)
-    usable = read.encode(loaded, options)
+    usable = read.encode(loaded.tokenizer, options)
+    for some in usable.values():
+        check_tokens(loaded, some)
     tell_once(str(read))
     parts = splits.hold_out(usable, options.validation, options.test, options.seed)
     train, validation, test = (parts[name] for name in splits.PARTS)
@@ -154,6 +158,8 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     with_what = (loaded.model, loaded.tokenizer, validation)
     try_out(targets, functions, *with_what, defaults, seed=options.seed)
     record = _fingerprint(options, loaded, proxy, validation, test) | _differing(defaults)
+    if not read.is_plain_pairs:
+        record["format"] = str(read.columns)
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,

@@ -18,7 +18,10 @@ from optuna_llmbo.lora.data_files import read_folder
 from optuna_llmbo.lora.records import Pair
 
 
-ROWS = [{"prompt": "say é", "response": "é"}, {"prompt": "1, 2", "response": "NA"}]
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "say é", "response": "é"},
+    {"prompt": "1, 2", "response": "NA"},
+]
 
 
 def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
@@ -158,7 +161,7 @@ def test_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
-    rows = [{"prompt": f"p{i}", "response": "r"} for i in range(3)]
+    rows: list[dict[str, Any]] = [{"prompt": f"p{i}", "response": "r"} for i in range(3)]
     for i in (2, 0, 1):
         written(tmp_path / "d [1]" / f"train-0000{i}.jsonl", [rows[i]])
     for name in (".hidden.jsonl", "README.md", "LICENSE", "_SUCCESS"):

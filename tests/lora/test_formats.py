@@ -123,7 +123,8 @@ def test_parquet_fills_nested_objects_with_none(tmp_path: Path) -> None:
     )
     source.to_parquet(str(tmp_path / "a.parquet"))
     for place in (source, tmp_path / "a.parquet", tmp_path):
-        assert [r.arguments["tools"] for r in load_records(place)] == [[TOOL], [other]]  # type: ignore[attr-defined]
+        read = [vars(record)["arguments"]["tools"] for record in load_records(place)]
+        assert read == [[TOOL], [other]]
 
 
 # --- what the loss is on ---
@@ -178,10 +179,9 @@ def test_a_prompt_of_the_last_answer(tokenizer: Any) -> None:
 def test_a_template_that_rewrites_earlier_turns(tokenizer: Any) -> None:
     """As those that drop the reasoning of all answers but the last one."""
     own = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
-    own.chat_template = own.chat_template.replace(
-        "{% if message['role'] == 'assistant' %}",
-        "{% if loop.last and message['role'] == 'assistant' %}!{% endif %}{% if message['role'] == 'assistant' %}",
-    )
+    if_answer = "{% if message['role'] == 'assistant' %}"
+    if_last = if_answer.replace("if ", "if loop.last and ")
+    own.chat_template = own.chat_template.replace(if_answer, f"{if_last}!{{% endif %}}{if_answer}")
     with pytest.raises(InputError, match="otherwise when others follow .*--train-on last.*TRL"):
         tokens.encode([TWO_ANSWERS], own, 500)
     assert trained_text(TWO_ANSWERS, own, train_on="last") == "hum!<eos>"

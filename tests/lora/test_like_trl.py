@@ -11,8 +11,6 @@ from typing import Any
 import datasets
 import pytest
 from transformers import AutoTokenizer
-import trl
-import trl.data_utils
 
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
@@ -22,6 +20,9 @@ from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.lora.tokens import IGNORED
 from tests.tiny import make_tiny_llm
 
+
+trl = pytest.importorskip("trl")
+data_utils = pytest.importorskip("trl.data_utils")
 
 Labelled = list[tuple[list[int], list[int]]]
 
@@ -214,7 +215,7 @@ def test_sharegpt(tiny_folder: Path, of_trl: Callable[..., Labelled]) -> None:
         return table(conversations=[[{"from": "system", "value": "Be brief."}, *turns]])
 
     converted = rows("user", "assistant").map(
-        trl.data_utils.maybe_convert_to_chatml, remove_columns="conversations"
+        data_utils.maybe_convert_to_chatml, remove_columns="conversations"
     )
     expected = of_trl(converted, tokenizer, assistant_only_loss=True)
     assert of_ours(rows("user", "assistant"), tokenizer) == expected

@@ -20,7 +20,11 @@ def call(**function: Any) -> dict[str, Any]:
 
 
 def test_turns_stay_what_they_are() -> None:
-    turns = [{"role": "system", "content": ""}, ASK, {**SAY, "name": "bot", "thinking": None}]
+    turns: list[Any] = [
+        {"role": "system", "content": ""},
+        ASK,
+        {**SAY, "name": "bot", "thinking": None},
+    ]
     assert messages_of(turns, "here") == (*turns[:2], {**SAY, "name": "bot"})
     assert turns[2]["thinking"] is None, "the caller's own turns are left alone"
 
