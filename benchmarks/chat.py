@@ -32,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "chat.json"
 N, N_VALIDATION, N_TEST, N_TRIALS, N_SEEDS = 160, 32, 32, 8, 2
 MAX_LENGTH, LONGEST = 256, 300
 """Tokens of an example; characters of a function, so that two of them fit."""
+WHOLE = "--proxy 1.0 --dtype float32"
 SYSTEM = "You write the first line of a Python function's docstring."
 
 
@@ -80,7 +81,7 @@ def commands(model: str) -> list[list[str]]:
     """What is run on the command line; the trained types are float32, so that losses compare."""
     tune = f"tune --model {model} --train chats.jsonl --validation {N_VALIDATION} --test {N_TEST}"
     return [
-        f"{tune} --proxy 1.0 --trials {N_TRIALS} --max-length {MAX_LENGTH} --dtype float32".split(),
+        f"{tune} --trials {N_TRIALS} --max-length {MAX_LENGTH}".split() + WHOLE.split(),
         f"promote --out final --top 1 --seeds {N_SEEDS}".split(),
         (
             f"export --to trl --out trl --round-alpha --validation {N_VALIDATION} "
