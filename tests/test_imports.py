@@ -91,7 +91,7 @@ LAYERS = {
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
-        {"conclusion", "doctor", "proxy_check", "search", "studies"},
+        {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
@@ -102,6 +102,10 @@ KNOWN_BY = {
     "datasets": {"lora"},
     "rich": {"cli"},
     "typer": {"cli"},
+    "mlflow": {"cli"},
+    "wandb": {"cli"},
+    "tensorboard": {"cli"},
+    "optuna_integration": {"cli"},
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},
