@@ -124,6 +124,9 @@ def records(path: Path) -> Iterator[Any]:
 
 def runs_of(folder: Path) -> dict[int, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By trial: the last description, the configuration and the logged values of each run."""
+    import wandb
+
+    wandb.teardown()  # its service writes what is left, as at the end of a program
     found = {}
     for path in folder.glob("wandb/offline-run-*/*.wandb"):
         every = list(records(path))
