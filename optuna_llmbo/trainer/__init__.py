@@ -1,7 +1,7 @@
 """Hyperparameter search with a trainer of your own: the Trainer of `transformers`, or TRL's.
 
-Importing this package loads no torch; the names below do, on first use. TRL is imported where it is
-used: `pip install optuna-llmbo[trl]`.
+Importing this package loads no torch; the names below do, on first use. TRL is imported where it
+is used: `pip install optuna-llmbo[trl]`.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ class TrialCallback(TrainerCallback):
       `logging_nan_inf_filter` is off; the gradient's norm and the metric show them all the same.)
     - **Out of memory**, on a GPU or the CPU: the same, if the training is inside `with callback`,
       because an error passes no other callback.
-    - **Facts.** `seconds`, `steps`, `examples`, `peak_memory_bytes`, and `tokens` where the Trainer
-      counts them (`include_num_input_tokens_seen`, or TRL's `num_tokens`) become user attributes of
-      the trial, however the run ends inside `with`.
+    - **Facts.** `seconds`, `steps`, `examples`, `peak_memory_bytes`, and `tokens` where the
+      Trainer counts them (`include_num_input_tokens_seen`) become user attributes of the trial,
+      however the run ends inside `with`.
 
     In a distributed run all processes need the callback, with a
     `optuna_integration.TorchDistributedTrial` each.
@@ -202,8 +202,6 @@ class TrialCallback(TrainerCallback):
     ) -> None:
         """Notice a loss or a gradient that is not finite."""
         logs = logs or {}
-        if "num_tokens" in logs:  # TRL's count
-            self._facts[TOKENS] = int(logs["num_tokens"])
         if not self._is_training or self._ending is not None:
             return
         self._loss = logs.get("loss", self._loss)

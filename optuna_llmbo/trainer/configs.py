@@ -76,8 +76,8 @@ def training_arguments(
     """A recipe's optimization as `transformers.TrainingArguments`.
 
     Args:
-        recipe: batch size, learning rate, warm-up, schedule, optimizer, weight decay and epochs are
-            used.
+        recipe: batch size, learning rate, warm-up, schedule, optimizer, weight decay and epochs
+            are used.
         n_examples: training examples of an epoch, which determine the length of the warm-up.
         at_once: maximum number of examples in memory of a device. The batch size is made of its
             largest divisor up to this, accumulated, so that it is exact; on one device.
@@ -91,9 +91,7 @@ def training_arguments(
     return _made(transformers.TrainingArguments, recipe, n_examples, at_once, more)
 
 
-def sft_config(
-    recipe: LoRARecipe, *, n_examples: int, at_once: int = AT_ONCE, **more: Any
-) -> Any:
+def sft_config(recipe: LoRARecipe, *, n_examples: int, at_once: int = AT_ONCE, **more: Any) -> Any:
     """A recipe's optimization as `trl.SFTConfig`; arguments as for `training_arguments`.
 
     Raises:
@@ -102,9 +100,7 @@ def sft_config(
     return _made(trl().SFTConfig, recipe, n_examples, at_once, more)
 
 
-def dpo_config(
-    recipe: LoRARecipe, *, n_examples: int, at_once: int = AT_ONCE, **more: Any
-) -> Any:
+def dpo_config(recipe: LoRARecipe, *, n_examples: int, at_once: int = AT_ONCE, **more: Any) -> Any:
     """A recipe's optimization as `trl.DPOConfig`; arguments as for `training_arguments`.
 
     A dropout of the recipe's needs `disable_dropout=False`: by default DPO switches that of

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import copy
+import hashlib
+import json
 from typing import Any
 
 from optuna_llmbo.errors import InputError
@@ -32,6 +34,11 @@ class SharedBase:
         self._sums: dict[str, int] = {}
 
     @property
+    def exists(self) -> bool:
+        """Whether there is one to share, loaded or not."""
+        return self._load is not None
+
+    @property
     def there(self) -> tuple[Any, Any]:
         """The model and its tokenizer.
 
@@ -47,6 +54,17 @@ class SharedBase:
             self._loaded = self._load()
             self._sums = checksums(self._loaded[0])
         return self._loaded
+
+    @property
+    def digest(self) -> str:
+        """Short hash of all weights.
+
+        Raises:
+            InputError: if there is no base to share.
+        """
+        _ = self.there
+        text = json.dumps(self._sums, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -85,6 +103,11 @@ class Loan:
         self._tokenizer: Any = None
         self.snapshot: Snapshot | None = None
         """The model before the trial used it; None if it has not."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to use."""
+        return self._of.exists
 
     @property
     def model(self) -> Any:

@@ -86,7 +86,7 @@ def _restore(now: dict[str, Any], before: dict[str, Any]) -> None:
     for name in now.keys() - before.keys():
         del now[name]
     for name, value in before.items():
-        there = now.get(name)
+        there: Any = now.get(name)
         if isinstance(value, (dict, set)) and type(there) is type(value):
             there.clear()
             there.update(value)
