@@ -102,7 +102,7 @@ LAYERS = {
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
-        {"doctor", "proxy_check", "search", "studies"},
+        {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
@@ -114,6 +114,10 @@ KNOWN_BY = {
     "trl": {"trainer"},
     "rich": {"cli"},
     "typer": {"cli"},
+    "mlflow": {"cli"},
+    "wandb": {"cli"},
+    "tensorboard": {"cli"},
+    "optuna_integration": {"cli"},
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},
