@@ -97,12 +97,15 @@ LAYERS = {
         {"options"},
         {"prepare"},
         {"record"},
-        {"objective"},
+        {"objective", "trl_file"},
+        {"trl_values"},
+        {"trl_objective"},
     ],
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
+        {"tune_trl"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }

@@ -15,12 +15,15 @@ from typing import Any
 
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.trainer.rows import no_bars
 from optuna_llmbo.trainer.trl_import import trl
 
 
 SFT, DPO = "sft", "dpo"
 TASKS = (SFT, DPO)
 
+_ONLY_NAMES = ("model_name_or_path", "model_revision", "dataset_name", "datasets")
+"""What names the model and the data, which their hashes identify."""
 _WHERE_IT_GOES = (
     "output_dir", "run_name", "push_to_hub", "report_to", "project", "resume_from_checkpoint",
     "overwrite_output_dir", "disable_tqdm", "log_level", "log_level_replica", "env",
@@ -64,7 +67,9 @@ class TRLFile:
         library = trl()
         config = library.SFTConfig if self.task == SFT else library.DPOConfig
         groups = (library.ScriptArguments, config, library.ModelConfig)
-        parser = library.TrlParser((*groups, library.DatasetMixtureConfig), prog=f"trl {self.task}")
+        parser = library.TrlParser(
+            (*groups, library.DatasetMixtureConfig), prog=f"trl {self.task}"
+        )
         given = {**self.given, **(values or {})}
         given.pop("env", None)
         said = io.StringIO()
@@ -88,11 +93,13 @@ class TRLFile:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the file says of the training, not of where its results go; plain values."""
+        """What the file says of the training, not of where its results go or what names its model
+        and data; plain values."""
         kept = {
             name: value
             for name, value in self.given.items()
-            if name not in _WHERE_IT_GOES and not name.startswith(_WHERE_IT_GOES_STARTS)
+            if name not in (*_ONLY_NAMES, *_WHERE_IT_GOES)
+            and not name.startswith(_WHERE_IT_GOES_STARTS)
         }
         plain: dict[str, Any] = json.loads(json.dumps(kept, sort_keys=True, default=str))
         return plain
@@ -190,14 +197,18 @@ def data_of(file: TRLFile) -> tuple[Any, Any | None]:
         raise InputError(f"{str(file.path)!r} names no data: give it dataset_name or datasets.")
     train, test = "train", "test"
     try:
-        if mixture.datasets:
-            parts = trl().get_dataset(mixture)
-        else:
-            parts = datasets.load_dataset(script.dataset_name, name=script.dataset_config)
+        with no_bars():
+            if mixture.datasets:
+                parts = trl().get_dataset(mixture)
+            else:
+                parts = datasets.load_dataset(script.dataset_name, name=script.dataset_config)
+        if not mixture.datasets:
             train, test = script.dataset_train_split, script.dataset_test_split
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise InputError(f"cannot load the data that {str(file.path)!r} names: {reason}") from error
+        raise InputError(
+            f"cannot load the data that {str(file.path)!r} names: {reason}"
+        ) from error
     if train not in parts:
         raise InputError(
             f"the data of {str(file.path)!r} have no split {train!r}, only {', '.join(parts)}: "
