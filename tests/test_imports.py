@@ -27,6 +27,7 @@ ARROWS = {
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
     "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
+    "trainer": {"embedding", "errors", "lora", "space", "study"},
     "promotion": {"lora", "study"},
     "promote": {"errors", "lora", "promotion", "sampler", "study"},
     "insight": {
@@ -55,10 +56,11 @@ ARROWS = {
         "space",
         "study",
         "suggestion",
+        "trainer",
     },
     "__init__": {"lora", "sampler"},
 }
-# The two largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
+# The largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
 LAYERS = {
     "lora": [
         {
@@ -92,18 +94,31 @@ LAYERS = {
         {"objective"},
         {"packed", "proxy_check"},
     ],
+    "trainer": [
+        {"configuration", "random_state", "rows", "snapshot", "trl_import"},
+        {"callback", "configs", "shared_base", "space"},
+        {"job"},
+        {"options"},
+        {"prepare"},
+        {"record"},
+        {"objective", "trl_file"},
+        {"trl_values"},
+        {"trl_objective"},
+    ],
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
+        {"tune_trl"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
 # third-party package -> the rooms that may import it
 KNOWN_BY = {
-    "transformers": {"embedding", "lora"},
-    "peft": {"lora"},
-    "datasets": {"lora"},
+    "transformers": {"embedding", "lora", "trainer"},
+    "peft": {"lora", "trainer"},
+    "datasets": {"lora", "trainer"},
+    "trl": {"trainer"},
     "rich": {"cli"},
     "typer": {"cli"},
     "mlflow": {"cli"},

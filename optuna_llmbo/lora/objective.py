@@ -16,24 +16,22 @@ import optuna
 from optuna.trial import BaseTrial
 import torch
 
-from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.options import Metric
 from optuna_llmbo.lora.options import ObjectiveOptions
-from optuna_llmbo.lora.prepare import identity
+from optuna_llmbo.lora.prepare import ONLY_NAMES
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.train import step_count
+from optuna_llmbo.study.claim import claim
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.time_limits import TimeLimits
 from optuna_llmbo.study.training_progress import TrainingProgress
-from optuna_llmbo.study.trial_attributes import CONTEXT
-from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
 
 class LoRAObjective:
@@ -233,24 +231,8 @@ class LoRAObjective:
             InputError: if the study's directions are not those of the metrics, or it holds the
                 results of an objective with other data, model or settings.
         """
-        wanted = [(t.name, t.direction) for t in self.prepare().targets]
-        if [d.name.lower() for d in study.directions] != [direction for _, direction in wanted]:
-            goals = ", ".join(f"{name} to {direction}" for name, direction in wanted)
-            named = [f'"{direction}"' for _, direction in wanted]
-            how = f"directions=[{', '.join(named)}]" if len(named) > 1 else f"direction={named[0]}"
-            raise InputError(f"the objective has {goals}: create the study with {how}.")
-        attributes, ours = study.user_attrs, self.fingerprint
-        there = attributes.get(FINGERPRINT)
-        if there is None:
-            study.set_user_attr(FINGERPRINT, ours)
-        elif identity(there) != identity(ours):
-            differ = differences(there, ours, label="now")
-            raise InputError(
-                f"the study {study.study_name!r} holds results of another objective, which "
-                f"differs in {differ}. They cannot be compared: use another study name."
-            )
-        if CONTEXT not in attributes:
-            study.set_user_attr(CONTEXT, self.context)
+        goals, ours = self.goals, self.fingerprint
+        claim(study, goals, ours, lambda: self.context, only_names=ONLY_NAMES)
 
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
         """Run one trial.

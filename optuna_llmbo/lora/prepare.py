@@ -51,7 +51,7 @@ from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
 
 
-_ONLY_NAMES = ("model", "train", "format")
+ONLY_NAMES = ("model", "train", "format")
 """Entries of a fingerprint that name what hashes identify: files may be moved and renamed, and
 columns too."""
 
@@ -196,7 +196,7 @@ def _check_answers(kind: Kind, targets: Sequence[Measure], options: ObjectiveOpt
 
 def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a fingerprint that have to agree for results to be comparable."""
-    return {name: value for name, value in fingerprint.items() if name not in _ONLY_NAMES}
+    return {name: value for name, value in fingerprint.items() if name not in ONLY_NAMES}
 
 
 def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, ...]:

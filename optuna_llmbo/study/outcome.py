@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence
+from typing import Any
 from typing import get_args
 from typing import Literal
 from typing import overload
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import EXTRA
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
@@ -82,8 +84,11 @@ def default_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """
     marked = [trial for trial in trials if trial.user_attrs.get(IS_DEFAULT)]
     complete = [trial for trial in marked if trial.state == TrialState.COMPLETE]
-    same = (t for t in complete if t.user_attrs.get(RECIPE) == complete[-1].user_attrs.get(RECIPE))
-    return next(same, None)
+    return next((t for t in complete if _trained_with(t) == _trained_with(complete[-1])), None)
+
+
+def _trained_with(trial: FrozenTrial) -> tuple[Any, Any]:
+    return trial.user_attrs.get(RECIPE), trial.user_attrs.get(EXTRA)
 
 
 def count(outcomes: Iterable[Outcome]) -> dict[Outcome, int]:
