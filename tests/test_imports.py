@@ -91,7 +91,7 @@ LAYERS = {
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
-        {"doctor", "proxy_check", "search", "studies"},
+        {"conclusion", "doctor", "proxy_check", "search", "studies"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
