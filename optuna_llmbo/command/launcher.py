@@ -24,7 +24,7 @@ _CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, signal
 """Signals that this process, or Python, handles in another way than programs expect."""
 _PAUSE = 0.02
 _LONGEST_KILL = 30.0
-"""Seconds after which processes that survive being killed are given up: they hang in the kernel."""
+"""Seconds after which processes that survive being killed are given up: the kernel holds them."""
 
 _on_linux = sys.platform == "linux"
 
@@ -89,11 +89,11 @@ def _launch(words: list[str]) -> int | str:
         finally:
             os._exit(127)
     os.close(error_in)
-    error = b""
+    why = b""
     while piece := os.read(error_out, 4096):
-        error += piece
+        why += piece
     os.close(error_out)
-    return error.decode() or process
+    return why.decode() or process
 
 
 class _Command:

@@ -21,8 +21,8 @@ from optuna_llmbo.study.report_axis import Axis
 
 
 _GRID = 5
-"""Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would report
-at the same percentage, which is what pruners compare."""
+"""Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would
+report at the same percentage, which is what pruners compare."""
 _EPOCHS = ("num_train_epochs", "num_epochs", "epochs")
 _LOSSES = ("loss", "train_loss")
 _LOG_RANK, _FILE_RANK, _RESULT_RANK = 1, 2, 3

@@ -59,9 +59,9 @@ class CommandObjective:
     The first trial of a search should be `default_params`, the configuration as it is: the
     control, which is never pruned.
 
-    Placeholders: `{config}` is the copy's path, `{folder}` the trial's folder (absolute), `{trial}`
-    its number, `{gpus}` its devices, `{learning_rate}` a parameter, `{rank * alpha_ratio}` is
-    computed. `{{x}}` stands for `{x}`.
+    Placeholders: `{config}` is the copy's path, `{folder}` the trial's folder (absolute),
+    `{trial}` its number, `{gpus}` its devices, `{learning_rate}` a parameter, and
+    `{rank * alpha_ratio}` is computed. `{{x}}` stands for `{x}`.
 
     The reported step is the percentage of the training, in steps of five, where the program tells
     how far it is; else the optimizer's step, a hundredth of an epoch, or the number of the
@@ -81,17 +81,17 @@ class CommandObjective:
         config: the program's own YAML, JSON or TOML file. It is not changed.
         assign: what other keys are set to, by key (`"training.lr"`, `"layers.0"`): a parameter
             ("learning_rate"), arithmetic with parameters ("round(rank * alpha_ratio)"), text with
-            placeholders ("{folder}/output") or JSON ('"text"', "3"); or any other value. A key that
-            the file lacks has a plus before it: "+lora_dropout".
+            placeholders ("{folder}/output") or JSON ('"text"', "3"); or any other value. A key
+            that the file lacks has a plus before it: "+lora_dropout".
         env: texts of environment variables, with placeholders.
         direction: "minimize" or "maximize".
         take: which value of the metric counts, "last" or "best".
         metric_regex: regular expression that finds the metric in the output, line by line, in the
             group `value` or the first one; groups `step`, `total`, `epoch` and `percent` say when.
         metric_files: patterns of the files to read (JSON, or JSON lines; with `metric_regex` any
-            text), in the trial's folder. Without them and `metric_regex`, all of `trainer_state.json`,
-            `*.jsonl`, `all_results.json` and `eval_results.json` in there is read, and the dicts
-            that the program prints.
+            text), in the trial's folder. Without them and `metric_regex`, all of
+            `trainer_state.json`, `*.jsonl`, `all_results.json` and `eval_results.json` in there
+            is read, and the dicts that the program prints.
         folder: where the trials' folders are made; a folder belongs to one study.
         defaults: parameters of the control, where the configuration does not say them.
         gpus: for trials that run at once, the devices of each as CUDA_VISIBLE_DEVICES has them,

@@ -27,8 +27,8 @@ from optuna_llmbo.errors import InputError
 
 
 GIVEN = ("config", "folder", "trial", "gpus")
-"""Names that every trial has: the copy of the configuration, the trial's folder and number, and its
-devices."""
+"""Names that every trial has: the copy of the configuration, the trial's folder and number, and
+its devices."""
 _CHECKED = {"config": "config", "folder": "folder", "trial": 0, "gpus": "0"}
 
 

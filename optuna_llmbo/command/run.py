@@ -257,8 +257,12 @@ class Run:
                 f"the command ended well, but wrote no metrics into {self._folder} or its output: "
                 "is its output folder set to {folder}?"
             )
-        hint = did_you_mean(metric, names) if len(names) <= _SEVERAL else did_you_mean(
-            metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
+        hint = (
+            did_you_mean(metric, names)
+            if len(names) <= _SEVERAL
+            else did_you_mean(
+                metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
+            )
         )
         return f"the command ended well, but wrote no {metric!r}.{hint}"
 
