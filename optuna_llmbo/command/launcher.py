@@ -61,12 +61,21 @@ def main() -> None:
             break
     stopped = not command.has_ended
     left = command.end(settings["grace"], settings["stop_words"] if stopped else [])
-    _tell(status, {"code": command.code, "stopped": stopped, "left": left})
+    facts = {"code": command.code, "stopped": stopped, "left": left}
+    if settings["end_file"]:
+        _keep(settings["end_file"], facts)
+    _tell(status, facts)
 
 
 def _tell(status: int, facts: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # nobody may be there to hear it
         os.write(status, json.dumps(facts).encode() + b"\n")
+
+
+def _keep(file: str, facts: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a full disk, or a folder that was removed
+        Path(f"{file}.new").write_text(json.dumps(facts))
+        os.replace(f"{file}.new", file)
 
 
 def _launch(words: list[str]) -> int | str:
