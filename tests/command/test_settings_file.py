@@ -70,7 +70,9 @@ def test_only_what_is_set_changes(nasty: SettingsFile) -> None:
     """Read by a parser of YAML 1.1, which has other ideas of what is a number or boolean."""
     before = read(nasty.path.read_text())
     after = read(
-        nasty.with_values({"learning_rate": 2e-5, "deepspeed.zero.stage": 3, "datasets.1.type": "x"})
+        nasty.with_values(
+            {"learning_rate": 2e-5, "deepspeed.zero.stage": 3, "datasets.1.type": "x"}
+        )
     )
     assert after["learning_rate"] == 2e-5 and isinstance(after["learning_rate"], float)
     assert after["deepspeed"]["zero"]["stage"] == 3 and after["datasets"][1]["type"] == "x"
@@ -81,7 +83,12 @@ def test_only_what_is_set_changes(nasty: SettingsFile) -> None:
 
 def test_comments_and_the_writing_of_other_values_stay(nasty: SettingsFile) -> None:
     lines = nasty.with_values({"lora_rank": 16}).splitlines()
-    for kept in ("# how we train", "model: SmolLM2   # the base", "learning_rate: 1e-4", "bf16: yes"):
+    for kept in (
+        "# how we train",
+        "model: SmolLM2   # the base",
+        "learning_rate: 1e-4",
+        "bf16: yes",
+    ):
         assert kept in lines
     assert "lora_rank: 16" in lines
 
