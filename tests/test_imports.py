@@ -20,7 +20,7 @@ ARROWS = {
     "errors": set(),
     "_util": {"errors"},
     "knowledge": {"_util", "errors"},
-    "space": {"errors", "knowledge"},
+    "space": {"_util", "errors", "knowledge"},
     "study": {"_util", "errors", "space"},
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
@@ -28,6 +28,7 @@ ARROWS = {
     "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
     "trainer": {"embedding", "errors", "lora", "space", "study"},
+    "command": {"errors", "knowledge", "space", "study"},
     "promotion": {"lora", "study"},
     "promote": {"errors", "lora", "promotion", "sampler", "study"},
     "insight": {
@@ -45,6 +46,7 @@ ARROWS = {
     "report": {"errors", "figures", "insight", "sampler", "space", "study"},
     "cli": {
         "_util",
+        "command",
         "dashboard",
         "embedding",
         "errors",
@@ -58,7 +60,7 @@ ARROWS = {
         "suggestion",
         "trainer",
     },
-    "__init__": {"lora", "sampler"},
+    "__init__": {"command", "lora", "sampler"},
 }
 # The largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
 LAYERS = {
@@ -109,8 +111,8 @@ LAYERS = {
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
-        {"tune_trl"},
-        {"dashboard", "export", "promote", "report", "tune"},
+        {"together", "tune_trl"},
+        {"command", "dashboard", "export", "promote", "report", "tune"},
     ],
 }
 # third-party package -> the rooms that may import it
@@ -128,6 +130,8 @@ KNOWN_BY = {
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},
+    "ruamel": {"command"},
+    "tomlkit": {"command"},
 }
 
 
