@@ -27,6 +27,14 @@ def promote(
     study: options.StudyName = "lora",
     top: Annotated[int, typer.Option(help="Number of configurations to train.", min=1)] = 3,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each configuration.", min=1)] = 3,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Also write the base model with the adapter in its weights, which transformers "
+            "loads without peft.",
+        ),
+    ] = False,
     device: options.Device = None,
     allow_execution: options.AllowExecution = False,
     quiet: options.Quiet = False,
@@ -57,9 +65,10 @@ def promote(
             folder=out,
             top=top,
             n_seeds=seeds,
+            merge=merge,
             tell=output.training,
         )
-    output.result(_table(result), f"The adapter: {result.adapter}")
+    output.result(_table(result), f"The adapter: {result.adapter}", *_merged(result))
     output.event("summary", events.promoted(result))
 
 
@@ -75,6 +84,15 @@ def _table(result: Promotion) -> Table:
         name, gain = (f"{name} (winner)", _gain(result)) if one is result.winner else (name, "")
         table.add_row(name, *map(mean_and_deviation, (one.validation, one.test)), gain)
     return table
+
+
+def _merged(result: Promotion) -> list[str]:
+    from optuna_llmbo.lora.merge import what_is_lost
+
+    merged = result.merged
+    if merged is None:
+        return []
+    return [f"The merged model: {merged.folder}", what_is_lost(merged)]
 
 
 def _gain(result: Promotion) -> str:
