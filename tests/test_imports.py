@@ -21,12 +21,13 @@ ARROWS = {
     "_util": {"errors"},
     "knowledge": {"_util", "errors"},
     "space": {"errors", "knowledge"},
-    "study": {"errors", "space"},
+    "study": {"_util", "errors", "space"},
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
     "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
+    "trainer": {"embedding", "errors", "lora", "space", "study"},
     "promotable": {"lora", "study"},
     "promotion": {"lora", "promotable", "study"},
     "promote": {"errors", "lora", "promotable", "promotion", "sampler", "study"},
@@ -56,10 +57,11 @@ ARROWS = {
         "space",
         "study",
         "suggestion",
+        "trainer",
     },
     "__init__": {"lora", "sampler"},
 }
-# The two largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
+# The largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
 LAYERS = {
     "lora": [
         {
@@ -89,18 +91,28 @@ LAYERS = {
         {"objective"},
         {"packed", "proxy_check"},
     ],
+    "trainer": [
+        {"configuration", "random_state", "rows", "snapshot", "trl_import"},
+        {"callback", "configs", "shared_base", "space"},
+        {"job"},
+        {"options"},
+        {"prepare"},
+        {"record"},
+        {"objective"},
+    ],
     "cli": [
-        {"duration", "events", "metrics", "sparkline", "storages", "summary", "terminal"},
-        {"live", "options"},
+        {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
+        {"events", "live", "options"},
         {"doctor", "proxy_check", "search", "studies"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
 # third-party package -> the rooms that may import it
 KNOWN_BY = {
-    "transformers": {"embedding", "lora"},
-    "peft": {"lora"},
-    "datasets": {"lora"},
+    "transformers": {"embedding", "lora", "trainer"},
+    "peft": {"lora", "trainer"},
+    "datasets": {"lora", "trainer"},
+    "trl": {"trainer"},
     "rich": {"cli"},
     "typer": {"cli"},
     "plotly": {"figures", "report"},

@@ -17,22 +17,23 @@ import optuna
 from optuna.trial import BaseTrial
 import torch
 
-from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.metrics import Measure
+from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.options import Metric
 from optuna_llmbo.lora.options import ObjectiveOptions
-from optuna_llmbo.lora.prepare import identity
+from optuna_llmbo.lora.prepare import ONLY_NAMES
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.promotable import PromotableLoRA
 from optuna_llmbo.lora.run import Run
-from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.train import step_count
-from optuna_llmbo.study.trial_attributes import CONTEXT
-from optuna_llmbo.study.trial_attributes import FINGERPRINT
+from optuna_llmbo.study.claim import claim
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.time_limits import TimeLimits
+from optuna_llmbo.study.training_progress import TrainingProgress
 
 
 class LoRAObjective:
@@ -63,9 +64,9 @@ class LoRAObjective:
     size so far), `base_loss`, `gain_over_base`, `is_default`, and once a trial with the default
     configuration is complete `default_loss` and `gain_over_default`, and `metrics` where
     `extra_metrics` asks for some, and `best_report` (a percentage) with
-    `load_best_model_at_end`. A trial that diverges, explodes or lacks memory is pruned with
-    `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
-    crashed its `traceback`.
+    `load_best_model_at_end`. A trial that diverges, explodes, lacks memory or takes longer than
+    `trial_timeout` is pruned with `pruned_reason` and `infeasible`; one stopped from the keyboard
+    or by `limits.ends_at` has `interrupted`, one that crashed its `traceback`.
 
     Under `accelerate launch` or `torchrun` the processes train each trial together, each on a
     share of every batch: wrap the trial in `optuna_integration.TorchDistributedTrial`
@@ -104,6 +105,7 @@ class LoRAObjective:
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
         gradient_checkpointing: bool = ObjectiveOptions.gradient_checkpointing,
+        trial_timeout: float | None = None,
         progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         self.options = ObjectiveOptions(
@@ -133,6 +135,7 @@ class LoRAObjective:
             dtype=dtype,
             quantization=quantization,
             gradient_checkpointing=gradient_checkpointing,
+            trial_timeout=trial_timeout,
         )
         self.progress = progress
         self._start()
@@ -151,6 +154,7 @@ class LoRAObjective:
         self._start()
 
     def _start(self) -> None:
+        self.limits = TimeLimits(self.options.trial_timeout)
         self._lock = threading.RLock()
         self._prepared: Prepared | None = None
         self._checked_studies: weakref.WeakSet[optuna.Study] = weakref.WeakSet()
@@ -193,6 +197,12 @@ class LoRAObjective:
         return self.prepare().base_loss
 
     @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The metrics that it returns, in their order."""
+        targets = self.prepare().targets
+        return tuple(Goal(one.name, one.direction, title_of(one.name)) for one in targets)
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines a result besides the hyperparameters; JSON-serializable."""
         return dict(self.prepare().fingerprint)
@@ -232,24 +242,8 @@ class LoRAObjective:
             InputError: if the study's directions are not those of the metrics, or it holds the
                 results of an objective with other data, model or settings.
         """
-        wanted = [(t.name, t.direction) for t in self.prepare().targets]
-        if [d.name.lower() for d in study.directions] != [direction for _, direction in wanted]:
-            goals = ", ".join(f"{name} to {direction}" for name, direction in wanted)
-            named = [f'"{direction}"' for _, direction in wanted]
-            how = f"directions=[{', '.join(named)}]" if len(named) > 1 else f"direction={named[0]}"
-            raise InputError(f"the objective has {goals}: create the study with {how}.")
-        attributes, ours = study.user_attrs, self.fingerprint
-        there = attributes.get(FINGERPRINT)
-        if there is None:
-            study.set_user_attr(FINGERPRINT, ours)
-        elif identity(there) != identity(ours):
-            differ = differences(there, ours, label="now")
-            raise InputError(
-                f"the study {study.study_name!r} holds results of another objective, which "
-                f"differs in {differ}. They cannot be compared: use another study name."
-            )
-        if CONTEXT not in attributes:
-            study.set_user_attr(CONTEXT, self.context)
+        goals, ours = self.goals, self.fingerprint
+        claim(study, goals, ours, lambda: self.context, only_names=ONLY_NAMES)
 
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
         """Run one trial.
@@ -261,7 +255,9 @@ class LoRAObjective:
         Raises:
             InputError: for a mistake in the inputs, see `prepare` and `check_study`.
             optuna.TrialPruned: if the pruner says so, or the configuration cannot be run: it
-                diverges, or lacks memory with one example at once.
+                diverges, lacks memory with one example at once, or takes longer than
+                `trial_timeout`.
+            SearchTimedOut: if `limits.ends_at` has come.
             TrialCrashed: for any other error; `study.optimize(..., catch=(TrialCrashed,))` goes
                 on with the next trial.
         """
@@ -269,7 +265,7 @@ class LoRAObjective:
             prepared = self.prepare()
             self._check_study_once(trial)
             recipe = prepared.space.suggest(trial)
-            run = Run(trial, recipe, prepared, self.options, self.progress)
+            run = Run(trial, recipe, prepared, self.options, self.progress, self.limits)
             values = run()
             run.complete(values[0])
             return values[0] if len(values) == 1 else values

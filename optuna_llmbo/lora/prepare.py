@@ -45,7 +45,7 @@ from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
 
 
-_ONLY_NAMES = ("model", "train")
+ONLY_NAMES = ("model", "train")
 """Entries of a fingerprint that name what hashes identify: files may be moved and renamed."""
 
 
@@ -164,7 +164,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
 
 def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a fingerprint that have to agree for results to be comparable."""
-    return {name: value for name, value in fingerprint.items() if name not in _ONLY_NAMES}
+    return {name: value for name, value in fingerprint.items() if name not in ONLY_NAMES}
 
 
 def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Sized
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
@@ -108,7 +109,7 @@ def hold_out(
     return whole
 
 
-def warn_of_small_parts(parts: Mapping[str, Sequence[Example]]) -> None:
+def warn_of_small_parts(parts: Mapping[str, Sized]) -> None:
     """Warn once if validation or test has so few examples that chance decides.
 
     The standard error of a mean of n losses is their standard deviation over the root of n: with

@@ -52,7 +52,12 @@ def step_count(n_examples: int, batch_size: int, epochs: int) -> int:
 def report_due(step: TrainStep, reports: int) -> int | None:
     """The percentage of the training to report at after a step, if one of the evenly spaced
     `reports` is due."""
-    point, before = (n * reports // step.total for n in (step.number, step.number - 1))
+    return percent_due(step.number, step.total, reports)
+
+
+def percent_due(number: int, total: int, reports: int) -> int | None:
+    """As `report_due`, after step `number` of `total`."""
+    point, before = (n * reports // total for n in (number, number - 1))
     return round(100 * point / reports) if point > before else None
 
 

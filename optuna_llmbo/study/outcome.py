@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence
+from typing import Any
 from typing import get_args
 from typing import Literal
 from typing import overload
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.trial_attributes import EXTRA
 from optuna_llmbo.study.trial_attributes import INFEASIBLE
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import IS_DEFAULT
@@ -27,10 +29,15 @@ Outcome = Literal[
     "complete", "pruned", "infeasible", "failed", "interrupted", "running", "waiting"
 ]
 """Infeasible: the trial breaks a constraint, or its objective says that it cannot be run.
-Interrupted: stopped by the user. Complete and pruned trials are feasible."""
+Interrupted: stopped by the user, or by the end of the search's time. Complete and pruned trials
+are feasible."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _ALWAYS = OUTCOMES[:4]
+
+
+class TrialCrashed(RuntimeError):
+    """An error in a trial that is not a result: the trial fails, and the study can go on."""
 
 
 def outcome_of(trial: FrozenTrial) -> Outcome:
@@ -77,8 +84,11 @@ def default_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """
     marked = [trial for trial in trials if trial.user_attrs.get(IS_DEFAULT)]
     complete = [trial for trial in marked if trial.state == TrialState.COMPLETE]
-    same = (t for t in complete if t.user_attrs.get(RECIPE) == complete[-1].user_attrs.get(RECIPE))
-    return next(same, None)
+    return next((t for t in complete if _trained_with(t) == _trained_with(complete[-1])), None)
+
+
+def _trained_with(trial: FrozenTrial) -> tuple[Any, Any]:
+    return trial.user_attrs.get(RECIPE), trial.user_attrs.get(EXTRA)
 
 
 def count(outcomes: Iterable[Outcome]) -> dict[Outcome, int]:

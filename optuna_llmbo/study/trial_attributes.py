@@ -5,7 +5,8 @@ User attributes, which dashboards show, unless a comment says otherwise.
 
 # Set by an objective: how a trial ended.
 INTERRUPTED = "interrupted"
-"""True for a trial that the user stopped: it says nothing about its configuration."""
+"""True for a trial that the user stopped, or the end of the search's time: it says nothing about
+its configuration."""
 INFEASIBLE = "infeasible"
 """True for a pruned trial whose configuration cannot be run, whatever it reported before."""
 PRUNED_REASON = "pruned_reason"
@@ -20,6 +21,8 @@ PROBLEMS = "problems"
 IS_DEFAULT = "is_default"
 RECIPE = "recipe"
 """All hyperparameters it is trained with, by name, whether they are searched or not."""
+EXTRA = "extra_hyperparameters"
+"""Hyperparameters of a trial of `TrainerObjective` that a `LoRARecipe` does not have, by name."""
 SECONDS = "seconds"
 STEPS = "steps"
 TOKENS = "tokens"

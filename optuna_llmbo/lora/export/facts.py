@@ -93,8 +93,7 @@ class Facts:
     @property
     def per_device_batch_size(self) -> int:
         """The largest divisor of the batch size that is no larger than `micro_batch_size`."""
-        size = self.recipe.batch_size
-        return next(n for n in range(min(size, self.micro_batch_size), 0, -1) if size % n == 0)
+        return largest_divisor(self.recipe.batch_size, self.micro_batch_size)
 
     @property
     def accumulation_steps(self) -> int:
@@ -104,7 +103,7 @@ class Facts:
     @property
     def steps(self) -> int:
         """Optimizer steps of the training; each epoch ends with what is left over as a batch."""
-        return self.recipe.epochs * math.ceil(self.n_examples / self.recipe.batch_size)
+        return trainer_steps(self.recipe, self.n_examples)
 
     @property
     def warmup_steps(self) -> int:
@@ -113,13 +112,28 @@ class Facts:
         A whole number and not a ratio: what a number below 1 means differs between the versions
         of `transformers` that the tools accept.
         """
-        steps = math.ceil(self.recipe.warmup_ratio * self.steps)
-        return steps if steps > 1 else 0
+        return trainer_warmup_steps(self.recipe, self.n_examples)
 
     @property
     def init_lora_weights(self) -> str | bool:
         """peft's name for the initialization."""
         return initialization(self.recipe)
+
+
+def largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of a batch's size that is no larger than `most`."""
+    return next(n for n in range(min(size, most), 0, -1) if size % n == 0)
+
+
+def trainer_steps(recipe: LoRARecipe, n_examples: int) -> int:
+    """Optimizer steps of a Trainer; each epoch ends with what is left over as a batch."""
+    return recipe.epochs * math.ceil(n_examples / recipe.batch_size)
+
+
+def trainer_warmup_steps(recipe: LoRARecipe, n_examples: int) -> int:
+    """Optimizer steps of the warm-up; one that is over at once is none, as in a trial."""
+    steps = math.ceil(recipe.warmup_ratio * trainer_steps(recipe, n_examples))
+    return steps if steps > 1 else 0
 
 
 def adapter_arguments(facts: Facts) -> dict[str, object]:
