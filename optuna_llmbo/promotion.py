@@ -16,9 +16,9 @@ import optuna
 from optuna_llmbo.lora.merge import Merged
 from optuna_llmbo.lora.merge import what_is_lost
 from optuna_llmbo.lora.model_card import front_matter
-from optuna_llmbo.lora.model_card import front_matter_of_merged
+from optuna_llmbo.lora.model_card import front_matter_of_whole
 from optuna_llmbo.lora.model_card import how_to_load
-from optuna_llmbo.lora.model_card import how_to_load_merged
+from optuna_llmbo.lora.model_card import how_to_load_whole
 from optuna_llmbo.promotable import Promotable
 from optuna_llmbo.promotable import PromotedFit
 from optuna_llmbo.study.progress import Goal
@@ -53,7 +53,8 @@ class Promotion:
     trial broke no constraint."""
     default: Contender | None
     adapter: Path
-    """Folder of the winner's adapter, of the seed that is best on the validation examples."""
+    """Folder of the winner's adapter, of the seed that is best on the validation examples; of a
+    whole model, if that is what the objective's trainer trains."""
     goal: Goal
     """The search's metric, which decides here too."""
     merged: Merged | None = None
@@ -105,8 +106,11 @@ _PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
 
 
 def card(result: Promotion, promotable: Promotable, study: optuna.Study, seed: int) -> str:
-    """The adapter's card in Markdown, with the front matter that model hubs read."""
+    """The adapter's card in Markdown, with the front matter that model hubs read; that of a whole
+    model, if the trainer trained one."""
     base = promotable.base
+    if not (result.adapter / "adapter_config.json").exists():
+        return _card_of_whole(f"{base.name}, fine-tuned", result, promotable, study, seed)
     return f"""{front_matter(base)}
 # LoRA adapter for {base.name}
 
@@ -118,16 +122,21 @@ def card(result: Promotion, promotable: Promotable, study: optuna.Study, seed: i
 
 def merged_card(result: Promotion, promotable: Promotable, study: optuna.Study, seed: int) -> str:
     """The card of the model that the adapter was merged into."""
-    assert result.merged is not None
-    base = promotable.base
-    return f"""{front_matter_of_merged(base)}
-# {base.name} with a LoRA adapter merged into its weights
+    title = f"{promotable.base.name} with a LoRA adapter merged into its weights"
+    return _card_of_whole(title, result, promotable, study, seed)
+
+
+def _card_of_whole(
+    title: str, result: Promotion, promotable: Promotable, study: optuna.Study, seed: int
+) -> str:
+    base, merged = promotable.base, result.merged
+    lost = "" if merged is None else f"\n{what_is_lost(merged)}\n"
+    return f"""{front_matter_of_whole(base)}
+# {title}
 
 {_origin(result, promotable, study, seed)}
-
-{what_is_lost(result.merged)}
-
-{how_to_load_merged(base)}
+{lost}
+{how_to_load_whole(base)}
 {_results(result, promotable)}"""
 
 

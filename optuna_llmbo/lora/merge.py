@@ -52,7 +52,7 @@ def merge(
     folder: Path,
     *,
     examples: Sequence[np.ndarray],
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> Merged:
     """Write the base model with an adapter in its weights, for transformers without peft.
 
@@ -66,7 +66,7 @@ def merge(
         base: the model that it belongs to.
         folder: created, or replaced if it exists, once the result has been checked.
         examples: token ids, (t,) each; up to `MOST_TOKENS` of them are read for the check.
-        dtype: type that the base was trained in.
+        dtype: type that the base had in training; None: the one of its files.
 
     Raises:
         InputError: if peft cannot merge the adapter, the folder cannot be written, or the written
@@ -77,6 +77,7 @@ def merge(
     shutil.rmtree(new, ignore_errors=True)
     with quiet_transformers(), _quiet_peft():
         model = _loaded(base.location, dtype)
+        dtype = model.dtype
         without = _logits(model, ids)
         adapted = _adapted(model, adapter)
         wanted = _logits(adapted, ids)
@@ -105,18 +106,18 @@ def merge(
     return result
 
 
-def check_mergeable(dtype: torch.dtype, folder: Path) -> None:
+def check_mergeable(dtype: torch.dtype | None, folder: Path | None = None) -> None:
     """Check, before any training, that a model of a type can be merged into a folder.
 
     Raises:
         InputError: if not.
     """
-    if dtype not in ROUNDING:
+    if dtype is not None and dtype not in ROUNDING:
         raise InputError(
             f"merge: the base model's weights are {dtype}, and merged models are written in "
             f"{', '.join(str(one).removeprefix('torch.') for one in ROUNDING)}."
         )
-    if folder.exists() and not folder.is_dir():
+    if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"merge: {str(folder)!r} is no folder: remove it, or name another place.")
 
 
@@ -146,11 +147,17 @@ def _first(examples: Sequence[np.ndarray], most: int) -> list[torch.Tensor]:
     return found
 
 
-def _loaded(location: str, dtype: torch.dtype) -> Any:
+def _loaded(location: str, dtype: torch.dtype | None) -> Any:
     """The model at a place, as transformers alone loads it."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype=dtype or "auto", use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"merge: cannot load the base model {location!r}: {error}") from error
+    check_mergeable(model.dtype)
     return model.eval().requires_grad_(False)
 
 

@@ -66,16 +66,16 @@ def short_card(base: Base) -> str:
     return f"{front_matter(base)}\n{title}\n\n{how_to_load(base)}"
 
 
-def front_matter_of_merged(base: Base) -> str:
-    """As `front_matter`, of a model whose weights hold the adapter."""
+def front_matter_of_whole(base: Base) -> str:
+    """As `front_matter`, of a model that needs no adapter."""
     return (
         f"---\nbase_model: {base.location}\nbase_model_relation: finetune\n"
         "library_name: transformers\npipeline_tag: text-generation\ntags: [lora, optuna]\n---\n"
     )
 
 
-def how_to_load_merged(base: Base) -> str:
-    """A section in Markdown: how to load a model whose weights hold the adapter."""
+def how_to_load_whole(base: Base) -> str:
+    """A section in Markdown: how to load a model that needs no adapter."""
     text = ""
     if base.quantization is not None:
         text = (
