@@ -103,7 +103,7 @@ LAYERS = {
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
-        {"doctor", "proxy_check", "search", "studies"},
+        {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }
@@ -115,6 +115,10 @@ KNOWN_BY = {
     "trl": {"trainer"},
     "rich": {"cli"},
     "typer": {"cli"},
+    "mlflow": {"cli"},
+    "wandb": {"cli"},
+    "tensorboard": {"cli"},
+    "optuna_integration": {"cli"},
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import shlex
 import sys
 from typing import Any
 from typing import TYPE_CHECKING
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.lora.objective import LoRAObjective
     from optuna_llmbo.lora.prepare import Prepared
-    from optuna_llmbo.study.searched import Searched
 
 
 def tune(
@@ -66,6 +64,8 @@ def tune(
     stop_at_timeout: options.StopAtTimeout = False,
     trial_timeout: options.TrialTimeout = None,
     parallel: options.Parallel = 1,
+    track: options.Track = [],  # noqa: B006 - typer copies it
+    track_to: options.TrackTo = None,
     storage: options.Storage = "sqlite:///lora.db",
     study: options.NewStudy = "lora",
     sampler: options.Sampler = options.SamplerName.llmbo,
@@ -84,6 +84,8 @@ def tune(
 
         from optuna_llmbo.cli import storages
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.cli import tracking
+        from optuna_llmbo.cli.conclusion import conclude
         from optuna_llmbo.cli.search import Search
 
         output = Output(quiet=quiet, json=as_json)
@@ -91,6 +93,9 @@ def tune(
         trial_seconds = None if trial_timeout is None else seconds_of(trial_timeout)
         about = options.chosen(context.params)
         _check_used(study, sampler, llm, folder, keep)
+        if track_to is not None and not track:
+            raise InputError("--track-to: expected a --track that writes there, got none.")
+        tracking.check_installed(track)
         _check_parallel(parallel, metric, folder)
         measures = metrics.measures_of(about, allow_execution=allow_execution)
         objective = options.objective_of(
@@ -132,6 +137,9 @@ def tune(
             output.say(f"Typical values are those for {_context(the_study.user_attrs[CONTEXT])}.")
         about["dtype"] = str(prepared.fingerprint["dtype"]).removeprefix("torch.")
         the_study.set_user_attr(OPTIONS, options.to_record(about, prepared.space.distributions))
+        trackers = tracking.trackers(track, track_to, objective.goals)
+        for one in trackers:
+            output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
         search = Search(
             the_study,
             objective,
@@ -139,9 +147,10 @@ def tune(
             budget,
             lambda number: studies.for_trial(sampler, the_sampler, seed, number),
             run=_packed(objective, parallel) if parallel > 1 else None,
+            callbacks=trackers,
         )
         ended = search.run()
-    _conclude(the_study, objective, output, storage, trials, ended)
+    conclude(the_study, objective, output, storage, trials, ended)
 
 
 def _budget(trials: int, timeout: str | None, stops: bool) -> Budget:
@@ -218,32 +227,3 @@ def _task(measures: Sequence[Measure]) -> str:
     """The aim, as told to a language model that reads the hyperparameters."""
     names = {"loss": "the validation loss"}
     return " and ".join(f"{one.direction} {names.get(one.name, one.name)}" for one in measures)
-
-
-def _conclude(
-    study: optuna.Study,
-    objective: Searched,
-    output: Output,
-    storage: str,
-    n_trials: int,
-    ended: str,
-) -> None:
-    """Print the result; exit with code 1 if the user interrupted the search."""
-    from optuna_llmbo.cli import events
-    from optuna_llmbo.cli.storages import shown
-    from optuna_llmbo.cli.summary import summary
-    from optuna_llmbo.study.progress import progress_of
-
-    goals, base_loss = objective.goals, objective.base_loss
-    output.result(*summary(study, goals, base_loss))
-    output.event("summary", events.summary(study, goals, base_loss, ended=ended))
-    look = f"optuna-llmbo dashboard {shlex.quote(study.study_name)} --storage {shown(storage)}"
-    output.say(f"To look at the study: {look}")
-    have = f"{progress_of(study).n_finished} of {n_trials} trials are there"
-    if ended == "timeout":
-        output.say(f"The time is over: {have}. The same command goes on from here.")
-    if ended == "elsewhere":
-        output.say(f"{have}; other workers run the rest.")
-    if ended == "interrupted":
-        output.say("Interrupted. The same command goes on from here.")
-        raise typer.Exit(1)

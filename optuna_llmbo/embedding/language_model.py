@@ -252,7 +252,7 @@ def load_model(
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with quiet_transformers(), torch.device("cpu"):
-            folder = _folder(source)
+            folder = model_folder(source)
             code = {"trust_remote_code": trust_remote_code}
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **code)
             config = transformers.AutoConfig.from_pretrained(folder, **code)
@@ -289,8 +289,11 @@ def load_shared_model(
     return load_model(source, device=device, trust_remote_code=trust_remote_code)
 
 
-def _folder(source: ModelSource) -> str:
-    """Return what `from_pretrained` takes: a folder or a hub id."""
+def model_folder(source: ModelSource) -> str:
+    """Return what `from_pretrained` takes: a folder or a hub id.
+
+    A GGUF file is dequantized once, into the user's cache folder.
+    """
     if source.kind != "gguf":
         return source.location
     return str(dequantized(Path(source.location), dequantized_folder()))

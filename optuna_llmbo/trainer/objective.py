@@ -169,7 +169,7 @@ class TrainerObjective:
         """
         with self._lock:
             if self._prepared is None:
-                prepared = prepare(self.options)
+                prepared = self._load()
                 if self.options.measure_base:
                     self._base_value = self._measured_base(prepared)
                 self._prepared = prepared
@@ -344,6 +344,9 @@ class TrainerObjective:
             raise InputError("there are no test rows: give the objective a test=, or name rows.")
         with self.trained(configuration, train=train, validation=on, seed=seed) as trained:
             return trained.value
+
+    def _load(self) -> PreparedTrainer:
+        return prepare(self.options)
 
     def _run(
         self, trial: BaseTrial, configuration: Configuration, callback: TrialCallback

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 import os
 from pathlib import Path
 from typing import Any
+
+from optuna.distributions import BaseDistribution
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.lora.base_model import as_base
@@ -40,12 +44,20 @@ class PreparedTrainer:
     context: dict[str, Any]
     """What decides which values are good."""
     base_card: Base | None
-    """The shared base model, as saved adapters name it; None if there is none, or it was loaded by
-    a function."""
+    """The shared base model, as saved adapters name it; None if there is none."""
 
 
-def prepare(options: TrainerOptions) -> PreparedTrainer:
+SpaceOf = Callable[[int], Mapping[str, BaseDistribution]]
+"""From the number of training rows of a trial to a search space."""
+
+
+def prepare(options: TrainerOptions, space_of: SpaceOf = default_space) -> PreparedTrainer:
     """Load and check everything but what the user's function does.
+
+    Args:
+        options: what the objective is asked to do.
+        space_of: returns the search space where the options have none, of the number of training
+            rows of a trial.
 
     Raises:
         InputError: for every mistake in the options, the data or the search space.
@@ -64,12 +76,12 @@ def prepare(options: TrainerOptions) -> PreparedTrainer:
     defaults = LoRARecipe.from_params(options.defaults or {})
     n = rows.n_proxy
     space = spaces.check(
-        default_space(n) if options.space is None else options.space,
+        space_of(n) if options.space is None else options.space,
         n_examples=n,
         defaults=defaults,
         extra=options.extra or {},
     )
-    base, loaded = _base(options)
+    base, card = _base(options)
     about: dict[str, Any] = {"method": options.method} if options.method else {}
     usual = (space.default or space.defaults).recipe
     about["steps"] = trainer_steps(usual, n)
@@ -81,33 +93,38 @@ def prepare(options: TrainerOptions) -> PreparedTrainer:
         base,
         _fingerprint(options, rows, base, defaults),
         about,
-        None if loaded is None else as_base(loaded[0], options.quantization),
+        card,
     )
 
 
-def _base(options: TrainerOptions) -> tuple[SharedBase, list[LanguageModel] | None]:
-    """The shared base, and what it was loaded as where it is named."""
+def _base(options: TrainerOptions) -> tuple[SharedBase, Base | None]:
+    """The shared base, and how saved adapters name it; what is wrong with it is said now."""
     model = options.model
     if model is None:
         return SharedBase(None), None
     if callable(model):
-        return SharedBase(model), None
-    loads: list[LanguageModel] = []
+        base = SharedBase(model)
+        loaded, tokenizer = base.there
+        place = str(loaded.name_or_path)
+        return base, Base(place, Path(place).name if Path(place).is_dir() else place, tokenizer)
 
-    def load() -> tuple[Any, Any]:
-        one = load_base(
+    def load() -> LanguageModel:
+        return load_base(
             model,
             device=options.device,
             dtype=options.dtype,
             max_length=1,
             quantization=options.quantization,
         )
-        loads[:] = [one]
+
+    first = [load()]
+
+    def there() -> tuple[Any, Any]:
+        one = first.pop() if first else load()
         return one.model, one.tokenizer
 
-    base = SharedBase(load)
-    _ = base.there  # what is wrong with it is said now
-    return base, loads
+    card = as_base(first[0], options.quantization)
+    return SharedBase(there), card
 
 
 def _fingerprint(
