@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.trainer import yaml_text
 from optuna_llmbo.trainer.trl_import import trl
 
 
@@ -51,6 +52,8 @@ class TRLFile:
     """One of `TASKS`."""
     given: Mapping[str, Any]
     """The file's content: arguments by name."""
+    text: str
+    """The file as it is written."""
 
     def parsed(self, values: Mapping[str, Any] | None = None) -> Parsed:
         """The file as TRL reads it.
@@ -64,7 +67,9 @@ class TRLFile:
         library = trl()
         config = library.SFTConfig if self.task == SFT else library.DPOConfig
         groups = (library.ScriptArguments, config, library.ModelConfig)
-        parser = library.TrlParser((*groups, library.DatasetMixtureConfig), prog=f"trl {self.task}")
+        parser = library.TrlParser(
+            (*groups, library.DatasetMixtureConfig), prog=f"trl {self.task}"
+        )
         given = {**self.given, **(values or {})}
         given.pop("env", None)
         said = io.StringIO()
@@ -98,16 +103,12 @@ class TRLFile:
         return plain
 
     def with_values(self, values: Mapping[str, Any]) -> str:
-        """The file with other values, as YAML.
+        """The file with other values, as YAML; everything else in it stays as it is written.
 
         Args:
             values: arguments by name.
         """
-        import yaml
-
-        merged = {**self.given, **values}
-        text: str = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
-        return text
+        return yaml_text.with_values(self.text, values)
 
 
 def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLFile:
@@ -126,7 +127,8 @@ def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLF
     if task is not None:
         check_choice("trl_task", task, TASKS)
     try:
-        given = yaml.safe_load(place.read_text(encoding="utf-8"))
+        text = place.read_text(encoding="utf-8")
+        given = yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"TRL's file {str(place)!r} cannot be read ({error.strerror}): give the path of the "
@@ -137,7 +139,7 @@ def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLF
     if not isinstance(given, dict):
         raise InputError(f"TRL's file {str(place)!r} must have arguments by name, such as lora_r.")
     given = {str(name): value for name, value in given.items()}
-    return TRLFile(place, task or _task_of(given, place), given)
+    return TRLFile(place, task or _task_of(given, place), given, text)
 
 
 def fields_of(config: Any) -> set[str]:
@@ -197,7 +199,9 @@ def data_of(file: TRLFile) -> tuple[Any, Any | None]:
             train, test = script.dataset_train_split, script.dataset_test_split
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise InputError(f"cannot load the data that {str(file.path)!r} names: {reason}") from error
+        raise InputError(
+            f"cannot load the data that {str(file.path)!r} names: {reason}"
+        ) from error
     if train not in parts:
         raise InputError(
             f"the data of {str(file.path)!r} have no split {train!r}, only {', '.join(parts)}: "
