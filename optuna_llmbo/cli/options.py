@@ -99,6 +99,32 @@ Train = Annotated[
         "NAME:CONFIGURATION@SPLIT), or 'stdlib-docstrings'.",
     ),
 ]
+TunedModel = Annotated[
+    str | None, _option(MODEL_AND_DATA, "Hub id, folder, .gguf file, or 'embedded'.", "--model")
+]
+TunedTrain = Annotated[
+    str | None,
+    _option(
+        MODEL_AND_DATA,
+        "JSON/JSONL/CSV/Parquet file, folder of such files, hub id (NAME, NAME@SPLIT, "
+        "NAME:CONFIGURATION@SPLIT), or 'stdlib-docstrings'.",
+        "--train",
+    ),
+]
+Trl = Annotated[
+    Path | None,
+    _option(
+        MODEL_AND_DATA,
+        "In place of --model and --train: a YAML file of `trl sft --config` or `trl dpo "
+        "--config`. TRL trains; what the space does not name is the file's (docs/trainer.md).",
+    ),
+]
+TrlTask = Annotated[
+    str | None,
+    _option(
+        MODEL_AND_DATA, "sft or dpo, where the file of --trl does not say it.", metavar="sft|dpo"
+    ),
+]
 Validation = Annotated[
     str | None,
     _option(
@@ -306,7 +332,7 @@ def to_record(
     return {**options, "space": space, WORKING_FOLDER: os.getcwd()}
 
 
-def _space_of(options: Mapping[str, Any]) -> Any:
+def space_of(options: Mapping[str, Any]) -> Any:
     """The space as `LoRAObjective` takes it."""
     from optuna.distributions import json_to_distribution
 
@@ -338,7 +364,7 @@ def objective_of(
     if (tests := options.get("tests_column")) is not None:
         ignored.append(tests)  # the metric reads it
     given = {
-        "space": _space_of(options),
+        "space": space_of(options),
         "metric": measures,
         "ignore_columns": ignored,
         "dtype": _dtype(options.get("dtype", "auto")),

@@ -46,6 +46,7 @@ def promote(
     read once, by the winner and the default.
     """
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import again
         from optuna_llmbo.cli import events
         from optuna_llmbo.cli import studies
         from optuna_llmbo.lora.checkpoint import check_writable
@@ -53,12 +54,9 @@ def promote(
 
         output = Output(quiet=quiet, json=as_json)
         the_study = studies.load_study(storage, study)
-        objective = options.objective_of(
-            options.recorded(the_study), allow_execution=allow_execution, device=device
-        )
+        objective = again.objective_of(the_study, device=device, allow_execution=allow_execution)
         check_writable(out)
         output.say("Loading the model and the data ...")
-        objective.prepare()
         result = run(
             the_study,
             objective,
@@ -73,10 +71,9 @@ def promote(
 
 
 def _table(result: Promotion) -> Table:
-    from optuna_llmbo.lora.metrics import title_of
     from optuna_llmbo.promotion import mean_and_deviation
 
-    table = Table(title=f"After training on all data: {title_of(result.goal.name)}")
+    table = Table(title=f"After training on all data: {result.goal.heading}")
     for column in ("", "validation", "test", "gain over default"):
         table.add_column(column, justify="right" if column else "left")
     for one in result.contenders:

@@ -19,8 +19,8 @@ from optuna_llmbo.study import compat
 
 
 if TYPE_CHECKING:
-    from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.sampler import LLMBOSampler
+    from optuna_llmbo.study.progress import MetricLike
 
 
 def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
@@ -34,7 +34,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study 
 def open_study(
     storage: optuna.storages.BaseStorage,
     name: str,
-    measures: Sequence[Measure],
+    measures: Sequence[MetricLike],
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:

@@ -16,6 +16,7 @@ from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.duration import seconds_of
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
+from optuna_llmbo.cli.tune_trl import search_file
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.study.trial_attributes import CONTEXT
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 def tune(
     context: typer.Context,
-    model: options.Model,
-    train: options.Train,
+    model: options.TunedModel = None,
+    train: options.TunedTrain = None,
+    trl: options.Trl = None,
+    trl_task: options.TrlTask = None,
     validation: options.Validation = None,
     test: options.Test = None,
     prompt_column: options.PromptColumn = None,
@@ -78,7 +81,10 @@ def tune(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Search LoRA hyperparameters; the default configuration is the first trial."""
+    """Search LoRA hyperparameters; the default configuration is the first trial.
+
+    Needs --model and --train, or --trl.
+    """
     with bad_input_exits_with_2():
         import optuna
 
@@ -91,10 +97,14 @@ def tune(
         output = Output(quiet=quiet, json=as_json)
         budget = _budget(trials, timeout, stop_at_timeout)
         trial_seconds = None if trial_timeout is None else seconds_of(trial_timeout)
-        about = options.chosen(context.params)
         _check_used(study, sampler, llm, folder, keep)
         if track_to is not None and not track:
             raise InputError("--track-to: expected a --track that writes there, got none.")
+        if trl is not None:
+            search_file(context, output, budget)
+            return
+        _check_given(model, train, trl_task)
+        about = options.chosen(context.params)
         tracking.check_installed(track)
         _check_parallel(parallel, metric, folder)
         measures = metrics.measures_of(about, allow_execution=allow_execution)
@@ -151,6 +161,15 @@ def tune(
         )
         ended = search.run()
     conclude(the_study, objective, output, storage, trials, ended)
+
+
+def _check_given(model: str | None, train: str | None, trl_task: str | None) -> None:
+    """Check that the options say what to train on what."""
+    for flag, value in (("--model", model), ("--train", train)):
+        if value is None:
+            raise InputError(f"{flag} is missing: give it, or a file of TRL's with --trl.")
+    if trl_task is not None:
+        raise InputError("--trl-task: expected a file with --trl, got none.")
 
 
 def _budget(trials: int, timeout: str | None, stops: bool) -> Budget:

@@ -21,13 +21,13 @@ from optuna_llmbo.lora.merge import check_mergeable
 from optuna_llmbo.lora.merge import merge
 from optuna_llmbo.lora.merge import Merged
 from optuna_llmbo.lora.metrics import check_all
+from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.metrics import TrainingSeconds
 from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.recorded import recipe_of
 from optuna_llmbo.study.progress import Goal
-from optuna_llmbo.study.progress import goals_of
 from optuna_llmbo.study.trial_attributes import RECIPE
 
 
@@ -49,7 +49,8 @@ class PromotableLoRA:
         _check_metric(prepared)
         self._prepared = prepared
         self._fits = Fits(prepared, folder, tell)
-        self.goal: Goal = goals_of(prepared.targets)[0]
+        (target,) = prepared.targets
+        self.goal = Goal(target.name, target.direction, title_of(target.name))
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

@@ -16,12 +16,15 @@ from typing import Any
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.trainer import yaml_text
+from optuna_llmbo.trainer.rows import no_bars
 from optuna_llmbo.trainer.trl_import import trl
 
 
 SFT, DPO = "sft", "dpo"
 TASKS = (SFT, DPO)
 
+_ONLY_NAMES = ("model_name_or_path", "model_revision", "dataset_name", "datasets")
+"""What names the model and the data, which their hashes identify."""
 _WHERE_IT_GOES = (
     "output_dir", "run_name", "push_to_hub", "report_to", "project", "resume_from_checkpoint",
     "overwrite_output_dir", "disable_tqdm", "log_level", "log_level_replica", "env",
@@ -93,11 +96,13 @@ class TRLFile:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the file says of the training, not of where its results go; plain values."""
+        """What the file says of the training, not of where its results go or what names its model
+        and data; plain values."""
         kept = {
             name: value
             for name, value in self.given.items()
-            if name not in _WHERE_IT_GOES and not name.startswith(_WHERE_IT_GOES_STARTS)
+            if name not in (*_ONLY_NAMES, *_WHERE_IT_GOES)
+            and not name.startswith(_WHERE_IT_GOES_STARTS)
         }
         plain: dict[str, Any] = json.loads(json.dumps(kept, sort_keys=True, default=str))
         return plain
@@ -121,20 +126,32 @@ def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLF
     Raises:
         InputError: if it cannot be read, is not accepted by TRL, or its script is not clear.
     """
-    import yaml
-
     place = Path(path).expanduser()
-    if task is not None:
-        check_choice("trl_task", task, TASKS)
     try:
         text = place.read_text(encoding="utf-8")
-        given = yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"TRL's file {str(place)!r} cannot be read ({error.strerror}): give the path of the "
             "YAML file that you give `trl sft --config`."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"TRL's file {str(place)!r} is not valid YAML: {error}") from error
+    return parse_trl_file(text, place, task)
+
+
+def parse_trl_file(text: str, place: Path, task: str | None = None) -> TRLFile:
+    """As `read_trl_file`, of a text and the path that it was read from.
+
+    Raises:
+        InputError: as there.
+    """
+    import yaml
+
+    if task is not None:
+        check_choice("trl_task", task, TASKS)
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise InputError(f"TRL's file {str(place)!r} is not valid YAML: {error}") from error
     if not isinstance(given, dict):
         raise InputError(f"TRL's file {str(place)!r} must have arguments by name, such as lora_r.")
@@ -192,10 +209,12 @@ def data_of(file: TRLFile) -> tuple[Any, Any | None]:
         raise InputError(f"{str(file.path)!r} names no data: give it dataset_name or datasets.")
     train, test = "train", "test"
     try:
-        if mixture.datasets:
-            parts = trl().get_dataset(mixture)
-        else:
-            parts = datasets.load_dataset(script.dataset_name, name=script.dataset_config)
+        with no_bars():
+            if mixture.datasets:
+                parts = trl().get_dataset(mixture)
+            else:
+                parts = datasets.load_dataset(script.dataset_name, name=script.dataset_config)
+        if not mixture.datasets:
             train, test = script.dataset_train_split, script.dataset_test_split
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:400]

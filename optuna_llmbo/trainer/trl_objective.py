@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -68,26 +69,26 @@ class TRLObjective(TrainerObjective):
     """Search around a file of `trl sft --config` or `trl dpo --config`.
 
     The file is read by TRL's own parser, and trained by its own SFTTrainer or DPOTrainer. What the
-    space names is searched; everything else is the file's: model, data, packing, masks of the loss,
-    gradient checkpointing, quantization, attention, layers of the adapter, optimizer, schedule.
-    The file's own values are the default configuration, the control. The base model is loaded once
-    and shared by the trials. `model_name_or_path` may also be "embedded", a GGUF file, or the name
-    of an installed package with a model.
+    space names is searched; everything else is the file's: model, data, packing, masks of the
+    loss, gradient checkpointing, quantization, attention, layers of the adapter, optimizer,
+    schedule. The file's own values are the default configuration, the control. The base model is
+    loaded once and shared by the trials. `model_name_or_path` may also be "embedded", a GGUF file,
+    or the name of an installed package with a model.
 
     Not the file's are, in trials: where output goes, checkpoints and uploads (none), trackers
     (none), and when the model is evaluated (at `reports` evenly spaced points). A warm-up in steps
     keeps its share of the whole training, as trials train on a part of the data.
 
     Names of the space are those of a recipe (`rank`, `alpha_ratio`, `learning_rate`, ...) or any
-    other argument of TRL (`beta`, `max_grad_norm`, `neftune_noise_alpha`, ...). Without a space the
-    five of `lora.default_space` are searched; for DPO beta too, and no dropout, which DPO switches
-    off unless the file has `disable_dropout: false`.
+    other argument of TRL (`beta`, `max_grad_norm`, `neftune_noise_alpha`, ...). Without a space
+    the five of `lora.default_space` are searched; for DPO beta too, and no dropout, which DPO
+    switches off unless the file has `disable_dropout: false`.
 
     For DPO, the loss on validation rows is that with the file's beta in all trials, though each is
     trained with its own: the loss is smaller with a larger beta, whatever has been learned.
 
     Args:
-        path: the file.
+        path: the file, or what `read_trl_file` made of it.
         task: "sft" or "dpo"; None: as the file's keys or its name say.
         space: distributions by name, a function, or the path of a TOML file; None: as above.
         validation: as `TrainerObjective` takes it; None: the split that the file names as
@@ -98,7 +99,7 @@ class TRLObjective(TrainerObjective):
         proxy_by: how it is drawn.
         metric: what an evaluation of TRL returns, such as "eval_loss", "eval_mean_token_accuracy"
             or "eval_rewards/accuracies".
-        direction: "minimize" or "maximize" it.
+        direction: "minimize" or "maximize" it; None: as its name says, for the metrics of TRL.
         reports: evaluations per trial.
         folder: where the best adapters are kept; None: nowhere.
         keep: number of adapters to keep in `folder`.
@@ -112,7 +113,7 @@ class TRLObjective(TrainerObjective):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | TRLFile,
         space: Space | None = None,
         *,
         task: str | None = None,
@@ -121,7 +122,7 @@ class TRLObjective(TrainerObjective):
         proxy: float = TrainerOptions.proxy,
         proxy_by: str = TrainerOptions.proxy_by,
         metric: str = TrainerOptions.metric,
-        direction: str = TrainerOptions.direction,
+        direction: str | None = None,
         reports: int = TrainerOptions.reports,
         folder: str | os.PathLike[str] | None = None,
         keep: int = TrainerOptions.keep,
@@ -129,7 +130,7 @@ class TRLObjective(TrainerObjective):
         trial_timeout: float | None = None,
         progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
-        self.file = read_trl_file(path, task)
+        self.file = path if isinstance(path, TRLFile) else read_trl_file(path, task)
         parsed = self.file.parsed()
         if parsed.training.load_best_model_at_end:
             warn_once(
@@ -146,7 +147,7 @@ class TRLObjective(TrainerObjective):
             proxy_by=proxy_by,
             model=self._load_model,
             metric=metric,
-            direction=direction,
+            direction=direction or direction_of(metric),
             method="preference" if self.file.task == DPO else "lora",
             reports=reports,
             at_once=parsed.training.per_device_train_batch_size,
@@ -204,7 +205,12 @@ class TRLObjective(TrainerObjective):
         prepared = prepare(self.options, self._default_space)
         for recipe in prepared.space.lora.admitted:
             check_expressible(recipe)
-        return prepared
+        names = {
+            "objective": f"TRL's {self.file.task}",
+            "model": Path(str(parsed.model.model_name_or_path)).name,
+            "train": str(parsed.script.dataset_name or "several data sets"),
+        }
+        return dataclasses.replace(prepared, fingerprint={**prepared.fingerprint, **names})
 
     def _default_space(self, n_examples: int) -> Mapping[str, BaseDistribution]:
         space = default_space(n_examples)
@@ -319,6 +325,22 @@ class TRLObjective(TrainerObjective):
         return _with_one_beta(library.DPOTrainer, self.file.parsed().training.beta)(**arguments)
 
 
+def direction_of(metric: str) -> str:
+    """Whether a metric of TRL's evaluations is to be minimized or maximized.
+
+    Raises:
+        InputError: if its name does not say it.
+    """
+    if metric.endswith("loss"):
+        return "minimize"
+    if "accurac" in metric or metric.endswith("margins"):
+        return "maximize"
+    raise InputError(
+        f"metric={metric!r}: is it to be minimized or maximized? Say it with direction= (on the "
+        f"command line {metric}:minimize or {metric}:maximize)."
+    )
+
+
 def _names(space: Space | None, file: TRLFile) -> Mapping[str, Any] | None:
     """What a space names; None if there is none. A function is asked with the usual defaults."""
     if space is None:
@@ -334,7 +356,9 @@ def _names(space: Space | None, file: TRLFile) -> Mapping[str, Any] | None:
 def _with_one_beta(trainer: Any, beta: float) -> Any:
     """TRL's DPOTrainer, which evaluates with the same beta whatever it trains with."""
 
-    class DPOTrainer(trainer):  # type: ignore[misc]
+    class DPOTrainer(trainer):
+        beta: float
+
         def evaluate(self, *args: Any, **kwargs: Any) -> Any:
             own, self.beta = self.beta, beta
             try:

@@ -20,9 +20,7 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
     expected = {**(yaml.safe_load(text) or {}), **values}
     if isinstance(root, yaml.MappingNode) and not root.flow_style:
         made = _spliced(text, root, values)
-        if (
-            _read(made) == expected
-        ):  # not so where it has anchors that are referred to, and the like
+        if _read(made) == expected:  # not so where an anchor went that is referred to
             return made
     return yaml.safe_dump(expected, sort_keys=False, allow_unicode=True)
 

@@ -42,7 +42,7 @@ def always_one_thread(one_thread: None) -> None:
 
 def sft(job: TrainerJob) -> Any:
     """TRL's trainer for supervised fine-tuning."""
-    from trl import SFTTrainer
+    import trl
 
     def to_text(row: dict[str, str]) -> dict[str, str]:
         return {"prompt": row["prompt"], "completion": row["response"]}
@@ -50,7 +50,7 @@ def sft(job: TrainerJob) -> Any:
     parts = [
         part.map(to_text, remove_columns=["response"]) for part in (job.train, job.validation)
     ]
-    return SFTTrainer(
+    return trl.SFTTrainer(  # type: ignore[attr-defined]
         model=job.model,
         args=job.sft_config(max_length=64, bf16=False),
         train_dataset=parts[0],

@@ -57,8 +57,9 @@ def test_any_value_is_read_back(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{a: 1, b: 2}", "a: &x 1\nb: *x", "a: 1\n", "a:\n  c: 1\n# end\n", "a: |\n  x\n  y\n",
-        "---\na: 1\n...\n", "a: 'x\n  y'\nb: 1", "a:\nb: 2", "base: &b {r: 1}\na:\n  <<: *b\n"]
+    "text", ["", "{a: 1, b: 2}", "a: &x 1\nb: *x", "a: 1\n", "a:\n  c: 1\n# end\n",
+        "a: |\n  x\n  y\n", "---\na: 1\n...\n", "a: 'x\n  y'\nb: 1", "a:\nb: 2",
+        "base: &b {r: 1}\na:\n  <<: *b\n"]
 )  # fmt: skip
 def test_any_text_can_be_changed(text: str) -> None:
     before = yaml.safe_load(text) or {}
