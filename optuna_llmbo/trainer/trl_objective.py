@@ -12,14 +12,17 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
 
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.language_model import model_folder
 from optuna_llmbo.embedding.language_model import quiet_transformers
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
+from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.hyperparameters import ALIASES
 from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.layers import target_modules
+from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.probe import ask_default
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import default_space
@@ -210,7 +213,18 @@ class TRLObjective(TrainerObjective):
             "model": Path(str(parsed.model.model_name_or_path)).name,
             "train": str(parsed.script.dataset_name or "several data sets"),
         }
-        return dataclasses.replace(prepared, fingerprint={**prepared.fingerprint, **names})
+        fingerprint = {**prepared.fingerprint, **names}
+        return dataclasses.replace(
+            prepared, fingerprint=fingerprint, base_card=self._base_card(prepared)
+        )
+
+    def _base_card(self, prepared: PreparedTrainer) -> Base:
+        named = self.file.parsed().model
+        model, tokenizer = prepared.base.there
+        source = resolve_source(named.model_name_or_path)
+        loaded = LanguageModel(model, tokenizer, source, model.device, model.dtype)
+        bits = "4bit" if named.load_in_4bit else "8bit" if named.load_in_8bit else None
+        return as_base(loaded, bits)
 
     def _default_space(self, n_examples: int) -> Mapping[str, BaseDistribution]:
         space = default_space(n_examples)

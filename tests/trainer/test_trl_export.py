@@ -6,6 +6,9 @@ from collections.abc import Callable
 import dataclasses
 import json
 from pathlib import Path
+import re
+import subprocess
+import sys
 from typing import Any
 
 import optuna
@@ -185,3 +188,26 @@ def test_a_promotion(tmp_path: Path, task: str) -> None:
     assert f"base_model: {tmp_path / 'model'}" in card and "32 examples" in card
     record = json.loads((tmp_path / "out" / "promotion.json").read_text())
     assert record["objective"]["settings"]["task"] == task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_trl_trains_from_the_exported_file(tmp_path: Path, task: str) -> None:
+    """The script of `trl sft --config` gets the promotion's loss from the export: the same data,
+    values and seed, where validation rows have a split of their own. Without a beta in the space,
+    DPO's losses are with the same one."""
+    path = write_file(tmp_path, task)
+    objective = TRLObjective(path, SPACE, proxy=0.5, reports=1, seed=0)
+    study = searched(objective)
+    result = promote(study, objective, folder=tmp_path / "out", n_seeds=1, rank=lambda _: [1])
+    (ours,) = [one for one in result.contenders if one.trial == 1]
+    exported = export.to_trl(study, objective.file, 1, rounded_alpha=True)
+    (text,) = exported.files.values()
+    config = tmp_path / "exported.yaml"
+    more = "eval_strategy: epoch\nlogging_strategy: epoch\nsave_strategy: 'no'\nseed: 0\n"
+    config.write_text(text + more)
+    command = [sys.executable, "-m", f"trl.scripts.{task}", "--config", str(config)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs = float(re.findall(r"'eval_loss': '?([\d.e-]+)", done.stdout)[-1])
+    assert theirs == pytest.approx(ours.validation[0], rel=1e-3)
