@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 import importlib.metadata
 import math
@@ -14,11 +13,14 @@ from typing import Any
 
 import optuna
 
-from optuna_llmbo.lora.fit import Fit
+from optuna_llmbo.lora.merge import Merged
+from optuna_llmbo.lora.merge import what_is_lost
 from optuna_llmbo.lora.model_card import front_matter
+from optuna_llmbo.lora.model_card import front_matter_of_whole
 from optuna_llmbo.lora.model_card import how_to_load
-from optuna_llmbo.lora.prepare import Prepared
-from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.model_card import how_to_load_whole
+from optuna_llmbo.promotable import Promotable
+from optuna_llmbo.promotable import PromotedFit
 from optuna_llmbo.study.progress import Goal
 
 
@@ -29,8 +31,9 @@ class Contender:
     trial: int | None
     """Its number in the study; None for the default configuration if no trial completed it."""
     params: Mapping[str, Any]
-    recipe: LoRARecipe
-    fits: tuple[Fit, ...]
+    recipe: Any
+    """What was trained with: a `LoRARecipe`, or what else the objective makes of a trial."""
+    fits: tuple[PromotedFit, ...]
     """One per seed."""
     validation: tuple[float, ...]
     """The search's metric, such as the loss, on the validation examples, one per seed; infinitely
@@ -50,25 +53,31 @@ class Promotion:
     trial broke no constraint."""
     default: Contender | None
     adapter: Path
-    """Folder of the winner's adapter, of the seed that is best on the validation examples."""
+    """Folder of the winner's adapter, of the seed that is best on the validation examples; of a
+    whole model, if that is what the objective's trainer trains."""
     goal: Goal
     """The search's metric, which decides here too."""
+    merged: Merged | None = None
+    """The base model with the adapter in its weights, where it was asked for."""
 
 
-def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> dict[str, Any]:
+def facts(
+    result: Promotion, promotable: Promotable, study: optuna.Study, seed: int
+) -> dict[str, Any]:
     """A promotion in plain values, for `promotion.json`."""
+    merged = result.merged
     return {
         "study": study.study_name,
         "trials": len(study.get_trials(deepcopy=False)),
-        "objective": prepared.fingerprint,
-        "examples": len(prepared.pool),
-        "base_loss": prepared.base_loss,
+        "objective": promotable.fingerprint,
+        "examples": promotable.n_examples,
+        "base_loss": promotable.base_loss,
         "metric": result.goal.name,
         "contenders": [
             {
                 "trial": one.trial,
                 "params": dict(one.params),
-                "recipe": asdict(one.recipe),
+                "recipe": promotable.values_of(one.recipe),
                 "validation": one.validation,
                 "test": one.test,
                 "seconds": [round(fit.seconds, 3) for fit in one.fits],
@@ -79,15 +88,71 @@ def facts(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int)
         ],
         "adapter_seed": seed,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    } | ({} if merged is None else {"merged": merged_facts(merged)})
+
+
+def merged_facts(merged: Merged) -> dict[str, Any]:
+    """A merged model in plain values."""
+    return {
+        "dtype": merged.dtype,
+        "logit_difference": merged.difference,
+        "logit_effect": merged.effect,
+        "tolerance": merged.tolerance,
+        "tokens": merged.tokens,
     }
 
 
 _PACKAGES = ("optuna-llmbo", "optuna", "torch", "transformers", "peft")
 
 
-def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) -> str:
-    """Model card in Markdown, with the front matter that model hubs read."""
-    winner, default = result.winner, result.default
+def card(result: Promotion, promotable: Promotable, study: optuna.Study, seed: int) -> str:
+    """The adapter's card in Markdown, with the front matter that model hubs read; that of a whole
+    model, if the trainer trained one."""
+    base = promotable.base
+    if not (result.adapter / "adapter_config.json").exists():
+        return _card_of_whole(f"{base.name}, fine-tuned", result, promotable, study, seed)
+    return f"""{front_matter(base)}
+# LoRA adapter for {base.name}
+
+{_origin(result, promotable, study, seed)}
+
+{how_to_load(base)}
+{_results(result, promotable)}"""
+
+
+def merged_card(result: Promotion, promotable: Promotable, study: optuna.Study, seed: int) -> str:
+    """The card of the model that the adapter was merged into."""
+    title = f"{promotable.base.name} with a LoRA adapter merged into its weights"
+    return _card_of_whole(title, result, promotable, study, seed)
+
+
+def _card_of_whole(
+    title: str, result: Promotion, promotable: Promotable, study: optuna.Study, seed: int
+) -> str:
+    base, merged = promotable.base, result.merged
+    lost = "" if merged is None else f"\n{what_is_lost(merged)}\n"
+    return f"""{front_matter_of_whole(base)}
+# {title}
+
+{_origin(result, promotable, study, seed)}
+{lost}
+{how_to_load_whole(base)}
+{_results(result, promotable)}"""
+
+
+def _origin(result: Promotion, promotable: Promotable, study: optuna.Study, seed: int) -> str:
+    winner = result.winner
+    origin = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
+    n_trials, n_seeds = len(study.get_trials(deepcopy=False)), len(winner.fits)
+    return f"""Trained on {promotable.data_name}, {promotable.n_examples} examples, with {origin}
+of the Optuna study {study.study_name!r} ({n_trials} trials on
+{promotable.n_searched} of the examples each). This is seed {seed} of {n_seeds}, the best one
+on the validation examples."""
+
+
+def _results(result: Promotion, promotable: Promotable) -> str:
+    """Results, hyperparameters and versions in Markdown."""
+    winner, default, loss = result.winner, result.default, promotable.base_loss
     rows = [("validation", winner.validation, default.validation if default else ())]
     if winner.test:
         rows.append(("test", winner.test, default.test if default else ()))
@@ -95,23 +160,13 @@ def card(result: Promotion, prepared: Prepared, study: optuna.Study, seed: int) 
         f"| {name} | {mean_and_deviation(ours)} | {mean_and_deviation(theirs)} |"
         for name, ours, theirs in rows
     )
-    values = "\n".join(f"| {name} | {value} |" for name, value in asdict(winner.recipe).items())
+    recipe = promotable.values_of(winner.recipe)
+    values = "\n".join(f"| {name} | {value} |" for name, value in recipe.items())
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    n = len(winner.fits)
-    origin = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
-    return f"""{front_matter(prepared.base)}
-# LoRA adapter for {prepared.fingerprint["model"]}
+    without = f" Without an adapter the\nvalidation loss is {loss:.4f}." if loss else ""
+    return f"""## Results
 
-Trained on {prepared.fingerprint["train"]}, {len(prepared.pool)} examples, with {origin} of the
-Optuna study {study.study_name!r} ({len(study.get_trials(deepcopy=False))} trials on
-{len(prepared.train)} of the examples each). This is seed {seed} of {n}, the best one
-on the validation examples.
-
-{how_to_load(prepared.base)}
-## Results
-
-{_heading(result.goal)}, mean and standard deviation over {n} seeds. Without an adapter the
-validation loss is {prepared.base_loss:.4f}.
+{_heading(result.goal)}, mean and standard deviation over {len(winner.fits)} seeds.{without}
 
 | data | this configuration | default configuration |
 | --- | --- | --- |

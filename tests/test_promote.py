@@ -158,6 +158,73 @@ def test_without_a_test_set(make_objective: Make, tmp_path: Path) -> None:
     assert "| test |" not in (result.adapter / "README.md").read_text()
 
 
+# --- the merged model ---
+
+
+def test_a_merged_model(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path, tiny_llm: Path
+) -> None:
+    """It has the loss that the adapter won with, and cards and numbers say what was lost."""
+    promote(study, objective, folder=tmp_path, top=1, n_seeds=1)
+    told: list[str] = []
+    result = promote(
+        study, objective, folder=tmp_path, top=1, n_seeds=1, merge=True, tell=told.append
+    )
+    assert not told  # merging an earlier promotion trains nothing
+    merged = result.merged
+    assert merged is not None and merged.folder == tmp_path / "merged"
+    loaded = load_model(resolve_source(merged.folder), device="cpu", dtype=torch.float32)
+    prepared = objective.prepare()
+    loss = validation_loss(loaded.model, prepared.validation)
+    assert loss == pytest.approx(result.winner.validation[0], abs=2e-5)
+    assert merged.tokens == sum(len(example.ids) for example in prepared.validation)
+    record = json.loads((tmp_path / "promotion.json").read_text())["merged"]
+    assert record == {"dtype": "float32", "logit_difference": merged.difference,
+        "logit_effect": merged.effect, "tolerance": merged.tolerance,
+        "tokens": merged.tokens}  # fmt: skip
+    card = (merged.folder / "README.md").read_text()
+    assert card.startswith(f"---\nbase_model: {tiny_llm}\nbase_model_relation: finetune\n")
+    assert f"by at most {merged.difference:.2g}" in card and "## Results" in card
+    assert "AutoPeftModelForCausalLM" not in card
+
+
+def test_a_base_that_was_quantized(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path
+) -> None:
+    """The adapter is merged into the weights before quantization, and the card says so."""
+    prepared = objective.prepare()
+    base = dataclasses.replace(prepared.base, quantization="4bit")
+    objective._prepared = dataclasses.replace(prepared, base=base)
+    result = promote(study, objective, folder=tmp_path, top=1, n_seeds=1, merge=True)
+    assert result.merged is not None
+    card = (result.merged.folder / "README.md").read_text()
+    assert "trained on 4bit weights, and is merged into the base model's weights as they" in card
+
+
+def test_a_merged_model_of_an_earlier_call_is_named(
+    objective: LoRAObjective,
+    study: optuna.Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(promotes, "warn_once", said.append)
+    (tmp_path / "merged").mkdir()
+    promote(study, objective, folder=tmp_path, top=1, n_seeds=1)
+    (text,) = said
+    assert "merged by an earlier call" in text and str(tmp_path / "merged") in text
+
+
+def test_what_cannot_be_merged_is_said_before_any_training(
+    objective: LoRAObjective, study: optuna.Study, tmp_path: Path
+) -> None:
+    (tmp_path / "merged").touch()
+    told: list[str] = []
+    with pytest.raises(InputError, match="is no folder"):
+        promote(study, objective, folder=tmp_path, merge=True, tell=told.append)
+    assert not told
+
+
 def constrained(study: optuna.Study, *broken: int) -> optuna.Study:
     """The same trials in a new study, some of which break a constraint."""
     copy = optuna.create_study()

@@ -128,9 +128,15 @@ def checked(check: ProxyCheck) -> dict[str, Any]:
 
 def promoted(result: Promotion) -> dict[str, Any]:
     """A promotion has ended."""
+    from optuna_llmbo.promotion import merged_facts
+
+    merged = result.merged
     return {
         "metric": {"name": result.goal.name, "direction": result.goal.direction},
         "adapter": str(result.adapter),
+        "merged": None
+        if merged is None
+        else {"folder": str(merged.folder), **merged_facts(merged)},
         "contenders": [
             {
                 "trial": one.trial,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ class Dtype(StrEnum):
 
 
 def export(
+    context: typer.Context,
     to: Annotated[Tool, typer.Option(help="Tool to write files for.")],
     out: Annotated[Path, typer.Option(help="Folder for the files, new or empty.")],
     storage: options.Storage = "sqlite:///lora.db",
@@ -84,14 +86,25 @@ def export(
         bool, typer.Option("--overwrite", help="Replace files in --out.")
     ] = False,
 ) -> None:
-    """Write a trial's configuration as files that a fine-tuning tool loads."""
+    """Write a trial's configuration as files that a fine-tuning tool loads.
+
+    Of a study that `tune --trl` made, --to trl writes the file that it was made around, with the
+    trial's values.
+    """
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.cli.export_trainer import exported
         from optuna_llmbo.lora.export import write
+        from optuna_llmbo.lora.export import write_files
         from optuna_llmbo.lora.export.from_study import facts_of
 
+        the_study = studies.load_study(storage, study)
+        made = exported(context, the_study, to.value)
+        if made is not None:
+            _tell(to, made.origin, write_files(made.files, out, overwrite=overwrite))
+            return
         facts = facts_of(
-            studies.load_study(storage, study),
+            the_study,
             trial,
             model=model,
             train=train,
@@ -106,7 +119,12 @@ def export(
             dtype=None if dtype is None else dtype.value,
         )
         paths = write(facts, to.value, out, overwrite=overwrite)
-    for line in facts.origin:
+    _tell(to, facts.origin, paths)
+
+
+def _tell(to: Tool, origin: Sequence[str], paths: Sequence[Path]) -> None:
+    """Print where the values come from, and what was written."""
+    for line in origin:
         terminal.print(escape(line), soft_wrap=True)
     for path in paths:
         terminal.print(f"Wrote {escape(str(path))}", soft_wrap=True)

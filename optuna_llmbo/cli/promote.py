@@ -27,6 +27,14 @@ def promote(
     study: options.StudyName = "lora",
     top: Annotated[int, typer.Option(help="Number of configurations to train.", min=1)] = 3,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each configuration.", min=1)] = 3,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Also write the base model with the adapter in its weights, which transformers "
+            "loads without peft.",
+        ),
+    ] = False,
     device: options.Device = None,
     allow_execution: options.AllowExecution = False,
     quiet: options.Quiet = False,
@@ -38,6 +46,7 @@ def promote(
     read once, by the winner and the default.
     """
     with bad_input_exits_with_2():
+        from optuna_llmbo.cli import again
         from optuna_llmbo.cli import events
         from optuna_llmbo.cli import studies
         from optuna_llmbo.lora.checkpoint import check_writable
@@ -45,29 +54,26 @@ def promote(
 
         output = Output(quiet=quiet, json=as_json)
         the_study = studies.load_study(storage, study)
-        objective = options.objective_of(
-            options.recorded(the_study), allow_execution=allow_execution, device=device
-        )
+        objective = again.objective_of(the_study, device=device, allow_execution=allow_execution)
         check_writable(out)
         output.say("Loading the model and the data ...")
-        objective.prepare()
         result = run(
             the_study,
             objective,
             folder=out,
             top=top,
             n_seeds=seeds,
+            merge=merge,
             tell=output.training,
         )
-    output.result(_table(result), f"The adapter: {result.adapter}")
+    output.result(_table(result), f"The adapter: {result.adapter}", *_merged(result))
     output.event("summary", events.promoted(result))
 
 
 def _table(result: Promotion) -> Table:
-    from optuna_llmbo.lora.metrics import title_of
     from optuna_llmbo.promotion import mean_and_deviation
 
-    table = Table(title=f"After training on all data: {title_of(result.goal.name)}")
+    table = Table(title=f"After training on all data: {result.goal.heading}")
     for column in ("", "validation", "test", "gain over default"):
         table.add_column(column, justify="right" if column else "left")
     for one in result.contenders:
@@ -75,6 +81,15 @@ def _table(result: Promotion) -> Table:
         name, gain = (f"{name} (winner)", _gain(result)) if one is result.winner else (name, "")
         table.add_row(name, *map(mean_and_deviation, (one.validation, one.test)), gain)
     return table
+
+
+def _merged(result: Promotion) -> list[str]:
+    from optuna_llmbo.lora.merge import what_is_lost
+
+    merged = result.merged
+    if merged is None:
+        return []
+    return [f"The merged model: {merged.folder}", what_is_lost(merged)]
 
 
 def _gain(result: Promotion) -> str:

@@ -81,7 +81,7 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     output.say("Loading the model and the data ...")
-    _quiet_libraries()
+    quiet_libraries()
     prepared = objective.prepare()
     the_study = studies.open_study(
         the_storage,
@@ -99,7 +99,8 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
         )
     record = {name: given[name] for name in _RECORDED}
     place = os.path.abspath(Path(given["trl"]).expanduser())
-    record |= {"trl": place, "trl_file": objective.file.settings, "trl_task": objective.file.task}
+    file = objective.file
+    record |= {"trl": place, "trl_text": file.text, "trl_task": file.task}
     the_study.set_user_attr(OPTIONS, options.to_record(record, prepared.space.distributions))
     trackers = tracking.trackers(given["track"], given["track_to"], objective.goals)
     for one in trackers:
@@ -159,7 +160,7 @@ def objective_of(given: Mapping[str, Any], **more: Any) -> TRLObjective:
 _TRAINING = {"sft": "LoRA fine-tuning (SFT)", "dpo": "preference tuning (DPO) with LoRA"}
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep what would disturb the live view from standard error: warnings that a file of TRL's
     causes are TRL's, and shown by `trl`."""
     import transformers

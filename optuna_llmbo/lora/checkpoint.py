@@ -146,7 +146,7 @@ def save_adapter(model: Any, recipe: LoRARecipe, base: Base, folder: Path) -> No
     config = copy.deepcopy(model.peft_config["default"])
     start = getattr(model, "adapter_start", None)
     if start is not None:
-        state = _difference(state, start)
+        state = difference(state, start)
         config.r, config.lora_alpha = 2 * recipe.rank, 2 * recipe.lora_alpha
         config.init_lora_weights = True
     config.base_model_name_or_path = base.location
@@ -163,7 +163,7 @@ def save_adapter(model: Any, recipe: LoRARecipe, base: Base, folder: Path) -> No
     new.replace(folder)
 
 
-def _difference(
+def difference(
     state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """B A - B0 A0 as one product: [B, -B0] [A; A0]; biases and whole modules as they are."""

@@ -64,3 +64,33 @@ def short_card(base: Base) -> str:
     """The card of an adapter of which nothing more is to be said than how to load it."""
     title = f"# LoRA adapter for {base.name}"
     return f"{front_matter(base)}\n{title}\n\n{how_to_load(base)}"
+
+
+def front_matter_of_whole(base: Base) -> str:
+    """As `front_matter`, of a model that needs no adapter."""
+    return (
+        f"---\nbase_model: {base.location}\nbase_model_relation: finetune\n"
+        "library_name: transformers\npipeline_tag: text-generation\ntags: [lora, optuna]\n---\n"
+    )
+
+
+def how_to_load_whole(base: Base) -> str:
+    """A section in Markdown: how to load a model that needs no adapter."""
+    text = ""
+    if base.quantization is not None:
+        text = (
+            f"\nThe adapter was trained on {base.quantization} weights, and is merged into the "
+            "base model's weights as they\nwere before quantization: the outputs differ a little "
+            "from those in training, beyond the difference given above.\n"
+        )
+    return f"""## How to load it
+
+```python
+from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer
+
+folder = "path of this folder"
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+{text}"""

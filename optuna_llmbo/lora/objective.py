@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import os
+from pathlib import Path
 import threading
 from typing import Any
 import weakref
@@ -24,6 +25,7 @@ from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import ONLY_NAMES
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
+from optuna_llmbo.lora.promotable import PromotableLoRA
 from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.table import DataSource
@@ -223,6 +225,21 @@ class LoRAObjective:
             steps = step_count(len(prepared.train), usual.batch_size, usual.epochs)
             about = {"method": "lora", "parameters": prepared.model.num_parameters()}
             return about | ({"steps": steps} if steps else {})
+
+    def promotable(
+        self, folder: Path, tell: Callable[[str], None] | None = None
+    ) -> PromotableLoRA:
+        """The objective as `promote` needs it; calls `prepare`.
+
+        Args:
+            folder: keeps the fits, so that an interrupted call resumes.
+            tell: called before each training with a description of it.
+
+        Raises:
+            InputError: as `prepare`; if there are several metrics, or the one says nothing of the
+                trained model.
+        """
+        return PromotableLoRA(self.prepare(), folder, tell)
 
     def check_study(self, study: optuna.Study) -> None:
         """Check that a study's results are comparable with this objective's, and mark it.

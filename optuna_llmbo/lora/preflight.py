@@ -155,6 +155,7 @@ def _tell_of_what_is_left_out(model: Any, named: str) -> None:
     if any(layer is tied for layer in layers for tied in tied_layers(model)):
         warn_once(
             f"target_modules={named!r}: the model's embeddings and vocabulary projection share "
-            "their weight, and only the one that is named gets an adapter. To merge it, load the "
-            "base with tie_word_embeddings=False."
+            "their weight, and only the one that is named gets an adapter. `promote --merge` "
+            "gives them weights of their own; other tools need a base with "
+            "tie_word_embeddings=False."
         )

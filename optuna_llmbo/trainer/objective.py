@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
 import os
@@ -20,6 +21,7 @@ import optuna
 from optuna.trial import BaseTrial
 from optuna.trial import FrozenTrial
 import torch
+from transformers import set_seed
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import distributed
@@ -43,6 +45,7 @@ from optuna_llmbo.trainer.options import MakeTrainer
 from optuna_llmbo.trainer.options import TrainerOptions
 from optuna_llmbo.trainer.prepare import prepare
 from optuna_llmbo.trainer.prepare import PreparedTrainer
+from optuna_llmbo.trainer.promotable import PromotableTrainer
 from optuna_llmbo.trainer.random_state import random_state_kept
 from optuna_llmbo.trainer.rows import no_bars
 from optuna_llmbo.trainer.rows import RowSource
@@ -258,6 +261,7 @@ class TrainerObjective:
         validation: datasets.Dataset | None = None,
         seed: int | None = None,
         callback: TrialCallback | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> Iterator[Trained]:
         """Context of a finished training: its trainer with the trained model, and the metric.
 
@@ -268,6 +272,7 @@ class TrainerObjective:
             seed: None: the objective's.
             callback: of the trial that is running; None: there is none, and the model is evaluated
                 at the end only.
+            callbacks: further callbacks of the Trainer.
 
         Raises:
             InputError: for a mistake in the inputs, or if your function makes no Trainer.
@@ -277,9 +282,41 @@ class TrainerObjective:
             watched = callback or _alone(self.options.metric)
             with watched:
                 trainer = self._trainer(self.options.make_trainer, job)
-                trainer.add_callback(watched)
+                for one in (*callbacks, watched):
+                    trainer.add_callback(one)
                 trainer.train()
             yield Trained(trainer, job, watched.value)
+
+    @contextlib.contextmanager
+    def untrained(
+        self,
+        configuration: Configuration,
+        *,
+        train: datasets.Dataset | None = None,
+        validation: datasets.Dataset | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Any]:
+        """Context of a trainer that has not trained, as `trained` begins with; arguments as there.
+
+        Raises:
+            InputError: for a mistake in the inputs, or if your function makes no Trainer.
+        """
+        with self._lock, self._job(configuration, train, validation, seed, None) as job:
+            yield self._trainer(self.options.make_trainer, job)
+
+    def promotable(
+        self, folder: Path, tell: Callable[[str], None] | None = None
+    ) -> PromotableTrainer:
+        """The objective as `promote` needs it; calls `prepare`.
+
+        Args:
+            folder: keeps the fits, so that an interrupted call resumes.
+            tell: called before each training with a description of it.
+
+        Raises:
+            InputError: as `prepare`.
+        """
+        return PromotableTrainer(self, folder, tell)
 
     def score(
         self,
@@ -349,15 +386,17 @@ class TrainerObjective:
         """The job of a training; afterwards the base is what it was, and the folder is gone."""
         prepared = prepared or self.prepare()
         rows, options = prepared.rows, self.options
+        number = options.seed if seed is None else seed
         folder = tempfile.mkdtemp(prefix="run-", dir=_existing(options.folder))
         try:
             with random_state_kept(), no_bars(), prepared.base.lent() as loan:
+                set_seed(number)  # adapters are drawn before the Trainer sets its seed
                 yield TrainerJob(
                     recipe=configuration.recipe,
                     extra=dict(configuration.extra),
                     train=rows.train if train is None else train,
                     validation=rows.validation if validation is None else validation,
-                    seed=options.seed if seed is None else seed,
+                    seed=number,
                     folder=folder,
                     trial=None if callback is None else callback.trial,
                     loan=loan,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-import shutil
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -12,8 +10,6 @@ from optuna_llmbo.lora.adapter import START_AT_THE_WEIGHTS
 from optuna_llmbo.lora.checkpoint import ADAPTER as ADAPTER_FOLDER
 from optuna_llmbo.lora.checkpoint import TrialFolders
 from optuna_llmbo.lora.checkpoint import writing
-from optuna_llmbo.lora.model_card import Base
-from optuna_llmbo.lora.model_card import short_card
 from optuna_llmbo.lora.record import best_trials
 from optuna_llmbo.lora.record import running_trials
 from optuna_llmbo.study.outcome import default_trial
@@ -28,6 +24,7 @@ from optuna_llmbo.study.trial_attributes import PROBLEMS
 from optuna_llmbo.trainer.job import TrainerJob
 from optuna_llmbo.trainer.options import TrainerOptions
 from optuna_llmbo.trainer.prepare import PreparedTrainer
+from optuna_llmbo.trainer.save import save_trained
 
 
 def start(
@@ -73,27 +70,6 @@ def keep_adapter(
                 save_trained(trainer, place, prepared.base_card)
             trial.set_user_attr(ADAPTER, str(place))
     folders.keep([*best, *running_trials(trial)])
-
-
-def save_trained(trainer: Any, folder: Path, base: Base | None) -> None:
-    """Write a trainer's model, an adapter alone where it has one, with its tokenizer.
-
-    Args:
-        trainer: after its training.
-        folder: created, or replaced if it exists.
-        base: the base model, for the card; None: no card of ours.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    model.save_pretrained(new)
-    if trainer.processing_class is not None:
-        trainer.processing_class.save_pretrained(new)
-    if base is not None:
-        (new / "README.md").write_text(short_card(base), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.replace(folder)
 
 
 def _default_value(trial: BaseTrial) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.trainer import yaml_text
 from optuna_llmbo.trainer.rows import no_bars
 from optuna_llmbo.trainer.trl_import import trl
 
@@ -54,6 +55,8 @@ class TRLFile:
     """One of `TASKS`."""
     given: Mapping[str, Any]
     """The file's content: arguments by name."""
+    text: str
+    """The file as it is written."""
 
     def parsed(self, values: Mapping[str, Any] | None = None) -> Parsed:
         """The file as TRL reads it.
@@ -105,16 +108,12 @@ class TRLFile:
         return plain
 
     def with_values(self, values: Mapping[str, Any]) -> str:
-        """The file with other values, as YAML.
+        """The file with other values, as YAML; everything else in it stays as it is written.
 
         Args:
             values: arguments by name.
         """
-        import yaml
-
-        merged = {**self.given, **values}
-        text: str = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
-        return text
+        return yaml_text.with_values(self.text, values)
 
 
 def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLFile:
@@ -127,24 +126,37 @@ def read_trl_file(path: str | os.PathLike[str], task: str | None = None) -> TRLF
     Raises:
         InputError: if it cannot be read, is not accepted by TRL, or its script is not clear.
     """
-    import yaml
-
     place = Path(path).expanduser()
-    if task is not None:
-        check_choice("trl_task", task, TASKS)
     try:
-        given = yaml.safe_load(place.read_text(encoding="utf-8"))
+        text = place.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"TRL's file {str(place)!r} cannot be read ({error.strerror}): give the path of the "
             "YAML file that you give `trl sft --config`."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"TRL's file {str(place)!r} is not valid YAML: {error}") from error
+    return parse_trl_file(text, place, task)
+
+
+def parse_trl_file(text: str, place: Path, task: str | None = None) -> TRLFile:
+    """As `read_trl_file`, of a text and the path that it was read from.
+
+    Raises:
+        InputError: as there.
+    """
+    import yaml
+
+    if task is not None:
+        check_choice("trl_task", task, TASKS)
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise InputError(f"TRL's file {str(place)!r} is not valid YAML: {error}") from error
     if not isinstance(given, dict):
         raise InputError(f"TRL's file {str(place)!r} must have arguments by name, such as lora_r.")
     given = {str(name): value for name, value in given.items()}
-    return TRLFile(place, task or _task_of(given, place), given)
+    return TRLFile(place, task or _task_of(given, place), given, text)
 
 
 def fields_of(config: Any) -> set[str]:

@@ -12,14 +12,17 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
 
+from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.embedding.language_model import model_folder
 from optuna_llmbo.embedding.language_model import quiet_transformers
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
+from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.hyperparameters import ALIASES
 from optuna_llmbo.lora.hyperparameters import role_of
 from optuna_llmbo.lora.layers import target_modules
+from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.probe import ask_default
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import default_space
@@ -88,7 +91,7 @@ class TRLObjective(TrainerObjective):
     trained with its own: the loss is smaller with a larger beta, whatever has been learned.
 
     Args:
-        path: the file.
+        path: the file, or what `read_trl_file` made of it.
         task: "sft" or "dpo"; None: as the file's keys or its name say.
         space: distributions by name, a function, or the path of a TOML file; None: as above.
         validation: as `TrainerObjective` takes it; None: the split that the file names as
@@ -113,7 +116,7 @@ class TRLObjective(TrainerObjective):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | TRLFile,
         space: Space | None = None,
         *,
         task: str | None = None,
@@ -130,7 +133,7 @@ class TRLObjective(TrainerObjective):
         trial_timeout: float | None = None,
         progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
-        self.file = read_trl_file(path, task)
+        self.file = path if isinstance(path, TRLFile) else read_trl_file(path, task)
         parsed = self.file.parsed()
         if parsed.training.load_best_model_at_end:
             warn_once(
@@ -210,7 +213,18 @@ class TRLObjective(TrainerObjective):
             "model": Path(str(parsed.model.model_name_or_path)).name,
             "train": str(parsed.script.dataset_name or "several data sets"),
         }
-        return dataclasses.replace(prepared, fingerprint={**prepared.fingerprint, **names})
+        fingerprint = {**prepared.fingerprint, **names}
+        return dataclasses.replace(
+            prepared, fingerprint=fingerprint, base_card=self._base_card(prepared)
+        )
+
+    def _base_card(self, prepared: PreparedTrainer) -> Base:
+        named = self.file.parsed().model
+        model, tokenizer = prepared.base.there
+        source = resolve_source(named.model_name_or_path)
+        loaded = LanguageModel(model, tokenizer, source, model.device, model.dtype)
+        bits = "4bit" if named.load_in_4bit else "8bit" if named.load_in_8bit else None
+        return as_base(loaded, bits)
 
     def _default_space(self, n_examples: int) -> Mapping[str, BaseDistribution]:
         space = default_space(n_examples)

@@ -57,15 +57,19 @@ def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path)
 
     tuned = run("tune", **about, proxy=0.5, trials=3, storage=url, sampler="random")
     assert tuned.exit_code == 0, tuned.output
-    promoted = run("promote", storage=url, out=tmp_path / "final", top=1, seeds=2, device="cpu")
+    final = {"storage": url, "out": tmp_path / "final", "top": 1, "seeds": 2, "device": "cpu"}
+    promoted = run("promote", "--merge", **final)
     assert promoted.exit_code == 0, promoted.output
-    for words in ("default, 47 examples, seed 1", "(winner)", str(tmp_path / "final" / "adapter")):
+    folders = [str(tmp_path / "final" / name) for name in ("adapter", "merged")]
+    for words in ("default, 47 examples, seed 1", "(winner)", "logits differ", *folders):
         assert words in promoted.output
     adapter = {path.name for path in (tmp_path / "final" / "adapter").iterdir()}
     assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md",
         "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
     record = json.loads((tmp_path / "final" / "promotion.json").read_text())
     assert [len(one["test"]) for one in record["contenders"] if one["is_default"]] == [2]
+    merged = json.loads(run("promote", "--merge", "--json", **final).stdout)["merged"]
+    assert merged.pop("folder") == folders[1] and merged == record["merged"]
     exported = run("export", storage=url, to="peft", out=tmp_path / "peft")
     assert exported.exit_code == 0, exported.output
 

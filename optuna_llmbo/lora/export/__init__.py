@@ -7,6 +7,7 @@ out in silence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import os
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from optuna_llmbo.lora.export.facts import Facts as Facts
 from optuna_llmbo.lora.export.facts import round_alpha as round_alpha
 
 
-__all__ = ["TOOLS", "Facts", "files", "round_alpha", "write"]
+__all__ = ["TOOLS", "Facts", "files", "round_alpha", "write", "write_files"]
 
 _FILES: dict[str, Callable[[Facts], dict[str, str]]] = {
     "peft": peft.files,
@@ -65,7 +66,25 @@ def write(
         InputError: if the tool is unknown or cannot express the training, or the folder cannot be
             written to or is not empty.
     """
-    contents = files(facts, to)
+    return write_files(files(facts, to), folder, overwrite=overwrite)
+
+
+def write_files(
+    contents: Mapping[str, str], folder: str | os.PathLike[str], *, overwrite: bool = False
+) -> list[Path]:
+    """Write files of any kind.
+
+    Args:
+        contents: text by path within the folder.
+        folder: new or empty, unless `overwrite`.
+        overwrite: replace files of the same names, and leave others alone.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: if the folder cannot be written to or is not empty.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is not a folder.")

@@ -60,10 +60,10 @@ def facts_of(
             f"the study {study.study_name!r} holds no results of a LoRAObjective: there is "
             "nothing to export."
         )
-    chosen = _trial(study, trial)
+    chosen = chosen_trial(study, trial)
     recipe = recipe_of(chosen, noted)
     origin = [
-        f"Trial {chosen.number} of the study {study.study_name!r}: {_values(chosen, noted)}."
+        f"Trial {chosen.number} of the study {study.study_name!r}: {values_text(chosen, noted)}."
     ]
     if noted.get("load_best_model_at_end"):
         origin.append(
@@ -98,7 +98,7 @@ def facts_of(
         "modules_to_save": saved,
         "ensure_weight_tying": tied,
         "train": absolute(train) if train else _recorded(noted, asked, "train"),
-        "n_examples": _n_examples(noted, chosen),
+        "n_examples": n_examples_of(noted, chosen),
         "format": noted.get("format"),
         "train_on": noted.get("train_on", ALL_TURNS),
         "truncation": noted.get("truncation", DROP),
@@ -110,7 +110,7 @@ def facts_of(
     return Facts(**values | {name: value for name, value in changes.items() if value is not None})
 
 
-def _n_examples(noted: Mapping[str, Any], trial: FrozenTrial) -> int:
+def n_examples_of(noted: Mapping[str, Any], trial: FrozenTrial) -> int:
     """How many training examples there are; `proxy` may be their share or a number of them."""
     share = trial.user_attrs.get(FRACTION)
     if share is None:
@@ -118,7 +118,12 @@ def _n_examples(noted: Mapping[str, Any], trial: FrozenTrial) -> int:
     return max(1, round(noted["train_examples"] / share))
 
 
-def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
+def chosen_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
+    """A complete trial: the one of that number, or the best one that breaks no constraint.
+
+    Raises:
+        InputError: if there is none, or the study has several objectives and so no best one.
+    """
     trials = study.get_trials(deepcopy=False)
     if number is None:
         if not complete(trials):
@@ -145,7 +150,7 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     )
 
 
-def _values(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
+def values_text(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
     """The trial's values by the names of the metrics."""
     names = noted.get("metric", "loss").split("+")
     if names == ["loss"]:
