@@ -21,7 +21,7 @@ ARROWS = {
     "_util": {"errors"},
     "knowledge": {"_util", "errors"},
     "space": {"errors", "knowledge"},
-    "study": {"errors", "space"},
+    "study": {"_util", "errors", "space"},
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
@@ -89,9 +89,9 @@ LAYERS = {
         {"packed", "proxy_check"},
     ],
     "cli": [
-        {"duration", "events", "metrics", "sparkline", "storages", "summary", "terminal"},
-        {"live", "options"},
-        {"doctor", "proxy_check", "search", "studies"},
+        {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
+        {"events", "live", "options"},
+        {"conclusion", "doctor", "proxy_check", "search", "studies"},
         {"dashboard", "export", "promote", "report", "tune"},
     ],
 }

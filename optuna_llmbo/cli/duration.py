@@ -30,10 +30,3 @@ def seconds_of(text: str | float) -> float:
             "90m, 2h or 1h30m; above 0."
         )
     return seconds
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration as "40 s", "12 min" or "3.5 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

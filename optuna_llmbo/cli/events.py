@@ -13,27 +13,42 @@ from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.searched import Searched
 from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_facts import trial_facts
 from optuna_llmbo.study.trust import trust_course
 
 
 if TYPE_CHECKING:
+    from optuna_llmbo.cli.budget import Budget
+    from optuna_llmbo.cli.budget import Estimate
     from optuna_llmbo.lora.proxy_agreement import ProxyCheck
     from optuna_llmbo.promotion import Promotion
 
 
-def start(
-    study: optuna.Study, goals: Sequence[Goal], base_loss: float, n_trials: int
-) -> dict[str, Any]:
+def start(study: optuna.Study, objective: Searched, budget: Budget) -> dict[str, Any]:
     """A search starts or resumes."""
+    goals = objective.goals
     return {
         "study": study.study_name,
         "metrics": [{"name": goal.name, "direction": goal.direction} for goal in goals],
         "finished": progress_of(study).n_finished,
-        "trials": n_trials,
-        "base_loss": base_loss,
-        "context": study.user_attrs[CONTEXT],
+        "trials": budget.n_trials,
+        "timeout": budget.seconds,
+        "stops_at_timeout": budget.stops,
+        "trial_timeout": objective.limits.trial_seconds,
+        "base_loss": objective.base_loss,
+        "context": study.user_attrs.get(CONTEXT),
+    }
+
+
+def estimate(estimate: Estimate) -> dict[str, Any]:
+    """The first trial of a search is complete."""
+    return {
+        "trial_seconds": estimate.trial_seconds,
+        "trials": estimate.n_trials,
+        "seconds": estimate.seconds,
+        "fitting": estimate.n_fitting,
     }
 
 
@@ -53,7 +68,7 @@ def trial(
 
 
 def summary(
-    study: optuna.Study, goals: Sequence[Goal], base_loss: float, *, ended: str
+    study: optuna.Study, goals: Sequence[Goal], base_loss: float | None, *, ended: str
 ) -> dict[str, Any]:
     """A search has ended."""
     trials = study.get_trials(deepcopy=False)

@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 import logging
+import math
 import sys
 import time
 
@@ -21,14 +22,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from optuna_llmbo.cli.duration import format_duration
+from optuna_llmbo._util.duration import format_duration
+from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.sparkline import sparkline
-from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.study.progress import format_metric
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.time_limits import TimeLimits
+from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.study.trial_facts import trial_facts
 
 
@@ -42,10 +45,22 @@ _WIDE = 60
 class _Running:
     """A trial that is training."""
 
-    fraction: float = 0.0
-    """Fraction of the optimizer steps taken."""
+    fraction: float | None = None
+    """Fraction of the training done; None while it is not known."""
     losses: list[float] = field(default_factory=list)
-    """Training loss of each step of this process, nats per response token."""
+    """Training losses that it has told."""
+
+    @property
+    def done(self) -> float:
+        """Fraction of the training that is known to be done."""
+        return self.fraction or 0.0
+
+    @property
+    def at(self) -> str:
+        """How far it is, in a word."""
+        if self.fraction is None:
+            return "running"
+        return f"{self.fraction:.0%}" if self.fraction < 1 else "measuring"
 
 
 class LiveView:
@@ -56,14 +71,17 @@ class LiveView:
 
     The estimated time left is the time of this call per trial (parts of trials included), times
     the number of missing trials. Pruned trials count like the others: the estimate assumes that
-    the share of pruned trials stays the same.
+    the share of pruned trials stays the same. No trial is expected to take longer than it may, and
+    no search; one whose trials end by themselves takes what the running ones still need.
 
     Args:
         console: where to print.
         study: the study being optimized.
         goals: metrics that it optimizes.
-        n_trials: number of finished trials that the study should have at the end.
+        budget: how many finished trials the study should have at the end, and the time.
         deadline: when no further trial begins, on the clock of `time.monotonic`; None: never.
+        limits: of the running trials.
+        step: how the step of a report is written.
     """
 
     def __init__(
@@ -71,13 +89,19 @@ class LiveView:
         console: Console,
         study: optuna.Study,
         goals: Sequence[Goal],
-        n_trials: int,
+        budget: Budget,
         deadline: float | None = None,
+        limits: TimeLimits | None = None,
+        *,
+        step: str = "{}%",
     ) -> None:
         self._console = console
         self._goals = goals
-        self._n_trials = n_trials
+        self._n_trials = budget.n_trials
+        self._stops = budget.stops
         self._deadline = deadline
+        self._trial_seconds = None if limits is None else limits.trial_seconds
+        self._step = step
         self._running: dict[int, _Running] = {}
         self._standing = progress_of(study)
         self._n_ended = 0
@@ -100,10 +124,12 @@ class LiveView:
         self._open.close()
 
     def on_step(self, progress: TrainingProgress) -> None:
-        """Count a step; the objective calls it after each optimizer step."""
+        """Show news of a running trial; the objective calls it, as after each optimizer step."""
         running = self._running.setdefault(progress.trial_number, _Running())
-        running.fraction = progress.fraction
-        running.losses.append(progress.loss)
+        if progress.fraction is not None:
+            running.fraction = progress.fraction
+        if progress.loss is not None:
+            running.losses.append(progress.loss)
 
     def on_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the line of a finished trial; an Optuna callback."""
@@ -125,13 +151,12 @@ class LiveView:
             grid.add_column(no_wrap=True, justify="right")
         is_wide = options.max_width >= _WIDE
         for number, one in running:
-            at = f"{one.fraction:.0%}" if one.fraction < 1 else "measuring"
-            loss = f"{one.losses[-1]:.3f}"
+            loss = f"{one.losses[-1]:.3f}" if one.losses else ""
             grid.add_row(
                 f"#{number}",
-                ProgressBar(total=1.0, completed=one.fraction),
-                at,
-                f"training loss {loss}" if is_wide else loss,
+                ProgressBar(total=None if one.fraction is None else 1.0, completed=one.done),
+                one.at,
+                f"training loss {loss}" if is_wide and loss else loss,
                 sparkline(one.losses, options.max_width // 4, ascii_only=options.ascii_only),
             )
         yield grid
@@ -161,7 +186,7 @@ class LiveView:
             pairs = zip(self._goals, facts.values, strict=True)
             return ", ".join(f"{goal.name} {format_metric(value):>8}" for goal, value in pairs)
         if facts.outcome == "pruned" and facts.value is not None:
-            return f"pruned {format_metric(facts.value)} at {trial.last_step}%"
+            return f"pruned {format_metric(facts.value)} at {self._step.format(trial.last_step)}"
         if facts.outcome == "infeasible":
             return f"infeasible ({facts.reason})"
         if facts.outcome == "failed" and facts.reason:
@@ -177,16 +202,25 @@ class LiveView:
         return f"best {format_metric(best[0].values[0])} (#{best[0].number})"
 
     def _left(self) -> list[str]:
-        """The estimated time left, or an empty list before there is an estimate."""
-        parts = sum(one.fraction for one in list(self._running.values()))
+        """The estimated time left; before there is an estimate the most that it can be, or an
+        empty list."""
+        running = list(self._running.values())
+        parts = sum(one.done for one in running)
         done, missing = self._n_ended + parts, self._n_trials - self._standing.n_finished - parts
-        if done < _ENOUGH or missing <= 0:
+        if missing <= 0:
             return []
         now = time.monotonic()
-        seconds = (now - self._began) / done * missing
+        each, word = self._trial_seconds or math.inf, "at most"
+        if done >= _ENOUGH:
+            # trials that run side by side may each take as long
+            each = min((now - self._began) / done, each / max(len(running), 1))
+            word = "about"
+        seconds = each * missing
         if self._deadline is not None:
-            seconds = min(seconds, max(self._deadline - now, 0.0))
-        return [f"about {format_duration(seconds)} left"]
+            ends = [each * len(running) * (1 - one.done) for one in running if one.done < 1]
+            rest = max(ends, default=0.0) if not self._stops else 0.0
+            seconds = min(seconds, max(self._deadline - now, rest))
+        return [f"{word} {format_duration(seconds)} left"] if math.isfinite(seconds) else []
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Types of the base model's weights, as torch names them; auto: what the hardware is fast at."""
 
-_NOT_RECORDED = ("folder", "keep", "device")
+_NOT_RECORDED = ("folder", "keep", "device", "trial_timeout")
 """Options that do not determine an objective's results: a study does not record them."""
 _NAMES = (
     *(one.name for one in fields(ObjectiveOptions) if one.name not in _NOT_RECORDED),
@@ -163,7 +163,26 @@ Timeout = Annotated[
     str | None,
     _option(
         SEARCH,
-        "Begin no trial after this time, such as 90m or 2h; the running one ends. Default: none.",
+        "Begin no trial after this time, such as 90m or 2h; the running one ends by itself, "
+        "unless --stop-at-timeout is given. Default: none.",
+        metavar="DURATION",
+    ),
+]
+StopAtTimeout = Annotated[
+    bool,
+    _option(
+        SEARCH,
+        "Stop running trials at --timeout: they fail as interrupted, and the same command goes on "
+        "with others.",
+        "--stop-at-timeout",
+    ),
+]
+TrialTimeout = Annotated[
+    str | None,
+    _option(
+        SEARCH,
+        "Stop a trial that takes longer than this, such as 10m; it counts as infeasible. Default: "
+        "none.",
         metavar="DURATION",
     ),
 ]
@@ -285,7 +304,8 @@ def objective_of(
     Args:
         options: options as returned by `chosen`.
         allow_execution: whether the metric may run generated programs.
-        more: options of `LoRAObjective` that are not recorded: device, folder, keep.
+        more: options of `LoRAObjective` that are not recorded: device, folder, keep,
+            trial_timeout.
 
     Raises:
         InputError: for a mistake in the metrics.

@@ -1,14 +1,12 @@
-"""The search of `tune`: trials until the study has them, or time is over."""
+"""A search: trials of any objective until the study has them, or time is over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
 import math
-import sys
 import time
 from typing import Any
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,55 +14,73 @@ from optuna.trial import TrialState
 import typer
 
 from optuna_llmbo.cli import events
+from optuna_llmbo.cli.budget import Budget
+from optuna_llmbo.cli.budget import Estimate
 from optuna_llmbo.cli.live import LiveView
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.cli.terminal import warn
 from optuna_llmbo.errors import warn_once
-from optuna_llmbo.lora.metrics import title_of
-from optuna_llmbo.lora.packed.parallel import optimize_packed
-from optuna_llmbo.lora.run import TrialCrashed
 from optuna_llmbo.study import compat
 from optuna_llmbo.study.outcome import outcome_of
+from optuna_llmbo.study.outcome import TrialCrashed
 from optuna_llmbo.study.places import begin_trial
 from optuna_llmbo.study.places import enqueue_control
-from optuna_llmbo.study.progress import goals_of
 from optuna_llmbo.study.progress import progress_of
+from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.searched import Searched
+from optuna_llmbo.study.time_limits import SearchTimedOut
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 from optuna_llmbo.study.trial_attributes import TRACEBACK
 from optuna_llmbo.study.trial_facts import trial_facts
 
 
-if TYPE_CHECKING:
-    from optuna_llmbo.lora.objective import LoRAObjective
-
-
 Callback = Callable[[optuna.Study, FrozenTrial], None]
+Begin = Callable[[], optuna.Trial | None]
+"""Begins a trial, or returns None if there is to be no further one."""
+Run = Callable[[optuna.Study, Begin, Sequence[Callback]], None]
+"""Runs the trials that are begun, and calls the callbacks after each."""
 
 _MAX_FAILURES = 3
 """Consecutive failed trials that end the search: hyperparameters are unlikely to be the cause."""
 
 
 class Search:
-    """A search that goes on until the study has its trials, or time is over."""
+    """A search that goes on until the study has its trials, or time is over.
+
+    Args:
+        study: the study.
+        objective: what to search; its `progress` and `limits.ends_at` are set.
+        output: where to say and show what happens.
+        budget: how many trials, and how much time.
+        next_sampler: returns the sampler of the trial with a number.
+        run: runs the trials; None: `run_trials`, one after the other.
+        callbacks: called after every trial, such as those of trackers. An error in one is a
+            warning.
+        step: how the step of a report is written.
+    """
 
     def __init__(
         self,
         study: optuna.Study,
-        objective: LoRAObjective,
+        objective: Searched,
         output: Output,
-        n_trials: int,
-        parallel: int,
-        seconds: float | None,
+        budget: Budget,
         next_sampler: Callable[[int], optuna.samplers.BaseSampler],
+        *,
+        run: Run | None = None,
+        callbacks: Sequence[Callback] = (),
+        step: str = "{}%",
     ) -> None:
         self._study = study
         self._objective = objective
         self._output = output
-        self._n_trials = n_trials
-        self._parallel = parallel
+        self._budget = budget
         self._next_sampler = next_sampler
+        self._run = run or self._one_by_one
+        self._callbacks = callbacks
+        self._step = step
         self._control = objective.default_params
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._deadline: float | None = None
         self._is_late = False
 
     def run(self) -> str:
@@ -74,54 +90,77 @@ class Search:
             How it ended: "complete", "timeout", "elsewhere" (other workers run the missing
             trials), or "interrupted" by the user.
         """
-        study, output, n_trials = self._study, self._output, self._n_trials
-        goals = goals_of(self._objective.prepare().targets)
-        n_finished = progress_of(study).n_finished
-        output.event("start", events.start(study, goals, self._objective.base_loss, n_trials))
-        if n_finished >= n_trials:
+        study, output, budget = self._study, self._output, self._budget
+        goals, limits = self._objective.goals, self._objective.limits
+        n_trials, n_there = budget.n_trials, progress_of(study).n_finished
+        output.event("start", events.start(study, self._objective, budget))
+        if n_there >= n_trials:
             output.say(f"The study has its {n_trials} trials; a higher --trials goes on.")
             return "complete"
-        if n_finished:
-            output.say(f"Resuming: {n_finished} of {n_trials} trials are there.")
-        aims = " and to ".join(f"{goal.direction} {title_of(goal.name)}" for goal in goals)
+        if n_there:
+            output.say(f"Resuming: {n_there} of {n_trials} trials are there.")
+        aims = " and to ".join(f"{goal.direction} {goal.heading}" for goal in goals)
         output.say(f"The search is to {aims}.")
-        enqueue_control(study, self._control)
+        output.say(budget.known(n_there, limits.trial_seconds))
+        if self._control is not None:
+            enqueue_control(study, self._control)
+        if budget.seconds is not None:
+            self._deadline = time.monotonic() + budget.seconds
+        limits.ends_at = self._deadline if budget.stops else None
 
         def tell(study: optuna.Study, trial: FrozenTrial) -> None:
             output.event("trial", events.trial(study, trial, goals, n_trials))
 
-        with LiveView(output.progress, study, goals, n_trials, self._deadline) as view:
+        cost = _Cost(budget, n_there, output)
+        with LiveView(
+            output.progress, study, goals, budget, self._deadline, limits, step=self._step
+        ) as view:
             self._objective.progress = view.on_step
             try:
-                self._optimize([_guarded(view.on_trial), _guarded(tell)])
+                callbacks: list[Callback] = [view.on_trial, tell, cost, *self._callbacks]
+                self._run(study, self._begin, [_guarded(one) for one in callbacks])
             except KeyboardInterrupt:
                 return "interrupted"
         if progress_of(study).n_finished >= n_trials:
             return "complete"
         return "timeout" if self._is_late else "elsewhere"
 
-    def _optimize(self, callbacks: Sequence[Callback]) -> None:
+    def _one_by_one(
+        self, study: optuna.Study, begin: Begin, callbacks: Sequence[Callback]
+    ) -> None:
         """Run trials; an error fails its trial, and several in a row end the search."""
-        study, objective = self._study, self._objective
-        if self._parallel > 1:
-            optimize_packed(
-                study, objective, sys.maxsize, self._parallel, callbacks, begin=self._begin
-            )
-        else:
-            run_trials(study, objective, self._begin, [*callbacks, _Watch()])
+        run_trials(study, self._objective, begin, [*callbacks, Watch()])
 
     def _begin(self) -> optuna.Trial | None:
         """Begin a trial, unless the study has its trials or time is over."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._is_late = True
             return None
-        trial = begin_trial(self._study, self._n_trials, control=self._control)
+        trial = begin_trial(self._study, self._budget.n_trials, control=self._control)
         if trial is not None:
             self._study.sampler = self._next_sampler(trial.number)
         return trial
 
 
-class _Watch:
+class _Cost:
+    """A callback that says what a trial costs, once the first one is complete."""
+
+    def __init__(self, budget: Budget, n_there: int, output: Output) -> None:
+        self._budget = budget
+        self._n_there = n_there
+        self._output = output
+        self._is_said = False
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if self._is_said or outcome_of(trial) != "complete":
+            return
+        self._is_said = True
+        estimate = Estimate(self._budget, seconds_of(trial), self._n_there)
+        self._output.say(str(estimate))
+        self._output.event("estimate", events.estimate(estimate))
+
+
+class Watch:
     """A callback that shows why trials failed, and ends the search after several in a row."""
 
     def __init__(self) -> None:
@@ -156,7 +195,7 @@ def _guarded(callback: Callback) -> Callback:
 def run_trials(
     study: optuna.Study,
     objective: Callable[[optuna.Trial], Any],
-    begin: Callable[[], optuna.Trial | None],
+    begin: Begin,
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Run trials until there is none to begin; one that crashes fails, and the next one begins.
@@ -168,14 +207,21 @@ def run_trials(
         callbacks: called after every trial; they end the run by raising.
     """
     while (trial := begin()) is not None:
-        ended = _run(study, objective, trial)
+        ended = run_trial(study, objective, trial)
         for callback in callbacks:
             callback(study, ended)
 
 
-def _run(
+def run_trial(
     study: optuna.Study, objective: Callable[[optuna.Trial], Any], trial: optuna.Trial
 ) -> FrozenTrial:
+    """Run a trial that has begun, and tell the study how it ended.
+
+    A trial that crashes, or whose time is over as that of the search is, fails.
+
+    Raises:
+        KeyboardInterrupt: passed on, as any error is that is not the trial's; the trial fails.
+    """
     values: Any = None
     state = TrialState.FAIL
     try:
@@ -184,7 +230,7 @@ def _run(
         state = TrialState.FAIL if _has_nan(values) else TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
-    except TrialCrashed:
+    except (TrialCrashed, SearchTimedOut):
         pass
     except KeyboardInterrupt:
         trial.set_user_attr(INTERRUPTED, True)

@@ -11,7 +11,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.space.prompt import format_value
 from optuna_llmbo.study.outcome import default_trial
 from optuna_llmbo.study.progress import format_metric
@@ -21,18 +20,24 @@ from optuna_llmbo.study.trial_facts import trial_facts
 from optuna_llmbo.study.trust import trust_course
 
 
-def summary(study: optuna.Study, goals: Sequence[Goal], base_loss: float) -> list[RenderableType]:
+_LOSSES = ("loss", "eval_loss")
+"""Metrics that the base model's loss is compared with."""
+
+
+def summary(
+    study: optuna.Study, goals: Sequence[Goal], base_loss: float | None
+) -> list[RenderableType]:
     """A table of the default configuration and the best one, or the Pareto front; then their
     hyperparameters, the number of trials by outcome, and whether knowledge has been overruled.
 
     Args:
         study: the study.
         goals: metrics that it optimizes.
-        base_loss: validation loss of the base model, nats per response token.
+        base_loss: validation loss of the base model, nats per response token; None if unknown.
     """
     trials = study.get_trials(deepcopy=False)
     now, default = progress_of(study), default_trial(trials)
-    aims = ", ".join(f"{title_of(goal.name)} ({goal.direction})" for goal in goals)
+    aims = ", ".join(f"{goal.heading} ({goal.direction})" for goal in goals)
     rows: list[tuple[str, FrozenTrial]] = []
     if default is not None:
         rows.append((f"default (#{default.number})", default))
@@ -67,16 +72,16 @@ def _overruled(trials: Sequence[FrozenTrial]) -> list[str]:
 def _one(
     rows: Sequence[tuple[str, FrozenTrial]],
     goal: Goal,
-    base_loss: float,
+    base_loss: float | None,
     default: FrozenTrial | None,
 ) -> Table:
     """Values and their gains over the base model's loss and the default's value."""
     others = {"default": default.values[0]} if default is not None else {}
-    if goal.name == "loss":
+    if goal.name in _LOSSES and base_loss is not None:
         others = {"base": base_loss} | others
     table = _table("", goal.name, *(f"gain over {name}" for name in others))
     if "base" in others:
-        table.add_row("base model", format_metric(base_loss))
+        table.add_row("base model", format_metric(others["base"]))
     for name, trial in rows:
         gains = [f"{goal.better(trial.values[0], other):+.4f}" for other in others.values()]
         table.add_row(name, format_metric(trial.values[0]), *gains)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import shlex
+import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import typer
 
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import options
+from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.duration import seconds_of
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
@@ -24,6 +25,9 @@ from optuna_llmbo.study.trial_attributes import OPTIONS
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_llmbo.cli.search import Begin
+    from optuna_llmbo.cli.search import Callback
+    from optuna_llmbo.cli.search import Run
     from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.lora.objective import LoRAObjective
     from optuna_llmbo.lora.prepare import Prepared
@@ -57,6 +61,8 @@ def tune(
     keep: options.Keep = ObjectiveOptions.keep,
     trials: options.Trials = 30,
     timeout: options.Timeout = None,
+    stop_at_timeout: options.StopAtTimeout = False,
+    trial_timeout: options.TrialTimeout = None,
     parallel: options.Parallel = 1,
     storage: options.Storage = "sqlite:///lora.db",
     study: options.NewStudy = "lora",
@@ -76,16 +82,23 @@ def tune(
 
         from optuna_llmbo.cli import storages
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.cli.conclusion import conclude
         from optuna_llmbo.cli.search import Search
 
         output = Output(quiet=quiet, json=as_json)
-        seconds = None if timeout is None else seconds_of(timeout)
+        budget = _budget(trials, timeout, stop_at_timeout)
+        trial_seconds = None if trial_timeout is None else seconds_of(trial_timeout)
         about = options.chosen(context.params)
         _check_used(study, sampler, llm, folder, keep)
         _check_parallel(parallel, metric, folder)
         measures = metrics.measures_of(about, allow_execution=allow_execution)
         objective = options.objective_of(
-            about, allow_execution=allow_execution, folder=folder, keep=keep, device=device
+            about,
+            allow_execution=allow_execution,
+            folder=folder,
+            keep=keep,
+            device=device,
+            trial_timeout=trial_seconds,
         )
         the_storage = storages.open_storage(storage, heartbeat)
         there = studies.find_study(the_storage, study)
@@ -122,13 +135,29 @@ def tune(
             the_study,
             objective,
             output,
-            trials,
-            parallel,
-            seconds,
+            budget,
             lambda number: studies.for_trial(sampler, the_sampler, seed, number),
+            run=_packed(objective, parallel) if parallel > 1 else None,
         )
         ended = search.run()
-    _conclude(the_study, objective, output, storage, trials, ended)
+    conclude(the_study, objective, output, storage, trials, ended)
+
+
+def _budget(trials: int, timeout: str | None, stops: bool) -> Budget:
+    """The budget that the options give."""
+    if stops and timeout is None:
+        raise InputError("--stop-at-timeout: expected a --timeout to stop at, got none.")
+    return Budget(trials, None if timeout is None else seconds_of(timeout), stops)
+
+
+def _packed(objective: LoRAObjective, parallel: int) -> Run:
+    """What runs several trials at once on one model."""
+    from optuna_llmbo.lora.packed.parallel import optimize_packed
+
+    def run(study: optuna.Study, begin: Begin, callbacks: Sequence[Callback]) -> None:
+        optimize_packed(study, objective, sys.maxsize, parallel, callbacks, begin=begin)
+
+    return run
 
 
 def _check_used(
@@ -188,33 +217,3 @@ def _task(measures: Sequence[Measure]) -> str:
     """The aim, as told to a language model that reads the hyperparameters."""
     names = {"loss": "the validation loss"}
     return " and ".join(f"{one.direction} {names.get(one.name, one.name)}" for one in measures)
-
-
-def _conclude(
-    study: optuna.Study,
-    objective: LoRAObjective,
-    output: Output,
-    storage: str,
-    n_trials: int,
-    ended: str,
-) -> None:
-    """Print the result; exit with code 1 if the user interrupted the search."""
-    from optuna_llmbo.cli import events
-    from optuna_llmbo.cli.storages import shown
-    from optuna_llmbo.cli.summary import summary
-    from optuna_llmbo.study.progress import goals_of
-    from optuna_llmbo.study.progress import progress_of
-
-    goals, base_loss = goals_of(objective.prepare().targets), objective.base_loss
-    output.result(*summary(study, goals, base_loss))
-    output.event("summary", events.summary(study, goals, base_loss, ended=ended))
-    look = f"optuna-llmbo dashboard {shlex.quote(study.study_name)} --storage {shown(storage)}"
-    output.say(f"To look at the study: {look}")
-    have = f"{progress_of(study).n_finished} of {n_trials} trials are there"
-    if ended == "timeout":
-        output.say(f"The time is over: {have}. The same command goes on from here.")
-    if ended == "elsewhere":
-        output.say(f"{have}; other workers run the rest.")
-    if ended == "interrupted":
-        output.say("Interrupted. The same command goes on from here.")
-        raise typer.Exit(1)

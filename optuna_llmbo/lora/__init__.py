@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from optuna_llmbo.lora.packed.parallel import optimize_packed as optimize_packed
     from optuna_llmbo.lora.recipe import default_space as default_space
     from optuna_llmbo.lora.recipe import LoRARecipe as LoRARecipe
-    from optuna_llmbo.lora.run import TrainingProgress as TrainingProgress
+    from optuna_llmbo.study.training_progress import TrainingProgress as TrainingProgress
 
 
 _HOMES = {
     "LoRAObjective": "optuna_llmbo.lora.objective",
     "LoRARecipe": "optuna_llmbo.lora.recipe",
-    "TrainingProgress": "optuna_llmbo.lora.run",
+    "TrainingProgress": "optuna_llmbo.study.training_progress",
     "default_space": "optuna_llmbo.lora.recipe",
     "optimize_packed": "optuna_llmbo.lora.packed.parallel",
 }

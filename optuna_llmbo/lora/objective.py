@@ -19,16 +19,19 @@ import torch
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.metrics import Measure
+from optuna_llmbo.lora.metrics import title_of
 from optuna_llmbo.lora.options import Metric
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.prepare import identity
 from optuna_llmbo.lora.prepare import prepare
 from optuna_llmbo.lora.prepare import Prepared
 from optuna_llmbo.lora.run import Run
-from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.train import step_count
+from optuna_llmbo.study.progress import Goal
+from optuna_llmbo.study.time_limits import TimeLimits
+from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 
@@ -61,9 +64,9 @@ class LoRAObjective:
     size so far), `base_loss`, `gain_over_base`, `is_default`, and once a trial with the default
     configuration is complete `default_loss` and `gain_over_default`, and `metrics` where
     `extra_metrics` asks for some, and `best_report` (a percentage) with
-    `load_best_model_at_end`. A trial that diverges, explodes or lacks memory is pruned with
-    `pruned_reason` and `infeasible`; one stopped from the keyboard has `interrupted`, one that
-    crashed its `traceback`.
+    `load_best_model_at_end`. A trial that diverges, explodes, lacks memory or takes longer than
+    `trial_timeout` is pruned with `pruned_reason` and `infeasible`; one stopped from the keyboard
+    or by `limits.ends_at` has `interrupted`, one that crashed its `traceback`.
 
     Under `accelerate launch` or `torchrun` the processes train each trial together, each on a
     share of every batch: wrap the trial in `optuna_integration.TorchDistributedTrial`
@@ -102,6 +105,7 @@ class LoRAObjective:
         dtype: torch.dtype | None = None,
         quantization: str | None = None,
         gradient_checkpointing: bool = ObjectiveOptions.gradient_checkpointing,
+        trial_timeout: float | None = None,
         progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         self.options = ObjectiveOptions(
@@ -131,6 +135,7 @@ class LoRAObjective:
             dtype=dtype,
             quantization=quantization,
             gradient_checkpointing=gradient_checkpointing,
+            trial_timeout=trial_timeout,
         )
         self.progress = progress
         self._start()
@@ -149,6 +154,7 @@ class LoRAObjective:
         self._start()
 
     def _start(self) -> None:
+        self.limits = TimeLimits(self.options.trial_timeout)
         self._lock = threading.RLock()
         self._prepared: Prepared | None = None
         self._checked_studies: weakref.WeakSet[optuna.Study] = weakref.WeakSet()
@@ -189,6 +195,12 @@ class LoRAObjective:
     def base_loss(self) -> float:
         """Validation loss of the base model, nats per response token."""
         return self.prepare().base_loss
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The metrics that it returns, in their order."""
+        targets = self.prepare().targets
+        return tuple(Goal(one.name, one.direction, title_of(one.name)) for one in targets)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -244,7 +256,9 @@ class LoRAObjective:
         Raises:
             InputError: for a mistake in the inputs, see `prepare` and `check_study`.
             optuna.TrialPruned: if the pruner says so, or the configuration cannot be run: it
-                diverges, or lacks memory with one example at once.
+                diverges, lacks memory with one example at once, or takes longer than
+                `trial_timeout`.
+            SearchTimedOut: if `limits.ends_at` has come.
             TrialCrashed: for any other error; `study.optimize(..., catch=(TrialCrashed,))` goes
                 on with the next trial.
         """
@@ -252,7 +266,7 @@ class LoRAObjective:
             prepared = self.prepare()
             self._check_study_once(trial)
             recipe = prepared.space.suggest(trial)
-            run = Run(trial, recipe, prepared, self.options, self.progress)
+            run = Run(trial, recipe, prepared, self.options, self.progress, self.limits)
             values = run()
             run.complete(values[0])
             return values[0] if len(values) == 1 else values

@@ -94,6 +94,9 @@ class ObjectiveOptions:
         quantization: "4bit" or "8bit" weights of the base model by bitsandbytes, on CUDA; None:
             not quantized.
         gradient_checkpointing: less memory, about a third more time, the same gradients.
+        trial_timeout: seconds that a trial may take from its start, by the clock; one that takes
+            longer is stopped at its next optimizer step or report and counts as infeasible, the
+            default configuration too. A trial with its last report keeps its value. None: any.
     """
 
     model: str | os.PathLike[str] | None
@@ -122,6 +125,7 @@ class ObjectiveOptions:
     dtype: torch.dtype | None = None
     quantization: str | None = None
     gradient_checkpointing: bool = False
+    trial_timeout: float | None = None
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import asdict
-from dataclasses import dataclass
 import math
 import time
 import traceback
@@ -42,6 +41,10 @@ from optuna_llmbo.lora.recorded import record_recipe
 from optuna_llmbo.lora.resources import peak_memory_bytes
 from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.outcome import TrialCrashed as TrialCrashed
+from optuna_llmbo.study.time_limits import SearchTimedOut
+from optuna_llmbo.study.time_limits import TimeLimits
+from optuna_llmbo.study.training_progress import TrainingProgress as TrainingProgress
 from optuna_llmbo.study.trial_attributes import ADAPTER
 from optuna_llmbo.study.trial_attributes import BEST_REPORT
 from optuna_llmbo.study.trial_attributes import FAILED_REASON
@@ -56,21 +59,6 @@ from optuna_llmbo.study.trial_attributes import SECONDS
 from optuna_llmbo.study.trial_attributes import STEPS
 from optuna_llmbo.study.trial_attributes import TOKENS
 from optuna_llmbo.study.trial_attributes import TRACEBACK
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """Progress of a trial after an optimizer step."""
-
-    trial_number: int
-    fraction: float
-    """Fraction of the optimizer steps taken, in (0, 1]."""
-    loss: float
-    """Training loss of the step, nats per response token."""
-
-
-class TrialCrashed(RuntimeError):
-    """An error in a trial that is not a result: the trial fails, and the study can go on."""
 
 
 EXPLODED = 3.0
@@ -94,19 +82,21 @@ class Run:
         prepared: Prepared,
         options: ObjectiveOptions,
         progress: Callable[[TrainingProgress], None] | None,
+        limits: TimeLimits,
     ) -> None:
         self.trial = trial
         self.recipe = recipe
         self.prepared = prepared
         self.options = options
         self.progress = progress
+        self._limits = limits
         self.is_default = recipe == prepared.space.default_recipe
         self.steps = 0
         self.tokens = 0
         self._losses: list[float] = []
         self._values: dict[int, float] = {}
         self._problems: list[str] = []
-        self._started = time.perf_counter()
+        self._started = time.monotonic()
         self._save: Callable[[], dict[str, Any]] | None = None
         larger = prepared.targets[0].direction == "maximize"
         keeps_best = options.load_best_model_at_end
@@ -130,7 +120,7 @@ class Run:
             the trial and goes on, if one of them could not be measured.
         """
         self.start()
-        started = self._started = time.perf_counter()
+        started = self._started = time.monotonic()
         micro_batch, size = self.prepared.micro_batch, self.prepared.micro_batch.size
         device = device_of(self.prepared.model)
         reset_peak_memory(device)
@@ -144,7 +134,7 @@ class Run:
         except KeyboardInterrupt:
             self.trial.set_user_attr(INTERRUPTED, True)
             raise
-        except (optuna.TrialPruned, InputError):
+        except (optuna.TrialPruned, InputError, SearchTimedOut):
             raise
         except Exception as error:
             if is_out_of_memory(error):
@@ -155,7 +145,7 @@ class Run:
         finally:
             if self._folders is not None:
                 self._folders.forget(self._attempts)
-            self.record(time.perf_counter() - started, peak_memory_bytes(device))
+            self.record(time.monotonic() - started, peak_memory_bytes(device))
 
     def _train(self) -> tuple[float, ...]:
         prepared, options = self.prepared, self.options
@@ -215,7 +205,7 @@ class Run:
             if isinstance(target, Loss):
                 values[target.name] = prepared.loss_on(prepared.validation)
             elif isinstance(target, TrainingSeconds):
-                values[target.name] = time.perf_counter() - self._started
+                values[target.name] = time.monotonic() - self._started
         ordered = tuple(values[target.name] for target in prepared.targets)
         if not all(map(math.isfinite, ordered)):
             what = ", ".join(f"{name} is {value}" for name, value in values.items())
@@ -248,6 +238,8 @@ class Run:
 
         Raises:
             TrainingDiverged: if the loss explodes.
+            TrialTimedOut: if the trial has taken too long.
+            SearchTimedOut: if the time of the search is over.
         """
         self.steps = step.number
         self.tokens += step.tokens
@@ -259,6 +251,7 @@ class Run:
                 f"{EXPLODED:g} times the base model's, at step {step.number} of {step.total}"
             )
         self._tell_progress(step)
+        self.check_time()
         return training.report_due(step, self.options.reports)
 
     def report(self, loss: float, percent: int) -> None:
@@ -266,7 +259,8 @@ class Run:
 
         Raises:
             TrainingDiverged: if it is not finite.
-            optuna.TrialPruned: if the pruner says so.
+            optuna.TrialPruned: if the pruner says so, or the trial has taken too long.
+            SearchTimedOut: if the time of the search is over.
         """
         if not math.isfinite(loss):
             raise training.TrainingDiverged(f"the validation loss is {loss} at {percent}%")
@@ -274,11 +268,21 @@ class Run:
         if self._best is not None:
             self._best.see(percent, loss, self.trained)
         self.trial.report(loss, percent)
-        if percent == 100:
+        if percent == 100:  # the trial has its value, whatever the time
             return
+        self.check_time()
         self._keep_state()
         if not self.is_default and self._should_prune():
             raise self.pruned(f"by the pruner at {percent}%")
+
+    def check_time(self) -> None:
+        """Stop the trial if it is over a time limit.
+
+        Raises:
+            TrialTimedOut: if it has taken too long.
+            SearchTimedOut: if the time of the search is over.
+        """
+        self._limits.check(self.trial, self._started, agree=distributed.any_of)
 
     def _should_prune(self) -> bool:
         try:

@@ -27,10 +27,15 @@ Outcome = Literal[
     "complete", "pruned", "infeasible", "failed", "interrupted", "running", "waiting"
 ]
 """Infeasible: the trial breaks a constraint, or its objective says that it cannot be run.
-Interrupted: stopped by the user. Complete and pruned trials are feasible."""
+Interrupted: stopped by the user, or by the end of the search's time. Complete and pruned trials
+are feasible."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _ALWAYS = OUTCOMES[:4]
+
+
+class TrialCrashed(RuntimeError):
+    """An error in a trial that is not a result: the trial fails, and the study can go on."""
 
 
 def outcome_of(trial: FrozenTrial) -> Outcome:

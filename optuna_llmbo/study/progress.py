@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Protocol
 
 import optuna
@@ -37,6 +38,13 @@ class Goal:
     name: str
     direction: str
     """ "minimize" or "maximize"."""
+    title: str = field(default="", compare=False)
+    """What it is, with its unit; empty: its name says it."""
+
+    @property
+    def heading(self) -> str:
+        """Its title, or its name where it has none."""
+        return self.title or self.name
 
     def better(self, value: float, other: float) -> float:
         """How much better a value is than another; negative if it is worse."""

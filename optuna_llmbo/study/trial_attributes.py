@@ -5,7 +5,8 @@ User attributes, which dashboards show, unless a comment says otherwise.
 
 # Set by an objective: how a trial ended.
 INTERRUPTED = "interrupted"
-"""True for a trial that the user stopped: it says nothing about its configuration."""
+"""True for a trial that the user stopped, or the end of the search's time: it says nothing about
+its configuration."""
 INFEASIBLE = "infeasible"
 """True for a pruned trial whose configuration cannot be run, whatever it reported before."""
 PRUNED_REASON = "pruned_reason"
@@ -38,6 +39,16 @@ BEST_REPORT = "best_report"
 ADAPTER = "adapter"
 """The folder of the kept adapter."""
 
+# Set by `CommandObjective`: where a trial's files are, and how its command ended.
+TRIAL_FOLDER = "folder"
+"""The trial's folder, with its configuration, its log and what the command wrote there."""
+TRIAL_CONFIG = "config"
+"""The trial's copy of the command's configuration."""
+EXIT_CODE = "exit_code"
+"""Of the command; negative for the signal that ended it."""
+LOG_END = "log_end"
+"""The end of the command's output, where the trial did not complete."""
+
 # Set by `LLMBOSampler`: who chose a trial and what was expected of it.
 SAMPLER_PREFIX = "llmbo:"
 CHOSEN_BY = "llmbo:path"
@@ -59,6 +70,12 @@ CONTEXT = "llmbo:context"
 """What decides which values are good, for `LLMBOSampler`: method, parameters, steps."""
 OPTIONS = "lora_options"
 """The options of `optuna-llmbo tune`, for later commands."""
+COMMAND = "command"
+"""What `CommandObjective` runs, for people and for later commands."""
+REPORT_AXIS = "report_axis"
+"""What the steps of the reports of `CommandObjective` are, a word of `command.metrics.Axis`."""
+SEARCH_ID = "search_id"
+"""A random word that the folder of `CommandObjective` has too: it is this study's."""
 WORKING_FOLDER = "working_folder"
 """Among these options: where `tune` was run, to which paths are relative."""
 

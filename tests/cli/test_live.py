@@ -25,21 +25,22 @@ import pyte
 import pytest
 from rich.console import Console
 
+from optuna_llmbo._util.duration import format_duration
 from optuna_llmbo.cli import events
 from optuna_llmbo.cli import live
-from optuna_llmbo.cli.duration import format_duration
+from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.live import LiveView
 from optuna_llmbo.cli.sparkline import sparkline
 from optuna_llmbo.cli.summary import summary
 from optuna_llmbo.cli.terminal import warn
-from optuna_llmbo.lora.run import TrainingProgress
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
+from optuna_llmbo.study.training_progress import TrainingProgress
 from tests.lora.conftest import rows
 
 
 LOSS = (Goal("loss", "minimize"),)
-TWO = (Goal("gsm8k", "maximize"), Goal("seconds", "minimize"))
+TWO = (Goal("gsm8k", "maximize", "answers that are right"), Goal("seconds", "minimize"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_lines_of_a_file() -> None:
     study = study_of(*ENDS)
 
     def show(console: Console) -> None:
-        with LiveView(console, study, LOSS, 6) as view:
+        with LiveView(console, study, LOSS, Budget(6)) as view:
             view.on_step(TrainingProgress(5, 0.5, 2.5))
             for trial in study.trials:
                 view.on_trial(study, trial)
@@ -115,7 +116,7 @@ def test_a_broken_constraint_is_the_reason() -> None:
     study.add_trial(trial)
 
     def show(console: Console) -> None:
-        with LiveView(console, study, LOSS, 2) as view:
+        with LiveView(console, study, LOSS, Budget(2)) as view:
             view.on_trial(study, study.trials[0])
 
     assert "infeasible (violated constraints" in in_a_file(show)
@@ -136,7 +137,7 @@ def test_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     study = optuna.create_study()
-    view = LiveView(Console(quiet=True), study, LOSS, 10)
+    view = LiveView(Console(quiet=True), study, LOSS, Budget(10))
     with view:
         view.on_step(TrainingProgress(0, 0.4, 1.0))
         clock[0] = 10.0
@@ -203,7 +204,7 @@ def on_terminal() -> Iterator[Callable[..., Terminal]]:
 def running(console: Console, *, leave: bool = True) -> None:
     """Two trials at once, one of which has fallen from 5 to 1."""
     study = study_of(*ENDS)
-    view = LiveView(console, study, LOSS, 9)
+    view = LiveView(console, study, LOSS, Budget(9))
     for i in range(5):
         view.on_step(TrainingProgress(7, (i + 1) / 8, 5.0 - i))
     view.on_step(TrainingProgress(8, 1.0, 4.0))
@@ -237,7 +238,7 @@ def test_warnings_stand_above_it(
         monkeypatch.setattr(sys, "stderr", console.file)
         handler = logging.StreamHandler(console.file)
         logger.addHandler(handler)
-        view = LiveView(console, study_of(*ENDS), LOSS, 9)
+        view = LiveView(console, study_of(*ENDS), LOSS, Budget(9))
         view.on_step(TrainingProgress(7, 0.5, 4.0))
         with view:
             optuna.logging.get_logger("optuna.test").warning("the disk is nearly full")
@@ -302,7 +303,7 @@ def test_the_summary_of_a_metric_to_maximize() -> None:
         attributes = {"is_default": is_default}
         study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attributes))
     text = printed(summary(study, TWO[:1], 3.5))
-    assert "gsm8k on the validation examples (maximize)" in text and "base" not in text
+    assert "answers that are right (maximize)" in text and "base" not in text
     assert "best found (#1) 0.7500 +0.5000" in " ".join(text.split())
 
 
@@ -352,7 +353,9 @@ def test_whole_searches(tiny_llm: Path, tmp_path: Path) -> None:
     assert "%" not in lines and "choosing" not in lines  # the bars are gone
 
     events = [json.loads(line) for line in text.splitlines()]
-    assert [event["event"] for event in events] == ["start", *["trial"] * 3, "summary"]
+    assert [event["event"] for event in events] == [
+        "start", "trial", "estimate", "trial", "trial", "summary",
+    ]  # fmt: skip
     assert events[0]["metrics"] == [{"name": "loss", "direction": "minimize"}]
     assert [event["finished"] for event in events[1:4]] == [1, 2, 3]
     best = min(events[1:4], key=lambda event: event["values"]["loss"])

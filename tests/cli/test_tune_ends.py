@@ -23,7 +23,7 @@ from optuna_llmbo.cli.studies import for_trial
 from optuna_llmbo.cli.studies import make_sampler
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.objective import LoRAObjective
-from optuna_llmbo.lora.run import TrialCrashed
+from optuna_llmbo.study.outcome import TrialCrashed
 from tests.cli.test_cli import data as data
 from tests.cli.test_cli import load
 from tests.cli.test_cli import tune as tune
@@ -78,7 +78,8 @@ def test_three_failures_in_a_row_end_the_search(
     assert result.exit_code == 1
     assert "error: 3 trials failed one after another." in result.stderr
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [event["reason"] for event in events[2:5]] == ["the metric 'f1' is nan."] * 3
+    trials = [event for event in events if event["event"] == "trial"]
+    assert [event["reason"] for event in trials[1:4]] == ["the metric 'f1' is nan."] * 3
     assert len(load(tmp_path).trials) == 4
 
 

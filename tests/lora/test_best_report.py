@@ -105,7 +105,7 @@ def test_a_resumed_trial_has_the_best_report_of_before(
     whole.optimize(make_objective(**options), n_trials=1)
 
     def stop(progress: TrainingProgress) -> None:
-        if progress.fraction > 0.7:
+        if (progress.fraction or 0.0) > 0.7:
             raise SystemExit
 
     objective = make_objective(**options, folder=tmp_path, progress=stop)

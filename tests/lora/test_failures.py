@@ -29,9 +29,9 @@ from optuna_llmbo.lora import train
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.run import Run
-from optuna_llmbo.lora.run import TrialCrashed
 from optuna_llmbo.space.search_space import SearchSpace
 from optuna_llmbo.study.history import read_history
+from optuna_llmbo.study.outcome import TrialCrashed
 from tests.lora.conftest import rows
 
 
@@ -213,7 +213,7 @@ def test_a_retried_trial_goes_on_where_it_was(make_objective: Make, tmp_path: Pa
     assert (tmp_path / "trial-0" / "checkpoint.pt").exists()
 
     steps: list[float] = []
-    objective.progress = lambda progress: steps.append(progress.fraction)
+    objective.progress = lambda progress: steps.append(progress.fraction or 0.0)
     first = study.trials[0]
     study.enqueue_trial(first.params)
     retry = study.ask()
@@ -386,7 +386,9 @@ def test_a_state_is_gone_on_from_where_the_data_file_was_moved(
         prepared = objective.prepare()
         recipe = prepared.space.default_recipe
         assert recipe is not None
-        return Run(FixedTrial({}), recipe, prepared, objective.options, None)._about
+        return Run(
+            FixedTrial({}), recipe, prepared, objective.options, None, objective.limits
+        )._about
 
     one, other = (about(train=str(place)) for place in places)
     assert one == other != about(train=str(places[0]), seed=1)

@@ -137,7 +137,7 @@ def test_progress_is_told_of_every_step(make_objective: Make) -> None:
     make_study().optimize(objective, n_trials=2)
     assert [p.trial_number for p in seen] == [0] * 4 + [1] * 4
     assert [p.fraction for p in seen] == [0.25, 0.5, 0.75, 1.0] * 2
-    assert all(0 < p.loss < 20 for p in seen)
+    assert all(0 < (p.loss or 0.0) < 20 for p in seen)
 
 
 def test_the_default_is_the_control(make_objective: Make) -> None:
@@ -430,7 +430,7 @@ def test_threads_take_turns(make_objective: Make) -> None:
 
     def progress(step: TrainingProgress) -> None:
         running.append(step.trial_number)
-        most.append(len(set(running[-3:])) if step.fraction > 0.5 else 1)
+        most.append(len(set(running[-3:])) if (step.fraction or 0.0) > 0.5 else 1)
 
     objective = make_objective(space={**SMALL, "batch_size": IntDistribution(6, 6)})
     objective.progress = progress

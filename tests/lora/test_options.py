@@ -26,7 +26,7 @@ def test_the_objective_takes_every_option_with_its_default() -> None:
 
 def test_the_objective_passes_every_option_on() -> None:
     given = {field.name: object() for field in dataclasses.fields(ObjectiveOptions)}
-    given |= {"extra_metrics": {"a": len}, "defaults": {"rank": 4}}
+    given |= {"extra_metrics": {"a": len}, "defaults": {"rank": 4}, "trial_timeout": 60.0}
     made = LoRAObjective(**given).options  # type: ignore[arg-type]
     assert {name: getattr(made, name) for name in given} == given
 

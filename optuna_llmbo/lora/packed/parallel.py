@@ -33,6 +33,7 @@ from optuna_llmbo.lora.run import Run
 from optuna_llmbo.lora.train import TrainingDiverged
 from optuna_llmbo.lora.train import TrainStep
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.time_limits import SearchTimedOut
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
 
 
@@ -56,11 +57,11 @@ def optimize_packed(
     As soon as a trial ends, the next one takes its place, so that the sampler chooses while others
     are running. Each trial's losses are those it would have alone, up to the rounding of sums; it
     reports at the same points, is pruned or fails for the same reasons and records the same
-    attributes. `seconds` is this trial's share; the shares sum to the wall time. On CUDA
-    `peak_memory_bytes` is the peak of the whole pack so far. Optuna's own durations overlap, which
-    `LLMBOSampler(cost_aware=True)` does not account for. On a storage with heartbeats each trial
-    has its own, and trials whose process died are retried from the beginning, as none of their
-    state is saved.
+    attributes. `seconds` is this trial's share; the shares sum to the wall time, to which the time
+    limit of a trial applies. On CUDA `peak_memory_bytes` is the peak of the whole pack so far.
+    Optuna's own durations overlap, which `LLMBOSampler(cost_aware=True)` does not account for. On
+    a storage with heartbeats each trial has its own, and trials whose process died are retried
+    from the beginning, as none of their state is saved.
 
     A trial that changes the base model (`check_packable`: by its variant, its biases, whole
     modules or adapters of the embeddings) is trained alone while the others wait.
@@ -186,8 +187,10 @@ class _Driver:
         self._flights.append(flight)
         flight.alive.enter_context(compat.heartbeat(flight.trial))
         recipe = self._prepared.space.suggest(flight.trial)
-        options, progress = self._objective.options, self._objective.progress
-        flight.run = Run(flight.trial, recipe, self._prepared, options, progress)
+        objective, options = self._objective, self._objective.options
+        flight.run = Run(
+            flight.trial, recipe, self._prepared, options, objective.progress, objective.limits
+        )
         if not is_packable(self._prepared.model, recipe):
             self._train_alone(flight, flight.run)
             return
@@ -205,6 +208,8 @@ class _Driver:
             (loss,) = run()
         except optuna.TrialPruned as pruned:
             self._prune(flight, pruned)
+        except SearchTimedOut:
+            self._interrupt(flight)
         else:
             self._complete(flight, loss)
 
@@ -234,6 +239,12 @@ class _Driver:
             reason = OUT_OF_MEMORY if is_out_of_memory(outcome) else str(outcome)
         except TrainingDiverged as error:
             reason = str(error)
+        except optuna.TrialPruned as pruned:
+            self._prune(flight, pruned)
+            return None
+        except SearchTimedOut:
+            self._interrupt(flight)
+            return None
         self._prune(flight, run.infeasible(reason))
         return None
 
@@ -258,6 +269,8 @@ class _Driver:
             run.report(loss, percent)
         except optuna.TrialPruned as pruned:
             self._prune(flight, pruned)
+        except SearchTimedOut:
+            self._interrupt(flight)
         except TrainingDiverged as error:
             self._prune(flight, run.infeasible(str(error)))
         else:
@@ -284,6 +297,11 @@ class _Driver:
         self._record(flight)
         self._end(flight, state=TrialState.PRUNED)
         _logger.info(f"Trial {flight.trial.number} pruned. {pruned}")
+
+    def _interrupt(self, flight: _Flight) -> None:
+        """End a trial whose time is that of the search, which is over."""
+        self._record(flight)
+        self._end(flight, state=TrialState.FAIL)
 
     def _record(self, flight: _Flight) -> None:
         """Record the cost of a trial."""

@@ -181,7 +181,7 @@ def test_a_variant_that_changes_the_base_is_trained_alone(make_objective: Make) 
 
 def test_an_interrupt_ends_all_that_run(make_objective: Make) -> None:
     def interrupt(progress: TrainingProgress) -> None:
-        if progress.trial_number == 1 and progress.fraction > 0.3:
+        if progress.trial_number == 1 and (progress.fraction or 0.0) > 0.3:
             raise KeyboardInterrupt
 
     objective = make_objective(space=SPACE, progress=interrupt)
