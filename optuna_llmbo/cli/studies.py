@@ -16,10 +16,10 @@ from optuna_llmbo.cli.options import PrunerName
 from optuna_llmbo.cli.options import SamplerName
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.progress import MetricLike
 
 
 if TYPE_CHECKING:
-    from optuna_llmbo.lora.metrics import Measure
     from optuna_llmbo.sampler import LLMBOSampler
 
 
@@ -34,7 +34,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study 
 def open_study(
     storage: optuna.storages.BaseStorage,
     name: str,
-    measures: Sequence[Measure],
+    measures: Sequence[MetricLike],
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:

@@ -9,8 +9,6 @@ import math
 from pathlib import Path
 import re
 from typing import Any
-from typing import get_args
-from typing import Literal
 
 from optuna_llmbo.command import sources
 from optuna_llmbo.command.entries import Entry
@@ -18,13 +16,9 @@ from optuna_llmbo.command.numbers import number_of
 from optuna_llmbo.command.sources import Lines
 from optuna_llmbo.command.sources import Source
 from optuna_llmbo.command.sources import WholeFile
+from optuna_llmbo.study.report_axis import AXES
+from optuna_llmbo.study.report_axis import Axis
 
-
-Axis = Literal["percent", "step", "epoch", "evaluation"]
-"""What a reported step is: the percentage of the training, in fives; the optimizer's step; a
-hundredth of an epoch; or the number of the evaluation."""
-
-AXES: tuple[Axis, ...] = get_args(Axis)
 
 _GRID = 5
 """Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would report

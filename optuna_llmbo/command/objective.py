@@ -26,6 +26,7 @@ from optuna_llmbo.command import folders
 from optuna_llmbo.command.defaults import Control
 from optuna_llmbo.command.defaults import find_control
 from optuna_llmbo.command.options import command_options
+from optuna_llmbo.command.options import SEARCHED
 from optuna_llmbo.command.run import Run
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
@@ -151,6 +152,7 @@ class CommandObjective:
         """The parameters that the configuration has now, or why they are not known."""
         self.context = read_context(context).known
         self._lock = threading.Lock()
+        self._cancelled = threading.Event()
         self._free: queue.Queue[str] = queue.Queue()
         for devices in self.options.gpus:
             self._free.put(devices)
@@ -195,7 +197,7 @@ class CommandObjective:
             study.set_user_attr(FINGERPRINT, self.fingerprint)
             study.set_user_attr(COMMAND, shlex.join(self.options.plan.command))
             study.set_user_attr(SEARCH_ID, uuid.uuid4().hex)
-        elif differ := differences(attributes[FINGERPRINT], self.fingerprint, label="now"):
+        elif differ := _differences(attributes[FINGERPRINT], self.fingerprint):
             raise InputError(
                 f"the study {study.study_name!r} holds results of another command or "
                 f"configuration, which differs in {differ}. They cannot be compared: use another "
@@ -214,10 +216,7 @@ class CommandObjective:
             TrialCrashed: if the command fails or writes no metric;
                 `study.optimize(..., catch=(TrialCrashed,))` goes on with the next trial.
         """
-        with self._lock:
-            self._check_study_once(trial)
-            space = self.options.plan.space
-            params = {name: _suggest(trial, name, one) for name, one in space.items()}
+        params = self.choose(trial)
         with self._devices() as devices:
             run = Run(
                 trial,
@@ -226,8 +225,25 @@ class CommandObjective:
                 folders.make(self.options.folder, trial.number),
                 devices=devices,
                 is_default=params == self.control.params,
+                cancelled=self._cancelled,
             )
             return run(params, self.progress)
+
+    def choose(self, trial: BaseTrial) -> dict[str, Any]:
+        """The parameters of a trial, chosen by the study's sampler at the first call.
+
+        Raises:
+            InputError: if the study is another objective's, see `check_study`.
+        """
+        with self._lock:
+            self._check_study_once(trial)
+            space = self.options.plan.space
+            return {name: _suggest(trial, name, one) for name, one in space.items()}
+
+    def cancel(self) -> None:
+        """Stop all running trials, from another thread; each raises KeyboardInterrupt. No further
+        one runs."""
+        self._cancelled.set()
 
     @contextlib.contextmanager
     def _devices(self) -> Iterator[str]:
@@ -246,6 +262,13 @@ class CommandObjective:
         if study is not None and study not in self._checked_studies:
             self.check_study(study)
             self._checked_studies.add(study)
+
+
+def _differences(there: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """How two fingerprints differ; a key that one of them searches is not compared."""
+    searched = {*there.get(SEARCHED, ()), *ours[SEARCHED], SEARCHED}
+    kept = [{k: v for k, v in one.items() if k not in searched} for one in (there, ours)]
+    return differences(*kept, label="now")
 
 
 def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:

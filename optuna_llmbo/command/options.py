@@ -24,6 +24,8 @@ from optuna_llmbo.space.space_file import read_space
 
 TAKES = ("last", "best")
 DIRECTIONS = ("minimize", "maximize")
+SEARCHED = "searched"
+"""Entry of a fingerprint: the keys of the file that are searched, which may become more or fewer."""
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
@@ -58,6 +60,7 @@ class CommandOptions:
         """All that determines a result besides the parameters; plain values with short names."""
         plan = self.plan
         facts: dict[str, Any] = {
+            SEARCHED: [],
             "command": shlex.join(plan.command),
             "metric": self.metric,
             "direction": self.direction,
@@ -70,8 +73,13 @@ class CommandOptions:
         facts |= {f"--env {name}": text for name, text in plan.env.items()}
         facts |= {f"--set {name}": value for name, value in plan.assign.items()}
         if plan.config is not None:
-            kept = {k: v for k, v in plan.config.leaves().items() if k not in plan.sources}
-            facts |= {f"{plan.config.path.name}: {key}": _plain(v) for key, v in kept.items()}
+            file, leaves = plan.config.path.name, plan.config.leaves()
+            facts |= {
+                f"{file}: {key}": _plain(value)
+                for key, value in leaves.items()
+                if key not in plan.sources
+            }
+            facts[SEARCHED] = [f"{file}: {key}" for key in plan.space if key in plan.sources]
         return facts
 
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 from pathlib import Path
+import threading
 import time
 from typing import Any
 
@@ -17,15 +18,16 @@ from optuna_llmbo.command import folders
 from optuna_llmbo.command.ending import Ending
 from optuna_llmbo.command.ending import ending_of
 from optuna_llmbo.command.ending import log_end
-from optuna_llmbo.command.metrics import Axis
 from optuna_llmbo.command.metrics import Metrics
 from optuna_llmbo.command.options import CommandOptions
 from optuna_llmbo.command.plan import Call
 from optuna_llmbo.command.process import Process
 from optuna_llmbo.errors import did_you_mean
-from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.study.outcome import TrialCrashed
+from optuna_llmbo.study.report_axis import Axis
+from optuna_llmbo.study.report_axis import axis_of
+from optuna_llmbo.study.report_axis import said
 from optuna_llmbo.study.time_limits import TimeLimits
 from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.study.trial_attributes import EXIT_CODE
@@ -59,6 +61,7 @@ class Run:
         folder: the trial's folder, which is there.
         devices: what it may use, as CUDA_VISIBLE_DEVICES has it; empty for all.
         is_default: whether it is the control, which is never pruned.
+        cancelled: is set when the user stops the search, from another thread.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Run:
         *,
         devices: str = "",
         is_default: bool = False,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self._trial = trial
         self._options = options
@@ -77,6 +81,7 @@ class Run:
         self._folder = folder
         self._devices = devices
         self._is_default = is_default
+        self._cancelled = cancelled or threading.Event()
         self._log = folder / folders.LOG
         self._reported = 0
         self._told: tuple[float | None, float | None] = (None, None)
@@ -93,6 +98,7 @@ class Run:
             The metric.
 
         Raises:
+            KeyboardInterrupt: if the user stops the search.
             optuna.TrialPruned: if the pruner says so, or the configuration cannot be run.
             SearchTimedOut: if the time of the search is over.
             TrialCrashed: if the command fails, or writes no metric.
@@ -150,6 +156,8 @@ class Run:
                 self._tell_progress(metrics, progress)
                 self._report(metrics)
                 self._limits.check(self._trial, started)
+                if self._cancelled.is_set():
+                    raise KeyboardInterrupt
         finally:
             exit = process.stop()
             self._trial.set_user_attr(EXIT_CODE, exit.code)
@@ -211,9 +219,14 @@ class Run:
         study = getattr(self._trial, "study", None)
         if ours is None or study is None:
             return ours
-        there: Axis | None = study.user_attrs.get(REPORT_AXIS)
+        there = axis_of(study)
         if there is None:
             study.set_user_attr(REPORT_AXIS, ours)
+            if ours != "percent" and isinstance(study.pruner, optuna.pruners.HyperbandPruner):
+                self._note(
+                    f"reports are by {ours}, as the command does not say how long it takes: "
+                    "HyperbandPruner needs a max_resource on that scale."
+                )
         return there or ours
 
     def _check_finite(self, metrics: Metrics) -> None:
@@ -270,14 +283,3 @@ class Run:
         warn_once(f"trial {self._trial.number}: {problem}")
         self._problems = [*self._problems, problem]
         self._trial.set_user_attr(PROBLEMS, self._problems)
-
-
-def said(step: int, axis: Axis | str) -> str:
-    """A reported step in words."""
-    if axis == "percent":
-        return f"{step}%"
-    if axis == "epoch":
-        return f"epoch {step / 100:g}"
-    return f"{axis} {step}"
-
-
