@@ -28,7 +28,7 @@ from optuna_llmbo.lora.stdlib_docstrings import INSTRUCTION
 from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
 
 
-PARTS = {"train": 160, "validation": 20, "test": 96}
+PARTS = {"train": 128, "validation": 20, "test": 96}
 Pair = tuple[str, str]
 
 
