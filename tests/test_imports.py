@@ -20,13 +20,14 @@ ARROWS = {
     "errors": set(),
     "_util": {"errors"},
     "knowledge": {"_util", "errors"},
-    "space": {"errors", "knowledge"},
+    "space": {"_util", "errors", "knowledge"},
     "study": {"_util", "errors", "space"},
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
     "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
+    "command": {"errors", "knowledge", "space", "study"},
     "promotion": {"lora", "study"},
     "promote": {"errors", "lora", "promotion", "sampler", "study"},
     "insight": {
@@ -44,6 +45,7 @@ ARROWS = {
     "report": {"errors", "figures", "insight", "sampler", "space", "study"},
     "cli": {
         "_util",
+        "command",
         "dashboard",
         "embedding",
         "errors",
@@ -56,7 +58,7 @@ ARROWS = {
         "study",
         "suggestion",
     },
-    "__init__": {"lora", "sampler"},
+    "__init__": {"command", "lora", "sampler"},
 }
 # The two largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
 LAYERS = {
@@ -92,7 +94,8 @@ LAYERS = {
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
         {"conclusion", "doctor", "proxy_check", "search", "studies"},
-        {"dashboard", "export", "promote", "report", "tune"},
+        {"together"},
+        {"command", "dashboard", "export", "promote", "report", "tune"},
     ],
 }
 # third-party package -> the rooms that may import it
@@ -105,6 +108,8 @@ KNOWN_BY = {
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},
+    "ruamel": {"command"},
+    "tomlkit": {"command"},
 }
 
 

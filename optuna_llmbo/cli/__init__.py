@@ -28,7 +28,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, search_command, dashboard, report, proxy_check, promote, export, doctor, clear_cache):
+for command in (
+    tune,
+    search_command,
+    dashboard,
+    report,
+    proxy_check,
+    promote,
+    export,
+    doctor,
+    clear_cache,
+):
     app.command()(command)
 
 

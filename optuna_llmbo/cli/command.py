@@ -61,9 +61,7 @@ Set = Annotated[
 ]
 Env = Annotated[
     list[str],
-    _option(
-        "Environment variable, with {placeholders}. Repeat for several.", metavar="NAME=TEXT"
-    ),
+    _option("Environment variable, with {placeholders}. Repeat for several.", metavar="NAME=TEXT"),
 ]
 Default = Annotated[
     list[str],
@@ -83,8 +81,8 @@ MetricRegex = Annotated[
 MetricFiles = Annotated[
     list[str],
     _option(
-        "File with the metric, or a pattern, in the trial's folder. Default: what the Hugging Face "
-        "tools write. Repeat for several.",
+        "File with the metric, or a pattern, in the trial's folder. Default: what the Hugging "
+        "Face tools write. Repeat for several.",
         "--metric-file",
     ),
 ]
@@ -106,9 +104,7 @@ Gpus = Annotated[
 ]
 Grace = Annotated[
     str,
-    _option(
-        "Time from asking a command to stop until it is killed.", metavar="DURATION"
-    ),
+    _option("Time from asking a command to stop until it is killed.", metavar="DURATION"),
 ]
 StopCommand = Annotated[
     str | None,

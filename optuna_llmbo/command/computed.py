@@ -1,4 +1,4 @@
-"""Values that are computed from parameters, such as `round(rank * alpha_ratio)`, and the way back."""
+"""Values that are computed, such as `round(rank * alpha_ratio)`, and the way back."""
 
 from __future__ import annotations
 

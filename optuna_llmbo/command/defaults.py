@@ -84,7 +84,7 @@ def _now(plan: Plan, name: str, known: Mapping[str, Any]) -> tuple[Any] | str:
             continue
         value = solve(expression, name, distribution, known, target)
         if value is None:
-            return f"no value of {name!r} in the space makes {key} = {target:g}, as the file has it"
+            return f"no {name!r} in the space makes {key} = {target:g}, as the file has it"
         return (value,)
     return f"nothing says which value {name!r} has by default"
 

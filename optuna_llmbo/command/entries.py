@@ -82,8 +82,8 @@ def entry_of_line(line: str) -> Entry | None:
 
 
 def entries_of_json(text: str) -> list[Entry] | None:
-    """The entries of a whole JSON file: the `log_history` of `trainer_state.json`, a list of tables,
-    or one table; None if it is not (yet) JSON."""
+    """The entries of a whole JSON file: the `log_history` of `trainer_state.json`, a list of
+    tables, or one table; None if it is not (yet) JSON."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import time
 
@@ -10,10 +11,17 @@ from optuna_llmbo.errors import InputError
 
 _MARK = "search.txt"
 LOG = "log.txt"
+END = "ended.json"
+"""How the command ended, written by its launcher."""
 
 
 def claim(folder: Path, search_id: str, study: str) -> None:
     """Make a folder that of one study, so that no trial meets another's files.
+
+    Args:
+        folder: where the trials' folders are.
+        search_id: a word that is the study's own.
+        study: the study's name.
 
     Raises:
         InputError: if it is another study's, or cannot be made.
@@ -48,6 +56,20 @@ def _read(mark: Path) -> tuple[str, str]:
     return there, whose.strip()
 
 
+def of(folder: Path, number: int) -> Path:
+    """The absolute path of a trial's folder."""
+    return (folder / f"trial-{number:04}").resolve()
+
+
+def has_ended_well(place: Path) -> bool:
+    """Whether a trial's command has run to its end there, and said that all is well."""
+    try:
+        ended = json.loads((place / END).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return ended == {"code": 0, "stopped": False, "left": []}
+
+
 def make(folder: Path, number: int) -> Path:
     """Make the folder of a trial.
 
@@ -57,13 +79,14 @@ def make(folder: Path, number: int) -> Path:
     Raises:
         InputError: if it is there already, or cannot be made.
     """
-    place = (folder / f"trial-{number:04}").resolve()
+    place = of(folder, number)
     try:
         place.mkdir(parents=True)
     except FileExistsError as error:
         raise InputError(
-            f"the trial's folder {str(place)!r} is there already: its study must have been put "
-            "back to an earlier state. Move the folder away, or give another --folder."
+            f"the trial's folder {str(place)!r} is there already: its study must have been "
+            "deleted, or put back to an earlier state. Move the folder away, or give another "
+            "--folder."
         ) from error
     except OSError as error:
         raise InputError(f"the folder {str(place)!r} cannot be made: {error}") from error

@@ -16,8 +16,9 @@ _ENDS = re.compile(rb"[\r\n]+")
 class Following:
     """The whole lines of a file, as they are written.
 
-    A file that is replaced, cut, or written anew is read from its beginning again; a line whose end
-    is still missing waits for it. Carriage returns end lines too, as progress bars write them.
+    A file that is replaced, cut, or written anew is read from its beginning again; a line whose
+    end is still missing waits for it. Carriage returns end lines too, as progress bars write
+    them.
     """
 
     def __init__(self, path: Path) -> None:

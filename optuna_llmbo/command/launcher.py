@@ -24,7 +24,7 @@ _CHANGED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, signal
 """Signals that this process, or Python, handles in another way than programs expect."""
 _PAUSE = 0.02
 _LONGEST_KILL = 30.0
-"""Seconds after which processes that survive being killed are given up: they hang in the kernel."""
+"""Seconds after which processes that survive being killed are given up: the kernel holds them."""
 
 _on_linux = sys.platform == "linux"
 
@@ -61,12 +61,21 @@ def main() -> None:
             break
     stopped = not command.has_ended
     left = command.end(settings["grace"], settings["stop_words"] if stopped else [])
-    _tell(status, {"code": command.code, "stopped": stopped, "left": left})
+    facts = {"code": command.code, "stopped": stopped, "left": left}
+    if settings["end_file"]:
+        _keep(settings["end_file"], facts)
+    _tell(status, facts)
 
 
 def _tell(status: int, facts: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # nobody may be there to hear it
         os.write(status, json.dumps(facts).encode() + b"\n")
+
+
+def _keep(file: str, facts: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a full disk, or a folder that was removed
+        Path(f"{file}.new").write_text(json.dumps(facts))
+        os.replace(f"{file}.new", file)
 
 
 def _launch(words: list[str]) -> int | str:
@@ -89,11 +98,11 @@ def _launch(words: list[str]) -> int | str:
         finally:
             os._exit(127)
     os.close(error_in)
-    error = b""
+    why = b""
     while piece := os.read(error_out, 4096):
-        error += piece
+        why += piece
     os.close(error_out)
-    return error.decode() or process
+    return why.decode() or process
 
 
 class _Command:

@@ -21,8 +21,8 @@ from optuna_llmbo.study.report_axis import Axis
 
 
 _GRID = 5
-"""Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would report
-at the same percentage, which is what pruners compare."""
+"""Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would
+report at the same percentage, which is what pruners compare."""
 _EPOCHS = ("num_train_epochs", "num_epochs", "epochs")
 _LOSSES = ("loss", "train_loss")
 _LOG_RANK, _FILE_RANK, _RESULT_RANK = 1, 2, 3
@@ -75,13 +75,16 @@ class Metrics:
         self._epochs = _epochs_of(settings or {})
         self._sources: dict[Path, Source] = {}
 
-    def read(self, *, is_final: bool = False) -> None:
-        """Read what has been written since the last time."""
+    def read(self, *, is_final: bool = False) -> bool:
+        """Read what has been written since the last time; whether there is anything new.
+
+        Args:
+            is_final: whether the command has ended.
+        """
         for path in self._paths():
             if path not in self._sources and (is_final or not sources.is_final_only(path)):
                 self._sources[path] = self._source(path)
-        for source in self._sources.values():
-            source.read(is_final=is_final)
+        return any([source.read(is_final=is_final) for source in self._sources.values()])
 
     def axis(self) -> Axis | None:
         """The first of `AXES` that the metric can be reported on; None before it was measured."""

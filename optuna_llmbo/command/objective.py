@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import hashlib
+import json
 import os
+from pathlib import Path
 import queue
 import shlex
 import threading
 from typing import Any
-import uuid
 import weakref
 
 import optuna
@@ -31,13 +33,13 @@ from optuna_llmbo.command.run import Run
 from optuna_llmbo.errors import differences
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.knowledge.context import read_context
+from optuna_llmbo.study import compat
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.time_limits import TimeLimits
 from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.study.trial_attributes import COMMAND
 from optuna_llmbo.study.trial_attributes import CONTEXT
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
-from optuna_llmbo.study.trial_attributes import SEARCH_ID
 
 
 class CommandObjective:
@@ -57,11 +59,12 @@ class CommandObjective:
     5. returns the metric.
 
     The first trial of a search should be `default_params`, the configuration as it is: the
-    control, which is never pruned.
+    control, which is never pruned. A trial that retries one whose search was killed runs the
+    command again, unless it had ended well by then.
 
-    Placeholders: `{config}` is the copy's path, `{folder}` the trial's folder (absolute), `{trial}`
-    its number, `{gpus}` its devices, `{learning_rate}` a parameter, `{rank * alpha_ratio}` is
-    computed. `{{x}}` stands for `{x}`.
+    Placeholders: `{config}` is the copy's path, `{folder}` the trial's folder (absolute),
+    `{trial}` its number, `{gpus}` its devices, `{learning_rate}` a parameter, and
+    `{rank * alpha_ratio}` is computed. `{{x}}` stands for `{x}`.
 
     The reported step is the percentage of the training, in steps of five, where the program tells
     how far it is; else the optimizer's step, a hundredth of an epoch, or the number of the
@@ -81,17 +84,17 @@ class CommandObjective:
         config: the program's own YAML, JSON or TOML file. It is not changed.
         assign: what other keys are set to, by key (`"training.lr"`, `"layers.0"`): a parameter
             ("learning_rate"), arithmetic with parameters ("round(rank * alpha_ratio)"), text with
-            placeholders ("{folder}/output") or JSON ('"text"', "3"); or any other value. A key that
-            the file lacks has a plus before it: "+lora_dropout".
+            placeholders ("{folder}/output") or JSON ('"text"', "3"); or any other value. A key
+            that the file lacks has a plus before it: "+lora_dropout".
         env: texts of environment variables, with placeholders.
         direction: "minimize" or "maximize".
         take: which value of the metric counts, "last" or "best".
         metric_regex: regular expression that finds the metric in the output, line by line, in the
             group `value` or the first one; groups `step`, `total`, `epoch` and `percent` say when.
         metric_files: patterns of the files to read (JSON, or JSON lines; with `metric_regex` any
-            text), in the trial's folder. Without them and `metric_regex`, all of `trainer_state.json`,
-            `*.jsonl`, `all_results.json` and `eval_results.json` in there is read, and the dicts
-            that the program prints.
+            text), in the trial's folder. Without them and `metric_regex`, all of
+            `trainer_state.json`, `*.jsonl`, `all_results.json` and `eval_results.json` in there
+            is read, and the dicts that the program prints.
         folder: where the trials' folders are made; a folder belongs to one study.
         defaults: parameters of the control, where the configuration does not say them.
         gpus: for trials that run at once, the devices of each as CUDA_VISIBLE_DEVICES has them,
@@ -196,7 +199,6 @@ class CommandObjective:
         if FINGERPRINT not in attributes:
             study.set_user_attr(FINGERPRINT, self.fingerprint)
             study.set_user_attr(COMMAND, shlex.join(self.options.plan.command))
-            study.set_user_attr(SEARCH_ID, uuid.uuid4().hex)
         elif differ := _differences(attributes[FINGERPRINT], self.fingerprint):
             raise InputError(
                 f"the study {study.study_name!r} holds results of another command or "
@@ -205,7 +207,7 @@ class CommandObjective:
             )
         if CONTEXT not in attributes and self.context:
             study.set_user_attr(CONTEXT, self.context)
-        folders.claim(self.options.folder, study.user_attrs[SEARCH_ID], study.study_name)
+        folders.claim(self.options.folder, _id_of(study), study.study_name)
 
     def __call__(self, trial: BaseTrial) -> float:
         """Run one trial.
@@ -217,17 +219,32 @@ class CommandObjective:
                 `study.optimize(..., catch=(TrialCrashed,))` goes on with the next trial.
         """
         params = self.choose(trial)
+        has_run = self._has_run(trial, params)
         with self._devices() as devices:
             run = Run(
                 trial,
                 self.options,
                 self.limits,
-                folders.make(self.options.folder, trial.number),
+                has_run or folders.make(self.options.folder, trial.number),
                 devices=devices,
                 is_default=params == self.control.params,
                 cancelled=self._cancelled,
+                has_run=has_run is not None,
             )
             return run(params, self.progress)
+
+    def _has_run(self, trial: BaseTrial, params: Mapping[str, Any]) -> Path | None:
+        """The folder of a trial that this one retries, whose command had ended well when its
+        search was killed; None if there is none."""
+        retried = compat.retry_history(trial)
+        if not retried:
+            return None
+        trials = compat.all_trials(trial.study)  # type: ignore[attr-defined]
+        for number in reversed(retried):
+            place = folders.of(self.options.folder, number)
+            if trials[number].params == params and folders.has_ended_well(place):
+                return place
+        return None
 
     def choose(self, trial: BaseTrial) -> dict[str, Any]:
         """The parameters of a trial, chosen by the study's sampler at the first call.
@@ -262,6 +279,12 @@ class CommandObjective:
         if study is not None and study not in self._checked_studies:
             self.check_study(study)
             self._checked_studies.add(study)
+
+
+def _id_of(study: optuna.Study) -> str:
+    """A word that studies with other names or commands do not have."""
+    told = json.dumps([study.study_name, study.user_attrs[FINGERPRINT]], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _differences(there: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

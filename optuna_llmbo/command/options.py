@@ -25,7 +25,7 @@ from optuna_llmbo.space.space_file import read_space
 TAKES = ("last", "best")
 DIRECTIONS = ("minimize", "maximize")
 SEARCHED = "searched"
-"""Entry of a fingerprint: the keys of the file that are searched, which may become more or fewer."""
+"""Entry of a fingerprint: keys of the file that are searched, which may become more or fewer."""
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from optuna_llmbo.command.draws import draws
-from optuna_llmbo.command.numbers import is_number
 from optuna_llmbo.command.settings_file import SettingsFile
 from optuna_llmbo.command.source import Computed
 from optuna_llmbo.command.source import Named
@@ -27,8 +26,8 @@ from optuna_llmbo.errors import InputError
 
 
 GIVEN = ("config", "folder", "trial", "gpus")
-"""Names that every trial has: the copy of the configuration, the trial's folder and number, and its
-devices."""
+"""Names that every trial has: the copy of the configuration, the trial's folder and number, and
+its devices."""
 _CHECKED = {"config": "config", "folder": "folder", "trial": 0, "gpus": "0"}
 
 
@@ -202,7 +201,7 @@ class Plan:
             check_whole(value, current, key, source.expression.text)
             if isinstance(current, int) and not isinstance(current, bool):
                 value = int(value)
-        return value if not is_number(value) and current is None else typed(value, current, key)
+        return typed(value, current, key)
 
 
 def read_pairs(texts: Sequence[str], option: str) -> dict[str, str]:

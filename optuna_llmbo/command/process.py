@@ -49,6 +49,7 @@ class Process:
         log: the file to which its output is added.
         grace: seconds from asking it to stop until it is killed.
         stop_words: a command that is run as well when it is to stop; empty for none.
+        end_file: a file that says how it ended, also if this process is no more; None for none.
 
     Raises:
         InputError: if the program cannot be started.
@@ -61,6 +62,8 @@ class Process:
         log: Path,
         grace: float,
         stop_words: Sequence[str] = (),
+        *,
+        end_file: Path | None = None,
     ) -> None:
         status, told = os.pipe()
         settings = {
@@ -68,6 +71,7 @@ class Process:
             "stop_words": list(stop_words),
             "grace": grace,
             "status": told,
+            "end_file": None if end_file is None else str(end_file),
         }
         with log.open("ab") as output:
             self._launcher = subprocess.Popen(

@@ -44,7 +44,7 @@ from optuna_llmbo.study.trial_attributes import TRIAL_CONFIG
 from optuna_llmbo.study.trial_attributes import TRIAL_FOLDER
 
 
-_POLL = 0.25
+_SHORTEST, _LONGEST = 0.1, 1.0
 """Seconds between two looks at what the command has written."""
 _SENTENCE = 300
 """Most characters of a reason that are kept."""
@@ -62,6 +62,7 @@ class Run:
         devices: what it may use, as CUDA_VISIBLE_DEVICES has it; empty for all.
         is_default: whether it is the control, which is never pruned.
         cancelled: is set when the user stops the search, from another thread.
+        has_run: whether the command has run in the folder already, and ended well.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Run:
         devices: str = "",
         is_default: bool = False,
         cancelled: threading.Event | None = None,
+        has_run: bool = False,
     ) -> None:
         self._trial = trial
         self._options = options
@@ -82,6 +84,7 @@ class Run:
         self._devices = devices
         self._is_default = is_default
         self._cancelled = cancelled or threading.Event()
+        self._has_run = has_run
         self._log = folder / folders.LOG
         self._reported = 0
         self._told: tuple[float | None, float | None] = (None, None)
@@ -132,29 +135,29 @@ class Run:
                 "gpus": self._devices,
             },
         )
-        if config is not None:
+        if config is not None and not self._has_run:
             Path(copy).write_text(config.with_values(call.values), encoding="utf-8")
+        if config is not None:
             self._trial.set_user_attr(TRIAL_CONFIG, copy)
         return call
 
     def _run(self, call: Call, progress: Any, started: float) -> float:
-        options = self._options
-        metrics = Metrics(
-            self._folder,
-            self._log,
-            options.metric,
-            pattern=options.pattern,
-            files=options.metric_files,
-            settings=self._settings(call),
-        )
+        metrics = self._metrics(call)
+        if self._has_run:
+            return self._result(metrics, progress)
         process = Process(
-            call.words, self._environment(call), self._log, options.grace, call.stop_words
+            call.words,
+            self._environment(call),
+            self._log,
+            self._options.grace,
+            call.stop_words,
+            end_file=self._folder / folders.END,
         )
         try:
-            while not process.wait(_POLL):
-                metrics.read()
-                self._tell_progress(metrics, progress)
-                self._report(metrics)
+            while not process.wait(_pause(time.monotonic() - started)):
+                if metrics.read():
+                    self._tell_progress(metrics, progress)
+                    self._report(metrics)
                 self._limits.check(self._trial, started)
                 if self._cancelled.is_set():
                     raise KeyboardInterrupt
@@ -162,13 +165,28 @@ class Run:
             exit = process.stop()
             self._trial.set_user_attr(EXIT_CODE, exit.code)
             if exit.left:
-                self._note(f"processes {exit.left} could not be killed")
-        metrics.read(is_final=True)
-        self._tell_progress(metrics, progress)
+                self.note(f"processes {exit.left} could not be killed")
         ending = ending_of(exit, self._log)
         if ending is not None:
             raise self._ended(ending)
+        return self._result(metrics, progress)
+
+    def _result(self, metrics: Metrics, progress: Any) -> float:
+        """The metric of a command that has ended well."""
+        metrics.read(is_final=True)
+        self._tell_progress(metrics, progress)
         return self._value(metrics)
+
+    def _metrics(self, call: Call) -> Metrics:
+        options = self._options
+        return Metrics(
+            self._folder,
+            self._log,
+            options.metric,
+            pattern=options.pattern,
+            files=options.metric_files,
+            settings=self._settings(call),
+        )
 
     def _settings(self, call: Call) -> dict[str, Any]:
         config = self._options.plan.config
@@ -210,7 +228,7 @@ class Run:
         try:
             return self._trial.should_prune()
         except Exception as error:
-            self._note(f"The pruner failed and did not prune: {type(error).__name__}: {error}")
+            self.note(f"The pruner failed and did not prune: {type(error).__name__}: {error}")
             return False
 
     def _axis(self, metrics: Metrics) -> Axis | None:
@@ -223,7 +241,7 @@ class Run:
         if there is None:
             study.set_user_attr(REPORT_AXIS, ours)
             if ours != "percent" and isinstance(study.pruner, optuna.pruners.HyperbandPruner):
-                self._note(
+                self.note(
                     f"reports are by {ours}, as the command does not say how long it takes: "
                     "HyperbandPruner needs a max_resource on that scale."
                 )
@@ -257,8 +275,12 @@ class Run:
                 f"the command ended well, but wrote no metrics into {self._folder} or its output: "
                 "is its output folder set to {folder}?"
             )
-        hint = did_you_mean(metric, names) if len(names) <= _SEVERAL else did_you_mean(
-            metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
+        hint = (
+            did_you_mean(metric, names)
+            if len(names) <= _SEVERAL
+            else did_you_mean(
+                metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
+            )
         )
         return f"the command ended well, but wrote no {metric!r}.{hint}"
 
@@ -277,9 +299,14 @@ class Run:
         self._trial.set_user_attr(INFEASIBLE, True)
         return self._pruned(reason)
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
         """Record and warn of what went wrong in the trial without ending it."""
         problem = problem[:_SENTENCE]
         warn_once(f"trial {self._trial.number}: {problem}")
         self._problems = [*self._problems, problem]
         self._trial.set_user_attr(PROBLEMS, self._problems)
+
+
+def _pause(elapsed: float) -> float:
+    """Seconds until the next look, a fiftieth of the time that the command has run."""
+    return min(_LONGEST, max(_SHORTEST, elapsed / 50))

@@ -7,6 +7,7 @@ what it meant; YAML and TOML keep their comments as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ class SettingsFile:
         return value
 
     def nearest(self, key: str) -> str:
-        """The key that is meant, as a sentence: one with the same last part, else a similar one."""
+        """The key that is meant, as a sentence: one with the same last part, or a similar one."""
         keys = list(self.leaves())
         last = key.rpartition(".")[2]
         same = [one for one in keys if one.rpartition(".")[2] == last]
@@ -96,7 +97,11 @@ class SettingsFile:
         return self._dumped(tree)
 
     def _parsed(self) -> Any:
-        readers = {"YAML": _read_yaml, "JSON": json.loads, "TOML": _read_toml}
+        readers: dict[str, Callable[[str], Any]] = {
+            "YAML": _read_yaml,
+            "JSON": json.loads,
+            "TOML": _read_toml,
+        }
         try:
             return readers[self._format](self._text)
         except Exception as error:  # each parser has its own

@@ -34,8 +34,8 @@ class Source(Protocol):
     entries: list[Entry]
     """All that it says, in its order."""
 
-    def read(self, *, is_final: bool) -> None:
-        """Read what is new."""
+    def read(self, *, is_final: bool) -> bool:
+        """Read what is new; whether there is anything."""
 
 
 class Lines:
@@ -47,12 +47,14 @@ class Lines:
         self._file = Following(path)
         self._parse = parse
 
-    def read(self, *, is_final: bool) -> None:
-        """Read what is new."""
+    def read(self, *, is_final: bool) -> bool:
+        """Read what is new; whether there is anything."""
         lines, again = self._file.read(is_final=is_final)
         if again:
             self.entries = []
-        self.entries += [one for one in map(self._parse, lines) if one is not None]
+        new = [one for one in map(self._parse, lines) if one is not None]
+        self.entries += new
+        return bool(new) or again
 
 
 class WholeFile:
@@ -64,18 +66,20 @@ class WholeFile:
         self._path = path
         self._seen: tuple[int, ...] = ()
 
-    def read(self, *, is_final: bool) -> None:
+    def read(self, *, is_final: bool) -> bool:
         """Read it if it has changed; one that is half written keeps what it said before."""
         try:
             stat = self._path.stat()
             now = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if now == self._seen or stat.st_size > _LARGEST:
-                return
+                return False
             entries = entries_of_json(self._path.read_text(encoding="utf-8", errors="replace"))
         except OSError:
-            return
-        if entries is not None:
-            self.entries, self._seen = entries, now
+            return False
+        if entries is None:
+            return False
+        self.entries, self._seen = entries, now
+        return True
 
 
 def line_parser(pattern: re.Pattern[str] | None, metric: str) -> Callable[[str], Entry | None]:

@@ -73,7 +73,7 @@ def _as_list(value: Any, key: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise InputError(f"the key {key!r} holds a list; {value!r} is no list: {error}.") from error
+        raise InputError(f"the key {key!r} holds a list; {value!r} is none: {error}.") from error
 
 
 def _is_list(value: Any) -> bool:

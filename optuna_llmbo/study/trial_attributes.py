@@ -74,8 +74,6 @@ COMMAND = "command"
 """What `CommandObjective` runs, for people and for later commands."""
 REPORT_AXIS = "report_axis"
 """What the steps of the reports of `CommandObjective` are, a word of `command.metrics.Axis`."""
-SEARCH_ID = "search_id"
-"""A random word that the folder of `CommandObjective` has too: it is this study's."""
 WORKING_FOLDER = "working_folder"
 """Among these options: where `tune` was run, to which paths are relative."""
 
