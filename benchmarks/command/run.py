@@ -6,8 +6,8 @@ afterwards the control and the best configuration are trained on all data with s
 measured on data that the search has not seen. All is kept in --work, so that the same command
 goes on where it stopped.
 
-    python -m benchmarks.command --llamafactory ~/envs/llamafactory    # an hour of one core
-    python -m benchmarks.command --report                              # the kept result
+    python -m benchmarks.command.run --llamafactory ~/envs/llamafactory    # an hour of one core
+    python -m benchmarks.command.run --report                              # the kept result
 """
 
 from __future__ import annotations
