@@ -221,7 +221,8 @@ class Run:
                 continue
             self._reported = report.step
             self._trial.report(report.value, report.step)
-            if not self._is_default and self._should_prune():
+            is_over = axis == "percent" and report.step >= 100
+            if not self._is_default and not is_over and self._should_prune():
                 raise self._pruned(f"by the pruner at {said(report.step, axis)}")
 
     def _should_prune(self) -> bool:
