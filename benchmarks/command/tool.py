@@ -15,6 +15,8 @@ import yaml
 
 RECIPE = Path(__file__).parents[2] / "examples" / "command" / "llamafactory"
 STUDY = "llamafactory"
+HEARTBEAT = 30
+"""Seconds, the command's default; a trial whose search was killed is retried after twice that."""
 PACKAGES = ("llamafactory", "transformers", "peft", "trl", "datasets", "accelerate", "torch")
 _VERSIONS = (
     "import importlib.metadata as m, json, sys;"
@@ -44,7 +46,7 @@ class Tool:
         if not self.program.exists():
             raise Missing(
                 f"{self.program} is not there: install LLaMA-Factory into an environment of its "
-                "own, as docs/command.md says, and give it as --llamafactory."
+                "own, as docs/command-recipes.md says, and give it as --llamafactory."
             )
 
     @property
@@ -77,6 +79,7 @@ class Tool:
             "--metric", "eval_loss",
             "--context", "method=lora",
             "--trials", str(n_trials),
+            "--heartbeat", str(HEARTBEAT),
             "--folder", str(self.runs),
             "--storage", self.storage,
             "--study", STUDY,

@@ -2,11 +2,12 @@
 
 It knows nothing of optuna-llmbo: it stands for the script that you have. `optuna-llmbo search
 --command "python hf_script.py {config}"` tunes it through its file and reads what `Trainer` prints
-([how](../docs/command.md)). The file may have any field of `TrainingArguments` besides those of
+(docs/command-recipes.md). The file may have any field of `TrainingArguments` besides those of
 `Settings`.
 
-    python -m examples.command.data work                       # a model and data of four kinds
-    cd work && python ../examples/hf_script.py ../examples/command/hf_script/train.yaml
+    python -m examples.command.data work    # a model and data
+    cd work; python ../examples/command/hf_script/hf_script.py \\
+        ../examples/command/hf_script/train.yaml
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model()
-    trainer.evaluate()
+    trainer.save_state()  # all digits of what was printed
 
 
 if __name__ == "__main__":
