@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import os
 from pathlib import Path
+import subprocess
+from subprocess import Popen
+import sys
 import time
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def is_alive(process: int) -> bool:
@@ -21,6 +28,16 @@ def wait_until(what: Callable[[], object], seconds: float = 60.0) -> None:
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
+
+
+def begin(
+    *arguments: str, code: str = "from optuna_llmbo.cli import main; main()"
+) -> Popen[bytes]:
+    """Run `optuna-llmbo`, or other code of this repository, in a process that can be killed."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE
+    )
 
 
 def running_of(folder: Path) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ from optuna_llmbo.command.ending import log_end
 from optuna_llmbo.command.process import Exit
 from optuna_llmbo.command.process import Process
 from optuna_llmbo.errors import InputError
+from tests.command.processes import begin
 from tests.command.processes import is_alive
 from tests.command.processes import wait_until
 
@@ -101,7 +101,7 @@ def test_a_search_that_is_killed_leaves_nothing() -> None:
         f"process = Process({stubborn('time.sleep(600)')!r}, os.environ, Path('log'), 0.2)\n"
         "Path('launcher').write_text(str(process._launcher.pid))\nprocess.wait(600.0)\n"
     )
-    search = subprocess.Popen([sys.executable, "-c", code])
+    search = begin(code=code)
     there = processes()
     wait_until(lambda: Path("launcher").exists() and Path("launcher").read_text())
     there.append(int(Path("launcher").read_text()))
