@@ -7,15 +7,23 @@ command_samples are written by hand in their formats.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import json
+import os
 from pathlib import Path
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from typing import Any
 
+import optuna
 import pytest
+from typer.testing import CliRunner
 import yaml
 
+from examples.command import data
+from optuna_llmbo import cli
 from optuna_llmbo import CommandObjective
 from optuna_llmbo.command.metrics import Metrics
 from optuna_llmbo.command.metrics import Report
@@ -198,9 +206,54 @@ def test_torchtune_is_read_from_its_log(tmp_path: Path) -> None:
     assert metrics.value(best="maximize") == 1.9120937585830688
 
 
-def test_the_data_of_both_kinds_are_the_same_examples(tmp_path: Path) -> None:
-    from examples.command import data
+def commands(word: str) -> list[str]:
+    """The commands of the page that have a word."""
+    return [c for block in blocks(PAGE) for c in block.commands if word in c]
 
+
+def test_the_best_configuration_of_llamafactory_becomes_the_final_one(tmp_path: Path) -> None:
+    (command,) = commands("sed ")
+    (trial,) = re.findall(r"runs/trial-\d{4}", command)
+    (tmp_path / trial).mkdir(parents=True)
+    shutil.copy(RECIPES / "llamafactory" / "train.yaml", tmp_path / trial)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    before = yaml.safe_load((RECIPES / "llamafactory" / "train.yaml").read_text())
+    after = yaml.safe_load((tmp_path / "final.yaml").read_text())
+    gone = {"max_samples", "eval_dataset", "eval_strategy", "eval_steps"}
+    assert before.keys() - after.keys() == gone
+    changed = {key: after[key] for key in after if after[key] != before[key]}
+    assert changed == {"dataset": "train,validation", "output_dir": "final"}
+
+
+LLAMAFACTORY = "LLAMAFACTORY_ENVIRONMENT"
+"""An environment variable that names a virtual environment which has LLaMA-Factory."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LLAMAFACTORY not in os.environ, reason=f"{LLAMAFACTORY} names no environment")
+def test_llamafactory_is_searched_by_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["data", str(tmp_path)])
+    data.main()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (words,) = [words for tool, words in searches() if tool == "llamafactory"]
+    words = [word.replace("../examples", str(ROOT / "examples")) for word in words]
+    program = f"{os.environ[LLAMAFACTORY]}/bin/llamafactory-cli"
+    words[words.index("--command") + 1] = f"{program} train {{config}}"
+    words[words.index("--trials") + 1] = "1"
+    result = CliRunner().invoke(cli.app, ["search", *words])
+    assert result.exit_code == 0, result.output
+    (trial,) = optuna.load_study(study_name="search", storage="sqlite:///search.db").trials
+    folder = tmp_path / "runs" / "trial-0000" / "out"
+    assert trial.value == json.loads((folder / "all_results.json").read_text())["eval_loss"]
+    assert list(trial.intermediate_values) == [50, 100]
+    assert (folder / "adapter_model.safetensors").exists()
+
+
+def test_the_data_of_both_kinds_are_the_same_examples(tmp_path: Path) -> None:
     pairs = [(f"def f{i}(): ...", f"Return {i}.") for i in range(sum(data.PARTS.values()) + 3)]
     data.write(tmp_path, pairs)
     seen = []
