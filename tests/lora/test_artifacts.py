@@ -19,6 +19,7 @@ import torch
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.chat_template import PLAIN
 from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.model_card import how_to_load
 from optuna_llmbo.promote import promote
