@@ -24,12 +24,12 @@ PackSource = str | os.PathLike[str] | Mapping[str, Any]
 
 # Ties go to the earlier pack: names that forests and boosted trees share count for forests, as a
 # study of boosted trees also names its learning rate.
-_BUILT_IN = ("lora", "training", "full", "forest", "boosting", "mlp")
+_BUILT_IN = ("lora", "training", "full", "dpo", "forest", "boosting", "mlp")
 
 
 @cache
 def load_packs() -> tuple[Pack, ...]:
-    """Load the built-in packs: lora, training, full, forest, boosting, mlp.
+    """Load the built-in packs: lora, training, full, dpo, forest, boosting, mlp.
 
     Returns:
         The packs, read once per process.

@@ -162,6 +162,8 @@ class Pack:
             other names have chosen it.
         method: the training method that this domain's names show, such as "lora"; None if they
             show none.
+        only: the training method that it is about, which has to be told, because its names do not
+            show it; it speaks beside the pack that speaks for the method. None: any study.
         always_relevant: selected for every study; set for a user's own pack.
     """
 
@@ -175,6 +177,7 @@ class Pack:
     generic: tuple[str, ...] = ()
     neutral: tuple[str, ...] = ()
     method: str | None = None
+    only: str | None = None
     always_relevant: bool = False
 
     @cached_property

@@ -1,7 +1,7 @@
 """Turn TOML tables into a `Pack`; a mistake is reported with file, key and remedy.
 
 [pack]                          name, summary; optional sources, companions, generic, neutral,
-                                method
+                                method, only
 [hyperparameters.<canonical>]   description; optional aliases, relations, typical, choices
 [[hyperparameters.<canonical>.choices]]
                                 names, description
@@ -123,6 +123,7 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         {
             **dict.fromkeys(("sources", "companions", "generic", "neutral"), _TEXTS),
             "method": _METHOD,
+            "only": _METHOD,
         },
     )
     hyperparameters = _hyperparameters(parts["hyperparameters"], where)
@@ -138,6 +139,7 @@ def read_pack(table: Mapping[str, Any], where: str, *, always_relevant: bool) ->
         generic=tuple(head["generic"]),
         neutral=tuple(head["neutral"]),
         method=head["method"],
+        only=head["only"],
         always_relevant=always_relevant,
     )
     for key in ("generic", "neutral"):

@@ -25,7 +25,8 @@ def select(packs: Sequence[Pack], names: Iterable[str], method: str | None) -> t
 
     Of the built-in packs that tell training methods apart at most one speaks where the method is
     known, and before the others: the pack whose method the names show, else one that is about the
-    method told.
+    method told. A pack that is about one method `only` is chosen where that is told and it knows a
+    name. It comes before the speaker, whose names it may know better.
 
     Args:
         packs: all packs, in order of precedence.
@@ -36,13 +37,14 @@ def select(packs: Sequence[Pack], names: Iterable[str], method: str | None) -> t
         The chosen packs. Selecting from them again for the same names changes nothing.
     """
     names = list(dict.fromkeys(names))
-    able = [pack for pack in packs if _may_speak(pack, method)]
+    able = [pack for pack in packs if pack.only is None and _may_speak(pack, method)]
     chosen = _cover([], able, names)
     speaker = _speaker(chosen, able, names, method)
     if speaker is not None:
         able = [pack for pack in able if pack.always_relevant or not pack.methods]
         chosen = _cover([speaker], able, names)
-    return tuple(chosen)
+    own = [pack for pack in chosen if pack.always_relevant]
+    return (*own, *_beside(packs, names, method), *chosen[len(own) :])
 
 
 def _known(name: str, packs: Iterable[Pack]) -> bool:
@@ -63,6 +65,12 @@ def _cover(first: Sequence[Pack], packs: Sequence[Pack], names: Sequence[str]) -
 
 def _may_speak(pack: Pack, method: str | None) -> bool:
     return pack.always_relevant or method is None or not pack.methods or method in pack.methods
+
+
+def _beside(packs: Sequence[Pack], names: Sequence[str], method: str | None) -> list[Pack]:
+    """List the packs that are about the method told and no other."""
+    about = [pack for pack in packs if pack.only is not None and pack.only == method]
+    return [pack for pack in about if any(map(pack.evidence, names))]
 
 
 def _speaker(

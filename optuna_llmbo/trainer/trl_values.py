@@ -202,14 +202,20 @@ def check_expressible(recipe: LoRARecipe) -> None:
 
 
 def check_searched(names: Mapping[str, Any], parsed: Parsed) -> None:
-    """Check the names of a space that a recipe does not have: they are arguments of TRL.
+    """Check the names of a space: those that a recipe does not have are arguments of TRL.
 
     Raises:
-        InputError: if there is no such argument, or it is not to be searched.
+        InputError: if there is no such argument, it is not to be searched, or TRL's files cannot
+            express it.
     """
     known = fields_of(type(parsed.training)) | fields_of(type(parsed.model))
     for name in names:
         if name in ALIASES:
+            if len(_EXPRESSIBLE.get(ALIASES[name], ("several", "values"))) == 1:
+                raise InputError(
+                    f"the space has {name!r}, which TRL's files cannot express: leave it out, or "
+                    "write a TrainerObjective with your own trainer."
+                )
             continue
         if name in _SAID_BY:
             raise InputError(f"the space has {name!r}: search {_SAID_BY[name]!r} instead.")

@@ -198,12 +198,19 @@ def test_mistakes_in_packs(table: dict[str, Any], message: str) -> None:
         # LoRA's names speak first, however many others there are
         ([*MORE, "rank"], {}, ["lora", "training"]),
         ([*MORE, "r", "alpha"], {}, ["lora", "training"]),
-        ([*MORE, "rank"], {"method": "preference"}, ["lora", "training"]),
+        ([*MORE, "rank"], {"method": "preference"}, ["dpo", "lora", "training"]),
         # the method is told where the names do not show it
         (MORE, {"method": "lora"}, ["lora", "training"]),
         (["learning_rate"], {"method": "lora"}, ["lora"]),
         (["learning_rate", "batch_size"], {"method": "full"}, ["full"]),
-        (["learning_rate", "batch_size"], {"method": "preference"}, ["full"]),
+        (["learning_rate", "batch_size"], {"method": "preference"}, ["dpo", "full"]),
+        # DPO's names are those of many fields, and show nothing by themselves
+        ([*LORA, "beta"], {}, ["lora"]),
+        ([*LORA, "beta"], {"method": "lora"}, ["lora"]),
+        ([*LORA, "beta"], {"method": "preference"}, ["dpo", "lora"]),
+        (["beta", "loss_type"], {}, []),
+        (["beta"], {"method": "preference"}, ["dpo", "full"]),
+        (["x"], {"method": "preference"}, []),
         (["learning_rate", "batch_size"], {"parameters": 7e9}, ["training"]),
         (["max_depth", "n_estimators"], {"method": "full"}, ["forest"]),
         (["x"], {"method": "lora"}, []),
@@ -216,6 +223,36 @@ def test_relevant_in_a_context(
     assert pack_names(relevant) == expected
     assert relevant.relevant(names) == relevant
     assert pack_names(load_knowledge("auto", context).relevant(names[::-1])) == expected
+
+
+def test_what_dpo_has_of_its_own() -> None:
+    """Beside the pack of what is trained, which knows the rates."""
+    names = [*LORA, "beta"]
+    tuned, adapted = (
+        load_knowledge("auto", {"method": method}).relevant(names)
+        for method in ("preference", "lora")
+    )
+    assert tuned.typical_range("beta") == (0.01, 0.5) and adapted.typical_range("beta") is None
+    assert tuned.typical_range("learning_rate") == (5e-6, 5e-5)
+    assert tuned.typical_range("batch_size") == (32, 128)
+    assert tuned.typical_range("rank") == adapted.typical_range("rank")
+    assert tuned.recommended_value(0, "beta") == 0.1
+    assert tuned.recommended_value(0, "learning_rate") == 5e-6
+    assert tuned.recommended_value(0, "rank") == 16
+    assert "10 or more times below" in tuned.introduction(["learning_rate"])
+    full = load_knowledge("auto", {"method": "preference"}).relevant([*TRAINER, "beta"])
+    assert full.typical_range("learning_rate") == (5e-7, 5e-6)
+    assert full.typical_range("beta") == (0.01, 0.5)
+
+
+def test_a_pack_of_ones_own_about_one_method() -> None:
+    pack = {**own(typical=[1, 2]), "pack": {**HEAD, "only": "pretraining"}}
+    assert load_knowledge(pack).relevant(["x"]).packs == ()
+    told = load_knowledge(pack, {"method": "pretraining"})
+    assert pack_names(told.relevant(["x"])) == ["own"]
+    assert told.relevant(["y"]).packs == ()
+    with pytest.raises(InputError, match=r"\[pack\]: 'only' must be one of lora, full"):
+        load_pack({"pack": {**HEAD, "only": "dpo"}})
 
 
 def test_own_pack_for_another_method_is_kept() -> None:

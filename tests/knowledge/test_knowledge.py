@@ -85,14 +85,15 @@ def make_pack(name: str, hyperparameters: list[str], **head: Any) -> Pack:
 
 
 def test_builtin_packs_are_loaded_once() -> None:
-    names = ["lora", "training", "full", "forest", "boosting", "mlp"]
+    names = ["lora", "training", "full", "dpo", "forest", "boosting", "mlp"]
     assert [pack.name for pack in load_packs()] == names
     assert load_packs() is load_packs()
 
 
 @pytest.mark.parametrize("pack", load_packs(), ids=lambda pack: pack.name)
 def test_builtin_pack_is_complete(pack: Pack) -> None:
-    assert pack.hyperparameters and pack.derived and pack.recommended and pack.sources
+    assert pack.hyperparameters and pack.recommended and pack.sources
+    assert pack.derived or pack.only  # beside another, whose quantities are its own
     assert not pack.always_relevant
     spellings = [
         normalise(spelling)
