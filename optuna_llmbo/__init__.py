@@ -1,6 +1,7 @@
 """Language-guided Bayesian optimization for Optuna, made for LoRA.
 
-`LLMBOSampler` is a sampler for any Optuna study; `LoRAObjective` is an objective for any sampler.
+`LLMBOSampler` is a sampler for any Optuna study; `LoRAObjective` and `CommandObjective` are
+objectives for any sampler.
 Importing the package loads neither torch nor transformers; the names below do, on first use.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from optuna_llmbo.command.objective import CommandObjective as CommandObjective
     from optuna_llmbo.lora.objective import LoRAObjective as LoRAObjective
     from optuna_llmbo.sampler import LLMBOSampler as LLMBOSampler
 
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CommandObjective": "optuna_llmbo.command.objective",
     "LLMBOSampler": "optuna_llmbo.sampler",
     "LoRAObjective": "optuna_llmbo.lora.objective",
 }
 
-__all__ = ["LLMBOSampler", "LoRAObjective", "__version__"]
+__all__ = ["CommandObjective", "LLMBOSampler", "LoRAObjective", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from optuna_llmbo import cli
 from optuna_llmbo.knowledge import load_pack
 from optuna_llmbo.lora.data import load_pairs
-from optuna_llmbo.lora.space_file import read_space
+from optuna_llmbo.space.space_file import read_space
 
 
 ROOT = Path(__file__).parents[1]

@@ -20,13 +20,14 @@ ARROWS = {
     "errors": set(),
     "_util": {"errors"},
     "knowledge": {"_util", "errors"},
-    "space": {"errors", "knowledge"},
+    "space": {"_util", "errors", "knowledge"},
     "study": {"_util", "errors", "space"},
     "embedding": {"_util", "errors"},
     "surrogate": {"_util", "embedding", "errors", "space", "study"},
     "suggestion": {"_util", "embedding", "errors", "knowledge", "space", "study", "surrogate"},
     "sampler": {"embedding", "errors", "knowledge", "space", "study", "suggestion", "surrogate"},
     "lora": {"_util", "embedding", "errors", "space", "study"},
+    "command": {"errors", "knowledge", "space", "study"},
     "trainer": {"embedding", "errors", "lora", "space", "study"},
     "promotable": {"lora", "study"},
     "promotion": {"lora", "promotable", "study"},
@@ -46,6 +47,7 @@ ARROWS = {
     "report": {"errors", "figures", "insight", "sampler", "space", "study"},
     "cli": {
         "_util",
+        "command",
         "dashboard",
         "embedding",
         "errors",
@@ -60,7 +62,7 @@ ARROWS = {
         "suggestion",
         "trainer",
     },
-    "__init__": {"lora", "sampler"},
+    "__init__": {"command", "lora", "sampler"},
 }
 # The largest rooms in layers: a file, or a folder inside, imports from earlier layers only.
 LAYERS = {
@@ -116,10 +118,10 @@ LAYERS = {
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},
         {"events", "live", "options"},
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
-        {"tune_trl"},
+        {"together", "tune_trl"},
         {"again"},
         {"export_trainer"},
-        {"dashboard", "export", "promote", "report", "tune"},
+        {"command", "dashboard", "export", "promote", "report", "tune"},
     ],
 }
 # third-party package -> the rooms that may import it
@@ -137,6 +139,8 @@ KNOWN_BY = {
     "plotly": {"figures", "report"},
     "gpytorch": {"surrogate"},
     "botorch": {"surrogate"},
+    "ruamel": {"command"},
+    "tomlkit": {"command"},
 }
 
 

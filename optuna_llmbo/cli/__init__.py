@@ -1,4 +1,4 @@
-"""The command line: `optuna-llmbo tune`, `proxy-check`, `promote`, `export` and more.
+"""The command line: `optuna-llmbo tune`, `search`, `proxy-check`, `promote`, `export` and more.
 
 Exit codes: 0; 1 for a run that failed or was interrupted; 2 for bad input.
 """
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from optuna_llmbo._util.versions import version_of
+from optuna_llmbo.cli.command import search as search_command
 from optuna_llmbo.cli.dashboard import dashboard
 from optuna_llmbo.cli.doctor import clear_cache
 from optuna_llmbo.cli.doctor import doctor
@@ -27,7 +28,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, dashboard, report, proxy_check, promote, export, doctor, clear_cache):
+for command in (
+    tune,
+    search_command,
+    dashboard,
+    report,
+    proxy_check,
+    promote,
+    export,
+    doctor,
+    clear_cache,
+):
     app.command()(command)
 
 

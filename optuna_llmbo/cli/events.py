@@ -15,6 +15,7 @@ from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
 from optuna_llmbo.study.searched import Searched
 from optuna_llmbo.study.trial_attributes import CONTEXT
+from optuna_llmbo.study.trial_attributes import TRIAL_FOLDER
 from optuna_llmbo.study.trial_facts import trial_facts
 from optuna_llmbo.study.trust import trust_course
 
@@ -61,6 +62,7 @@ def trial(
         **_facts(trial, goals),
         "reports": trial.intermediate_values,
         "reason": trial_facts(trial).reason or None,
+        **({"folder": trial.user_attrs[TRIAL_FOLDER]} if TRIAL_FOLDER in trial.user_attrs else {}),
         "finished": now.n_finished,
         "trials": n_trials,
         "best": [one.number for one in now.best],

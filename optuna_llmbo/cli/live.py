@@ -30,6 +30,9 @@ from optuna_llmbo.study.progress import format_metric
 from optuna_llmbo.study.progress import Goal
 from optuna_llmbo.study.progress import progress_of
 from optuna_llmbo.study.progress import seconds_of
+from optuna_llmbo.study.report_axis import Axis
+from optuna_llmbo.study.report_axis import axis_of
+from optuna_llmbo.study.report_axis import said
 from optuna_llmbo.study.time_limits import TimeLimits
 from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.study.trial_facts import trial_facts
@@ -81,7 +84,7 @@ class LiveView:
         budget: how many finished trials the study should have at the end, and the time.
         deadline: when no further trial begins, on the clock of `time.monotonic`; None: never.
         limits: of the running trials.
-        step: how the step of a report is written.
+        step: how the step of a report is written, unless the study says what it is.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class LiveView:
         self._deadline = deadline
         self._trial_seconds = None if limits is None else limits.trial_seconds
         self._step = step
+        self._axis: Axis | None = None
         self._running: dict[int, _Running] = {}
         self._standing = progress_of(study)
         self._n_ended = 0
@@ -136,6 +140,7 @@ class LiveView:
         now = progress_of(study)
         self._running.pop(trial.number, None)
         self._n_ended, self._standing = self._n_ended + 1, now
+        self._axis = axis_of(study)
         self._console.print(self._line(trial), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -186,12 +191,18 @@ class LiveView:
             pairs = zip(self._goals, facts.values, strict=True)
             return ", ".join(f"{goal.name} {format_metric(value):>8}" for goal, value in pairs)
         if facts.outcome == "pruned" and facts.value is not None:
-            return f"pruned {format_metric(facts.value)} at {self._step.format(trial.last_step)}"
+            return f"pruned {format_metric(facts.value)} at {self._at(trial)}"
         if facts.outcome == "infeasible":
             return f"infeasible ({facts.reason})"
         if facts.outcome == "failed" and facts.reason:
             return f"failed ({facts.reason})"
         return facts.outcome
+
+    def _at(self, trial: FrozenTrial) -> str:
+        step = trial.last_step
+        if self._axis is None or step is None:
+            return self._step.format(step)
+        return said(step, self._axis)
 
     def _best(self) -> str:
         best = self._standing.best

@@ -312,6 +312,21 @@ Json = Annotated[
 ]
 
 
+def check_sampler(study: str, sampler: SamplerName, llm: str | None) -> None:
+    """Check the study's name, and that the sampler reads what it is given.
+
+    Raises:
+        InputError: if the name is empty, or a language model is named that nothing reads.
+    """
+    if not study.strip():
+        raise InputError("--study: expected a name, got an empty one.")
+    if llm is not None and sampler is not SamplerName.llmbo:
+        raise InputError(
+            f"--llm is read by --sampler llmbo only, not by --sampler {sampler.value}: leave one "
+            "of the two out."
+        )
+
+
 def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a command that define its objective, as a study records them."""
     values = {name: params[name] for name in _NAMES if name in params}

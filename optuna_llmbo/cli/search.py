@@ -30,6 +30,7 @@ from optuna_llmbo.study.progress import seconds_of
 from optuna_llmbo.study.searched import Searched
 from optuna_llmbo.study.time_limits import SearchTimedOut
 from optuna_llmbo.study.trial_attributes import INTERRUPTED
+from optuna_llmbo.study.trial_attributes import LOG_END
 from optuna_llmbo.study.trial_attributes import TRACEBACK
 from optuna_llmbo.study.trial_facts import trial_facts
 
@@ -172,6 +173,8 @@ class Watch:
             return
         self._n_failed += 1
         why = trial.user_attrs.get(TRACEBACK) or trial_facts(trial).reason
+        if log := trial.user_attrs.get(LOG_END):
+            why = f"{why}\nThe end of its output:\n{log}"
         warn(f"trial #{trial.number} failed:\n{why}")
         if self._n_failed == _MAX_FAILURES:
             warn(f"error: {_MAX_FAILURES} trials failed one after another.")

@@ -16,6 +16,7 @@ from optuna_llmbo.cli.options import PrunerName
 from optuna_llmbo.cli.options import SamplerName
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.study import compat
+from optuna_llmbo.study.progress import MetricLike
 
 
 if TYPE_CHECKING:

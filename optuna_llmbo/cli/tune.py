@@ -193,13 +193,7 @@ def _check_used(
     study: str, sampler: options.SamplerName, llm: str | None, folder: str | None, keep: int
 ) -> None:
     """Check that no option is given that would have no effect."""
-    if not study.strip():
-        raise InputError("--study: expected a name, got an empty one.")
-    if llm is not None and sampler is not options.SamplerName.llmbo:
-        raise InputError(
-            f"--llm is read by --sampler llmbo only, not by --sampler {sampler.value}: leave one "
-            "of the two out."
-        )
+    options.check_sampler(study, sampler, llm)
     if keep != ObjectiveOptions.keep and folder is None:
         raise InputError(f"--keep {keep} needs a --folder to keep adapters in.")
 

@@ -3,7 +3,8 @@
     expression = number | name | -expression | expression (+ | - | * | / | **) expression
                | (expression) | function(expression, ...)
 
-The functions are `sqrt`, `log`, `log2`, `exp` (one argument) and `min`, `max` (two or more).
+The functions are `sqrt`, `log`, `log2`, `exp`, `round` (one argument; `round` is to the nearest
+integer, halves to the even one) and `min`, `max` (two or more).
 Expressions are computed in float64; anything not finite, at any step, makes the value nan.
 """
 
@@ -28,7 +29,7 @@ _MAX_LENGTH = 200  # also bounds the depth of the tree, so that the walk cannot 
 
 _ALLOWED = (
     "numbers, names, + - * / **, parentheses and the functions "
-    "sqrt(a), log(a), log2(a), exp(a), min(a, b, ...), max(a, b, ...)"
+    "sqrt(a), log(a), log2(a), exp(a), round(a), min(a, b, ...), max(a, b, ...)"
 )
 
 
@@ -51,6 +52,7 @@ _UNARY_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log": np.log,
     "log2": np.log2,
     "exp": np.exp,
+    "round": np.rint,
 }
 
 _EXTREMA: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -81,6 +83,14 @@ class Expression:
         root = _syntax_tree(self.text)
         object.__setattr__(self, "_root", root)
         object.__setattr__(self, "names", frozenset(_check(root, self.text)))
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether its last step is `round`, so that every value is a whole number."""
+        match self._root:
+            case ast.Call(func=ast.Name(id="round")):
+                return True
+        return False
 
     def evaluate_columns(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Evaluate the expression element by element.

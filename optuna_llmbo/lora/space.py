@@ -22,8 +22,8 @@ from optuna_llmbo.lora.probe import branches
 from optuna_llmbo.lora.probe import representatives
 from optuna_llmbo.lora.probe import SpaceFunction
 from optuna_llmbo.lora.recipe import LoRARecipe
-from optuna_llmbo.lora.space_file import read_space
 from optuna_llmbo.space.search_space import suggest
+from optuna_llmbo.space.space_file import read_space
 
 
 Space = Mapping[str, BaseDistribution] | SpaceFunction | str | os.PathLike[str]

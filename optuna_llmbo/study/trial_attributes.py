@@ -41,6 +41,16 @@ BEST_REPORT = "best_report"
 ADAPTER = "adapter"
 """The folder of the kept adapter."""
 
+# Set by `CommandObjective`: where a trial's files are, and how its command ended.
+TRIAL_FOLDER = "folder"
+"""The trial's folder, with its configuration, its log and what the command wrote there."""
+TRIAL_CONFIG = "config"
+"""The trial's copy of the command's configuration."""
+EXIT_CODE = "exit_code"
+"""Of the command; negative for the signal that ended it."""
+LOG_END = "log_end"
+"""The end of the command's output, where the trial did not complete."""
+
 # Set by `LLMBOSampler`: who chose a trial and what was expected of it.
 SAMPLER_PREFIX = "llmbo:"
 CHOSEN_BY = "llmbo:path"
@@ -62,6 +72,10 @@ CONTEXT = "llmbo:context"
 """What decides which values are good, for `LLMBOSampler`: method, parameters, steps."""
 OPTIONS = "lora_options"
 """The options of `optuna-llmbo tune`, for later commands."""
+COMMAND = "command"
+"""What `CommandObjective` runs, for people and for later commands."""
+REPORT_AXIS = "report_axis"
+"""What the steps of the reports of `CommandObjective` are, a word of `command.metrics.Axis`."""
 WORKING_FOLDER = "working_folder"
 """Among these options: where `tune` was run, to which paths are relative."""
 

@@ -10,7 +10,7 @@ from optuna_llmbo.lora import recipe
 from optuna_llmbo.lora.hyperparameters import ALIASES
 from optuna_llmbo.lora.metrics import registry
 from optuna_llmbo.lora.recipe import LoRARecipe
-from optuna_llmbo.lora.space_file import read_space
+from optuna_llmbo.space.space_file import read_space
 
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "lora.md").read_text()

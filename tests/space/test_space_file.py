@@ -10,7 +10,7 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora.recipe import DEFAULT
-from optuna_llmbo.lora.space_file import read_space
+from optuna_llmbo.space.space_file import read_space
 
 
 WHOLE = """
