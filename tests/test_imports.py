@@ -120,7 +120,7 @@ LAYERS = {
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
         {"together", "tune_trl"},
         {"again"},
-        {"export_trainer"},
+        {"own_files"},
         {"command", "dashboard", "export", "promote", "report", "tune"},
     ],
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli import tune_trl
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.study.trial_attributes import COMMAND
 from optuna_llmbo.study.trial_attributes import OPTIONS
 from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 
@@ -34,6 +35,12 @@ def objective_of(
         InputError: if `tune` did not make it, what it was made with is not there any more, or an
             option says what TRL's file decides.
     """
+    if COMMAND in study.user_attrs:
+        raise InputError(
+            f"the study {study.study_name!r} was made with a program of your own, which "
+            "optuna-llmbo does not know how to train on all of the data: `optuna-llmbo export` "
+            "writes its configuration with the best values. Run it with that, and several seeds."
+        )
     given = options.recorded(study)
     if "trl" not in given:
         return options.objective_of(given, allow_execution=allow_execution, device=device)
