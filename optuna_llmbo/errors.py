@@ -72,3 +72,9 @@ def differences(there: Mapping[str, Any], ours: Mapping[str, Any], *, label: str
 def warn_once(message: str) -> None:
     """Log a warning, the same one only once per process."""
     _logger.warning(message)
+
+
+@functools.lru_cache(maxsize=64)
+def tell_once(message: str) -> None:
+    """Log what a user may want to know, the same message only once per process."""
+    _logger.info(message)

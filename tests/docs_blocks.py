@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 from optuna_llmbo import cli
 from optuna_llmbo.knowledge import load_pack
-from optuna_llmbo.lora.data import load_pairs
+from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.space.space_file import read_space
 
 
@@ -258,7 +258,7 @@ def _load(block: Block) -> None:
         load_pack(path) if "[pack]" in block.text else read_space(path)
     elif block.language == "json":
         Path("block.jsonl").write_text(block.text)
-        assert load_pairs("block.jsonl")
+        assert load_records("block.jsonl")
     else:
         raise AssertionError(f"{block}: nothing here can check a block of {block.language}")
 

@@ -19,12 +19,18 @@ import time
 import optuna
 import pytest
 from ray.tune.search.optuna import OptunaSearch
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from benchmarks import examples as benchmark
+from examples.command import data as command_data
+from optuna_llmbo import cli
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.knowledge import load_pack
+from tests.test_command_recipes import searches as recipe_searches
+from tests.tiny import make_tiny_llm
 
 
 pytestmark = pytest.mark.long
@@ -251,6 +257,59 @@ def test_hf_trainer(run: Run, tmp_path: Path) -> None:
     }
     first, *rest = (trial.intermediate_values for trial in trials)
     assert list(first) == [1, 2, 3, 4] and all(1 in values for values in rest)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as `examples.command.data` makes it, with a small model; the current one."""
+    pairs = [(f"def f{i}():\n    return {i}", f"Return {i}.") for i in range(400)]
+    command_data.write(tmp_path, pairs)
+    make_tiny_llm(tmp_path / "model", chat=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_hf_script(run: Run, work: Path) -> None:
+    run("command/hf_script/hf_script", EXAMPLES / "command" / "hf_script" / "train.yaml")
+    state = json.loads((work / "out" / "trainer_state.json").read_text())
+    losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    assert (work / "out" / "adapter_model.safetensors").exists()
+
+
+def test_hf_script_trains_on_completions_alone(work: Path) -> None:
+    from examples.command.hf_script import hf_script
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    (row, *_) = hf_script.read("chat/validation.jsonl", tokenizer)
+    trained = [i for i in row["labels"] if i != -100]
+    said = json.loads((work / "chat" / "validation.jsonl").read_text().splitlines()[0])
+    (assistant,) = said["completion"]
+    assert tokenizer.decode(trained) == assistant["content"] + tokenizer.eos_token
+    assert trained == row["input_ids"][-len(trained) :]
+
+
+def test_hf_script_is_searched_by_its_command(work: Path) -> None:
+    (words,) = [words for tool, words in recipe_searches() if tool == "hf_script"]
+    words = [word.replace("../examples", str(EXAMPLES)) for word in words]
+    words[words.index("--command") + 1] = words[words.index("--command") + 1].replace(
+        "python ", f"{sys.executable} "
+    )
+    words[words.index("--trials") + 1] = "2"
+    result = CliRunner().invoke(cli.app, ["search", *words, "--study", "s"])
+    assert result.exit_code == 0, result.output
+    default, other = optuna.load_study(study_name="s", storage="sqlite:///search.db").trials
+    assert default.params == {"learning_rate": 2e-4, "lora_r": 8, "alpha_ratio": 2.0}
+    for trial in (default, other):
+        folder = work / "runs" / f"trial-{trial.number:04}"
+        state = json.loads((folder / "out" / "trainer_state.json").read_text())
+        losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+        assert list(trial.intermediate_values) == [50, 100]
+        assert trial.value == losses[-1] == trial.intermediate_values[100]
+        assert trial.intermediate_values[50] == pytest.approx(losses[0], rel=1e-3)  # as printed
+        adapter = json.loads((folder / "out" / "adapter_config.json").read_text())
+        assert adapter["r"] == trial.params["lora_r"]
+        assert adapter["lora_alpha"] == round(trial.params["lora_r"] * trial.params["alpha_ratio"])
 
 
 def test_hf_trainer_gives_the_model_its_rank() -> None:

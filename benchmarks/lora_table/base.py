@@ -25,6 +25,7 @@ import transformers
 from benchmarks.provenance import versions
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import tokens
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.stdlib_docstrings import functions_of
 from optuna_llmbo.lora.stdlib_docstrings import INSTRUCTION
 from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
@@ -135,18 +136,19 @@ def pretrain(texts: list[str], tokenizer: Any, seed: int) -> tuple[Any, dict[str
     return model.half(), record
 
 
-def make_pairs(tokenizer: Any, seed: int) -> tuple[list[data.Pair], list[data.Pair]]:
+def make_pairs(tokenizer: Any, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Make training and validation pairs of at most `MAX_LENGTH` tokens: code -> docstring.
 
     These are the project's "stdlib-docstrings" without the instruction, which a model with a
     single task does not need.
     """
-    pairs = [data.Pair(p.removeprefix(f"{INSTRUCTION}\n\n"), r) for p, r in stdlib_docstrings()]
-    usable = [example.pair for example in tokens.encode(pairs, tokenizer, MAX_LENGTH)]
+    pairs = [Pair(p.removeprefix(f"{INSTRUCTION}\n\n"), r) for p, r in stdlib_docstrings()]
+    kept = {example.record.key for example in tokens.encode(pairs, tokenizer, MAX_LENGTH)}
+    usable = [pair for pair in pairs if pair.key in kept]
     return data.split(usable, [pair.key for pair in usable], N_VALIDATION, seed)
 
 
-def write_pairs(pairs: list[data.Pair], path: Path) -> None:
+def write_pairs(pairs: list[Pair], path: Path) -> None:
     """Write pairs to a Parquet file that `LoRAObjective` reads."""
     columns = {"prompt": [p.prompt for p in pairs], "response": [p.response for p in pairs]}
     pandas.DataFrame(columns).to_parquet(path, index=False, compression="zstd")

@@ -30,7 +30,7 @@ _ANSWER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
 @functools.cache
 def split(path: Path) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split the training file into training and validation problems, always the same."""
-    pairs = data.load_pairs(path)
+    pairs = data.load_records(path)
     keys = [pair.key for pair in pairs]
     parts = data.split(pairs, keys, N_VALIDATION, _SPLIT_SEED)
     rows = [[{"prompt": p.prompt, "response": p.response} for p in part] for part in parts]
@@ -52,7 +52,7 @@ def exact_match(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         texts = _generate(model, tokenizer, batch)
-        expected = [final_answer(example.pair.response) for example in batch]
+        expected = [final_answer(example.record.response) for example in batch]
         right += sum(final_answer(t) == e for t, e in zip(texts, expected, strict=True))
     return right / len(examples)
 

@@ -97,13 +97,13 @@ def _said(options: Mapping[str, Any]) -> str:
 
 def _tests(options: Mapping[str, Any], column: str) -> dict[str, str]:
     """The tests of every prompt, read from a column of all data."""
-    from optuna_llmbo.lora.data import load_pairs
+    from optuna_llmbo.lora.data import load_records
 
     tests: dict[str, str] = {}
     for name in ("train", "validation", "test"):
         source = options.get(name)
         if isinstance(source, (str, os.PathLike)):
-            pairs = load_pairs(
+            pairs = load_records(
                 source,
                 prompt_column=options.get("prompt_column"),
                 response_column=column,

@@ -169,7 +169,19 @@ ProxyBy = Annotated[
     _option(MODEL_AND_DATA, "How to draw the proxy: random, length, kmeans or a column's name."),
 ]
 MaxLength = Annotated[
-    int, _option(MODEL_AND_DATA, "Leave out examples with more tokens than this.")
+    int, _option(MODEL_AND_DATA, "Most tokens of an example; see --truncation for longer ones.")
+]
+Truncation = Annotated[
+    str,
+    _option(MODEL_AND_DATA, "What to do with longer examples: drop, or cut at the left or right."),
+]
+ChatTemplate = Annotated[
+    Path | None,
+    _option(MODEL_AND_DATA, "Jinja file that writes turns as text. Default: the tokenizer's own."),
+]
+TrainOn = Annotated[
+    str,
+    _option(MODEL_AND_DATA, "Which of the assistant's turns to train on: all, or the last one."),
 ]
 Metric = Annotated[
     list[str],
@@ -338,13 +350,18 @@ def to_record(
 ) -> dict[str, Any]:
     """The options as a study records them, for commands that are run later and elsewhere.
 
-    They hold the space itself instead of its file, which may change or go away, and the folder to
-    which paths are relative.
+    They hold the space and the chat template themselves instead of their files, which may change
+    or go away, and the folder to which paths are relative.
     """
     from optuna.distributions import distribution_to_json
 
+    from optuna_llmbo.lora.chat_template import read_template
+
     space = {name: distribution_to_json(one) for name, one in distributions.items()}
-    return {**options, "space": space, WORKING_FOLDER: os.getcwd()}
+    held: dict[str, Any] = {"space": space}
+    if (template := options.get("chat_template")) is not None:
+        held["chat_template"] = read_template(template)
+    return {**options, **held, WORKING_FOLDER: os.getcwd()}
 
 
 def space_of(options: Mapping[str, Any]) -> Any:

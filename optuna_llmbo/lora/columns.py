@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields
+from enum import StrEnum
 import re
 from typing import Any
 
@@ -14,6 +16,19 @@ from optuna_llmbo.errors import InputError
 
 
 KNOWN_COLUMNS = (("prompt", "response"), ("instruction", "output"), ("question", "answer"))
+"""Columns of prompts and responses."""
+
+MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue")
+"""Columns of whole conversations."""
+
+PROMPT, COMPLETION, TEXT = "prompt", "completion", "text"
+"""Columns of TRL's formats besides messages."""
+
+SYSTEM = ("system", "system_prompt", "system_message")
+TOOLS, TEMPLATE_ARGUMENTS = "tools", "chat_template_kwargs"
+"""Columns that go with conversations and pairs: what the chat template is given besides turns."""
+
+PREFERENCES = {"chosen", "rejected"}
 
 ALPACA_PROMPT, ALPACA_INPUT = "instruction", "input"
 """An input is joined to its instruction, as the Alpaca format says."""
@@ -27,7 +42,6 @@ PARTS_OF_EXAMPLES = frozenset(
 )
 """Names of columns that hold a part of an example in some format."""
 
-_CONVERSATIONS = {"messages", "conversation", "conversations", "dialog", "dialogue"}
 _MOST_WORDS_OF_A_LABEL = 5
 _ROWS_PER_LABEL = 3
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u9fff"  # Thai, Lao, Japanese, Chinese
@@ -39,18 +53,44 @@ _DATE_WORD = re.compile(
 )
 
 
+class Kind(StrEnum):
+    """What the examples of a table are."""
+
+    MESSAGES = "conversations"
+    COMPLETION = "prompts and completions"
+    PAIR = "prompts and responses"
+    TEXT = "texts"
+
+
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table by what they are for."""
+    """Columns of a table by what they are for; None where there is no such column."""
 
-    prompt: str
-    response: str
+    kind: Kind
+    messages: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    """The responses, or the completions."""
     input: str | None = None
     """Joined to the prompt after a blank line, where it is not empty."""
+    text: str | None = None
+    system: str | None = None
+    tools: str | None = None
+    arguments: str | None = None
 
     @property
-    def used(self) -> set[str | None]:
-        return {self.prompt, self.response, self.input}
+    def used(self) -> set[str]:
+        return set(self._named.values())
+
+    @property
+    def _named(self) -> dict[str, str]:
+        own = [one.name for one in fields(self) if one.name != "kind"]
+        named = {name: getattr(self, name) for name in own}
+        return {name: column for name, column in named.items() if column is not None}
+
+    def __str__(self) -> str:
+        """The format in a line: "conversations (messages, tools)"."""
+        return f"{self.kind} ({', '.join(self._named.values())})"
 
 
 def choose(
@@ -60,6 +100,10 @@ def choose(
     ignored: Collection[str] = (),
 ) -> Columns:
     """Choose the columns that make an example.
+
+    The first of these that exists: conversations (`MESSAGES`); a prompt and its completion; a
+    prompt and its response (`KNOWN_COLUMNS`); a text. Where a prompt or response is named, it is
+    that.
 
     Args:
         names: of all columns.
@@ -74,23 +118,56 @@ def choose(
         check_exists(names, named)
         if named is not None and named in ignored:
             raise InputError(f"the column {named!r} is to be read and to be ignored: choose one.")
-    left = set(names) - set(ignored)
+    left = [name for name in names if name not in ignored]
+    if prompt is None and response is None:
+        if turns := next((name for name in MESSAGES if name in left), None):
+            return Columns(Kind.MESSAGES, messages=turns, **_beside(left))
+        if PROMPT in left and COMPLETION in left:
+            return Columns(Kind.COMPLETION, prompt=PROMPT, response=COMPLETION, **_beside(left))
+    return _pair_or_text(names, left, prompt, response)
+
+
+def _pair_or_text(
+    names: Sequence[str], left: Sequence[str], prompt: str | None, response: str | None
+) -> Columns:
+    is_named = prompt is not None or response is not None
     whole_first = sorted(KNOWN_COLUMNS, key=lambda pair: not set(pair) <= set(names))
     for known_prompt, known_response in whole_first:
         if (prompt or known_prompt in left) and (response or known_response in left):
             prompt, response = prompt or known_prompt, response or known_response
     if prompt is None or response is None:
-        known = " or ".join("/".join(pair) for pair in KNOWN_COLUMNS)
-        turns = _CONVERSATIONS & {name.lower() for name in names}
-        about = "Conversations are not read, only pairs of texts. " if turns else ""
-        raise InputError(
-            f"cannot tell prompts from responses: name prompt_column and response_column, or use "
-            f"{known}. {about}{_listed(names)}"
-        )
+        if TEXT in left and not is_named:
+            return Columns(Kind.TEXT, text=TEXT)
+        raise _unknown(names)
     if prompt == response:
         raise InputError(f"prompts and responses are both read from the column {prompt!r}.")
-    has_input = prompt == ALPACA_PROMPT and ALPACA_INPUT in left - {response}
-    return Columns(prompt, response, ALPACA_INPUT if has_input else None)
+    others = [name for name in left if name not in (prompt, response)]
+    has_input = prompt == ALPACA_PROMPT and ALPACA_INPUT in others
+    joined = ALPACA_INPUT if has_input else None
+    return Columns(Kind.PAIR, prompt=prompt, response=response, input=joined, **_beside(others))
+
+
+def _beside(left: Sequence[str]) -> dict[str, str]:
+    """Columns with what the chat template is given besides the turns."""
+    system = next((name for name in SYSTEM if name in left), None)
+    tools = TOOLS if TOOLS in left else None
+    arguments = TEMPLATE_ARGUMENTS if TEMPLATE_ARGUMENTS in left else None
+    found = {"system": system, "tools": tools, "arguments": arguments}
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def _unknown(names: Sequence[str]) -> InputError:
+    if set(names) >= PREFERENCES:
+        return InputError(
+            "the data are preferences (chosen, rejected), which DPO is trained on: search with "
+            f"`optuna-llmbo tune --trl dpo.yaml`. {_listed(names)}"
+        )
+    known = ", ".join("/".join(pair) for pair in KNOWN_COLUMNS)
+    return InputError(
+        f"cannot tell what the examples are: expected {MESSAGES[0]} or {MESSAGES[1]} (lists of "
+        f"turns), {PROMPT}/{COMPLETION}, {known} or {TEXT}; or name prompt_column and "
+        f"response_column (--prompt-column, --response-column). {_listed(names)}"
+    )
 
 
 def check_exists(names: Sequence[str], named: str | None) -> None:

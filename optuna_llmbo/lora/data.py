@@ -1,10 +1,11 @@
-"""Training and validation pairs: read, check, split."""
+"""Training and validation examples: read, check, split."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
 import math
 import numbers
 from typing import Any
@@ -14,6 +15,19 @@ import numpy as np
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import columns
+from optuna_llmbo.lora.columns import Columns
+from optuna_llmbo.lora.columns import Kind
+from optuna_llmbo.lora.messages import ASSISTANT
+from optuna_llmbo.lora.messages import is_messages
+from optuna_llmbo.lora.messages import Message
+from optuna_llmbo.lora.messages import messages_of
+from optuna_llmbo.lora.messages import parsed
+from optuna_llmbo.lora.messages import WEIGHT
+from optuna_llmbo.lora.records import Completion
+from optuna_llmbo.lora.records import Conversation
+from optuna_llmbo.lora.records import Pair
+from optuna_llmbo.lora.records import Record
+from optuna_llmbo.lora.records import Text
 from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.table import open_table
 from optuna_llmbo.lora.table import Table
@@ -28,35 +42,20 @@ VALIDATION_STREAM, PROXY_STREAM, TEST_STREAM, STRATA_STREAM, CLUSTERS_STREAM = r
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One example: the model reads `prompt` and is trained to answer `response`."""
-
-    prompt: str
-    response: str
-    stratum: str | int | float | bool | None = None
-    """The value to stratify the proxy by, if it is stratified by a column."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Identity of an example: two with equal keys are the same."""
-        return self.prompt.strip(), self.response.strip()
-
-
-def load_pairs(source: DataSource, **columns: Any) -> list[Pair]:
+def load_records(source: DataSource, **columns: Any) -> list[Record]:
     """Read all examples of a source.
 
     Args:
         source: as `open_table` takes it.
-        **columns: as `pairs_of` takes them.
+        **columns: as `records_of` takes them.
 
     Raises:
-        InputError: as `open_table` and `pairs_of`.
+        InputError: as `open_table` and `records_of`.
     """
-    return pairs_of(open_table(source), **columns)
+    return records_of(open_table(source), **columns)
 
 
-def pairs_of(
+def records_of(
     table: Table,
     *,
     prompt_column: str | None = None,
@@ -64,13 +63,13 @@ def pairs_of(
     ignore_columns: Collection[str] = (),
     stratum_column: str | None = None,
     is_checked: bool = True,
-) -> list[Pair]:
+) -> list[Record]:
     """Read all examples of a table.
 
     Args:
         table: of n rows.
-        prompt_column: None: the first of `columns.KNOWN_COLUMNS` that exists. To a column
-            "instruction" the column "input" is joined, after a blank line, where it is not empty.
+        prompt_column: None: as `columns.choose` recognizes the format. To a column "instruction"
+            the column "input" is joined, after a blank line, where it is not empty.
         response_column: as `prompt_column`.
         ignore_columns: columns that may hold a part of the examples and are not to be read; some
             of them may be missing.
@@ -78,13 +77,18 @@ def pairs_of(
         is_checked: check that the other columns hold no part of the examples.
 
     Returns:
-        n pairs.
+        n examples.
 
     Raises:
-        InputError: if there is no such column, no rows, rows without text, or a column that is not
-            used and looks like a part of the examples.
+        InputError: if the format is unknown, there are no rows, rows are not in the format, or a
+            column that is not used looks like a part of the examples.
     """
-    chosen = columns.choose(table.names, prompt_column, response_column, ignore_columns)
+    chosen = columns_of(
+        table,
+        prompt_column=prompt_column,
+        response_column=response_column,
+        ignore_columns=ignore_columns,
+    )
     columns.check_exists(table.names, stratum_column)
     if table.n_rows == 0:
         raise InputError(f"{table.source} has no rows.")
@@ -92,12 +96,29 @@ def pairs_of(
     if is_checked:
         unused = {name: table.stored(name) for name in table.names if name not in known}
         columns.check_all_used(table.source, unused)
-    prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
-    if chosen.input is not None:
-        prompts = _joined(prompts, _texts_or_none(table, chosen.input))
     strata = [None] * table.n_rows if stratum_column is None else table.column(stratum_column)
     _check_strata(stratum_column, strata)
-    return [Pair(*row) for row in zip(prompts, responses, strata, strict=True)]
+    return _READERS[chosen.kind](table, chosen, strata)
+
+
+def columns_of(
+    table: Table,
+    *,
+    prompt_column: str | None = None,
+    response_column: str | None = None,
+    ignore_columns: Collection[str] = (),
+) -> columns.Columns:
+    """The columns that `records_of` reads, by what they are for; the arguments are its own.
+
+    Plain prompts and completions have no use for what goes to a chat template.
+
+    Raises:
+        InputError: if the format is unknown.
+    """
+    chosen = columns.choose(table.names, prompt_column, response_column, ignore_columns)
+    if chosen.kind is Kind.COMPLETION and not _holds_turns(table, chosen):
+        return dataclasses.replace(chosen, system=None, tools=None, arguments=None)
+    return chosen
 
 
 def is_size(source: Any) -> bool:
@@ -194,9 +215,119 @@ def permutation(n: int, seed: int, stream: int) -> np.ndarray:
     return np.random.default_rng([seed, stream]).permutation(n)
 
 
-def _texts(table: Table, column: str) -> list[str]:
+def _pairs(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
+    prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
+    if chosen.input is not None:
+        prompts = _joined(prompts, _texts_or_none(table, chosen.input))
+    systems, arguments = _systems(table, chosen), _arguments(table, chosen)
+    rows = zip(prompts, responses, strata, systems, arguments, strict=True)
+    return [Pair(*row) for row in rows]
+
+
+def _conversations(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
+    systems, arguments = _systems(table, chosen), _arguments(table, chosen)
+    records: list[Record] = []
+    for row, turns in enumerate(_turns(table, chosen.messages)):
+        turns = _with_system(turns, systems[row], f"row {row} (counted from 0)")
+        _check_answered(turns, f"column {chosen.messages!r}, row {row} (counted from 0)")
+        records.append(Conversation(turns, None, arguments[row], strata[row]))
+    return records
+
+
+def _completions(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
+    if not _holds_turns(table, chosen):
+        prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
+        rows = zip(prompts, responses, strata, strict=True)
+        return [Completion(*row) for row in rows]
+    systems, arguments = _systems(table, chosen), _arguments(table, chosen)
+    both = zip(_turns(table, chosen.prompt), _turns(table, chosen.response), strict=True)
+    records: list[Record] = []
+    for row, (prompt, completion) in enumerate(both):
+        _check_answered(completion, f"column {chosen.response!r}, row {row} (counted from 0)")
+        prompt = _with_system(prompt, systems[row], f"row {row} (counted from 0)")
+        turns = (*prompt, *completion)
+        records.append(Conversation(turns, len(prompt), arguments[row], strata[row]))
+    return records
+
+
+def _plain_texts(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
+    texts = _texts(table, chosen.text)
+    return [Text(*row) for row in zip(texts, strata, strict=True)]
+
+
+_READERS: dict[Kind, Callable[[Table, Columns, Sequence[Any]], list[Record]]] = {
+    Kind.PAIR: _pairs,
+    Kind.MESSAGES: _conversations,
+    Kind.COMPLETION: _completions,
+    Kind.TEXT: _plain_texts,
+}
+
+
+def _holds_turns(table: Table, chosen: Columns) -> bool:
+    """Whether prompts and completions are lists of turns; the first row says what all are."""
+    return table.n_rows > 0 and is_messages(table.column(str(chosen.prompt))[0])
+
+
+def _turns(table: Table, column: str | None) -> list[tuple[Message, ...]]:
+    return [
+        messages_of(
+            value, f"column {column!r}, row {row} (counted from 0)", fills_none=table.fills_none
+        )
+        for row, value in enumerate(table.column(str(column)))
+    ]
+
+
+def _with_system(
+    turns: tuple[Message, ...], system: str | None, where: str
+) -> tuple[Message, ...]:
+    if system is None:
+        return turns
+    if turns[0]["role"] == "system":
+        raise InputError(
+            f"{where} has a system prompt in a column of its own and another in its first turn: "
+            "remove one of them, or say that the column is to be ignored (--ignore-column)."
+        )
+    return ({"role": "system", "content": system}, *turns)
+
+
+def _check_answered(turns: Sequence[Message], where: str) -> None:
+    trained = [turn for turn in turns if turn["role"] == ASSISTANT and turn.get(WEIGHT) != 0]
+    if not trained:
+        raise InputError(
+            f"{where} has no turn of the assistant to train on: remove the row, or add one."
+        )
+
+
+def _systems(table: Table, chosen: Columns) -> Sequence[str | None]:
+    if chosen.system is None:
+        return [None] * table.n_rows
+    return _texts_or_none(table, chosen.system)
+
+
+def _arguments(table: Table, chosen: Columns) -> list[dict[str, Any]]:
+    """What the chat template of each row is given besides its turns."""
+    found: list[dict[str, Any]] = [{} for _ in range(table.n_rows)]
+    for column in (chosen.arguments, chosen.tools):
+        for row, value in enumerate(table.column(column) if column is not None else []):
+            where = f"column {column!r}, row {row} (counted from 0),"
+            told = parsed(value, where, fills_none=table.fills_none)
+            if told is not None and column == chosen.tools:
+                _check_is(told, list, "a list of tools", where)
+                found[row]["tools"] = told
+            elif told is not None:
+                _check_is(told, dict, "an object with arguments of the chat template", where)
+                found[row] |= told
+    return found
+
+
+def _check_is(value: Any, kind: type, expected: str, where: str) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{where} has {value!r:.80}: expected {expected}.")
+
+
+def _texts(table: Table, column: str | None) -> list[str]:
     """The texts of a column that is to have one in every row."""
-    texts = _texts_or_none(table, column)
+    texts = _texts_or_none(table, str(column))
     bad = [i for i, text in enumerate(texts) if text is None]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -215,7 +346,8 @@ def _texts_or_none(table: Table, column: str) -> list[str | None]:
         is_missing = value is None or (isinstance(value, float) and math.isnan(value))
         if not (is_missing or isinstance(value, str)):
             what = (
-                "conversations are not read, only pairs of a prompt and a response"
+                "whole conversations are read from a column 'messages', or from 'prompt' and "
+                "'completion'"
                 if isinstance(value, (list, tuple, dict))
                 else "write it as the text that the model is to read or answer"
             )

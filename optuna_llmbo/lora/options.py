@@ -14,7 +14,10 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna_llmbo.errors import check_at_least
+from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import TRAIN_ON
 
 
 if TYPE_CHECKING:
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 
 Metric = Callable[[Any, Any, Sequence["Example"]], float]
 """A measure of a trained model: (model, tokenizer, validation examples) -> a finite number."""
+
+
+DROP = "drop"
+TRUNCATIONS = (DROP, "left", "right")
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,17 @@ class ObjectiveOptions:
         defaults: other hyperparameters of the default configuration, by name, such as
             {"target_modules": "attention", "schedule": "cosine"}. Whatever the space does not name
             is taken from here in every trial.
-        max_length: examples with more tokens are left out before anything is split or sampled.
-        prompt_column: None: prompt, instruction or question.
-        response_column: None: response, output or answer.
+        max_length: examples with more tokens are left out before anything is split or sampled, or
+            cut, as `truncation` says.
+        truncation: what is done with examples of more than `max_length` tokens: "drop", or cut at
+            the "left" or "right"; what has no token to train on then is left out.
+        chat_template: a template that writes turns as text, or the path of a Jinja file with one;
+            None: the tokenizer's own, or `chat_template.PLAIN` if it has none.
+        train_on: of conversations, "all" of the assistant's turns or the "last" one.
+        prompt_column: None: the format of the data is recognized by their columns (docs/lora.md):
+            conversations (messages, conversations), prompt and completion, prompts and responses
+            (prompt/response, instruction/output, question/answer), or text.
+        response_column: as `prompt_column`.
         ignore_columns: columns not to be read. A column that looks like a part of the examples and
             is neither read nor named here is an error (docs/lora.md).
         reports: evaluations per trial, each reported to the pruner, 1 to 100.
@@ -115,6 +130,9 @@ class ObjectiveOptions:
     prompt_column: str | None = None
     response_column: str | None = None
     ignore_columns: Sequence[str] = ()
+    truncation: str = DROP
+    chat_template: str | os.PathLike[str] | None = None
+    train_on: str = ALL_TURNS
     reports: int = 4
     load_best_model_at_end: bool = False
     micro_batch_size: int = 8
@@ -150,6 +168,8 @@ class ObjectiveOptions:
             raise InputError(
                 f"ignore_columns={self.ignore_columns!r}: expected a list of names, got one text."
             )
+        check_choice("truncation", self.truncation, TRUNCATIONS)
+        check_choice("train_on", self.train_on, TRAIN_ON)
         check_at_least("seed", self.seed, 0)
         check_count("micro_batch_size", self.micro_batch_size)
         check_count("reports", self.reports, 100)

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+import hashlib
 import os
-import sys
 from typing import Any
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.errors import warn_once
-from optuna_llmbo.lora import data
+from optuna_llmbo.errors import tell_once
 from optuna_llmbo.lora import distributed
+from optuna_llmbo.lora import examples
 from optuna_llmbo.lora import proxy as proxies
 from optuna_llmbo.lora import space as spaces
 from optuna_llmbo.lora import splits
@@ -24,8 +24,11 @@ from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import check_base_loss
 from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.chat_template import read_template
+from optuna_llmbo.lora.chat_template import TEMPLATE_DAY
+from optuna_llmbo.lora.chat_template import writes_the_date
 from optuna_llmbo.lora.checkpoint import check_writable
-from optuna_llmbo.lora.columns import check_exists
+from optuna_llmbo.lora.columns import Kind
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import validation_loss
 from optuna_llmbo.lora.measuring import try_out
@@ -34,19 +37,23 @@ from optuna_llmbo.lora.metrics import check_all
 from optuna_llmbo.lora.metrics import from_name
 from optuna_llmbo.lora.metrics import Loss
 from optuna_llmbo.lora.metrics import Measure
+from optuna_llmbo.lora.metrics import MultipleChoice
+from optuna_llmbo.lora.metrics.measure import TextMeasure
 from optuna_llmbo.lora.model_card import Base
+from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.preflight import preflight
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.records import ALL_TURNS
 from optuna_llmbo.lora.space import CheckedSpace
-from optuna_llmbo.lora.table import open_table
 from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
 
 
-ONLY_NAMES = ("model", "train")
-"""Entries of a fingerprint that name what hashes identify: files may be moved and renamed."""
+ONLY_NAMES = ("model", "train", "format")
+"""Entries of a fingerprint that name what hashes identify: files may be moved and renamed, and
+columns too."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     options.check()
     if options.folder is not None:
         check_writable(options.folder)
-    pairs = _load_pairs(options)
+    read = examples.read(options)
     loaded = load_base(
         options.model,
         device=options.device,
@@ -120,7 +127,12 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         quantization=options.quantization,
         gradient_checkpointing=options.gradient_checkpointing,
     )
-    usable = _encode(pairs, loaded, options.max_length)
+    if options.chat_template is not None:
+        loaded.tokenizer.chat_template = read_template(options.chat_template)
+    usable = read.encode(loaded.tokenizer, options)
+    for some in usable.values():
+        check_tokens(loaded, some)
+    tell_once(str(read))
     parts = splits.hold_out(usable, options.validation, options.test, options.seed)
     train, validation, test = (parts[name] for name in splits.PARTS)
     pool = _in_order(options, loaded.model, train)
@@ -131,6 +143,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
             f"load_best_model_at_end with {len(targets)} metrics: trials on several report "
             "nothing, and so have no best report. Leave one of the two out."
         )
+    _check_answers(read.columns.kind, targets, options)
     check_all(targets, loaded.model, loaded.tokenizer, validation)
     defaults = LoRARecipe.from_params(options.fixed)
     most = largest_rank(loaded.model, defaults)
@@ -142,9 +155,11 @@ def prepare(options: ObjectiveOptions) -> Prepared:
     base_loss = _loss(loaded.model, validation, micro_batch)
     check_base_loss(loaded, base_loss)
     functions = options.extra_metrics or {}
-    about = (loaded.model, loaded.tokenizer, validation)
-    try_out(targets, functions, *about, defaults, seed=options.seed)
+    with_what = (loaded.model, loaded.tokenizer, validation)
+    try_out(targets, functions, *with_what, defaults, seed=options.seed)
     record = _fingerprint(options, loaded, proxy, validation, test) | _differing(defaults)
+    if not read.is_plain_pairs:
+        record["format"] = str(read.columns)
     return Prepared(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
@@ -160,6 +175,23 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         micro_batch=micro_batch,
         best_of=options.reports if options.load_best_model_at_end else None,
     )
+
+
+def _check_answers(kind: Kind, targets: Sequence[Measure], options: ObjectiveOptions) -> None:
+    """Check that metrics which read answers have whole questions to ask."""
+    reading = [one.name for one in targets if isinstance(one, (TextMeasure, MultipleChoice))]
+    if not reading:
+        return
+    if kind is Kind.TEXT:
+        raise InputError(
+            f"metric={reading[0]!r} compares answers, and the data are plain texts, which ask "
+            "nothing: choose the loss, or data with prompts."
+        )
+    if options.truncation == tokens.RIGHT:
+        raise InputError(
+            f"metric={reading[0]!r} compares answers to whole questions, and "
+            "truncation='right' may cut these: choose 'left' or 'drop'."
+        )
 
 
 def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,64 +211,6 @@ def _targets(metric: str | Measure | Sequence[str | Measure]) -> tuple[Measure, 
                 "a function of your own make metrics.Custom(name, direction, function)."
             )
     return targets
-
-
-def _load_pairs(options: ObjectiveOptions) -> dict[str, list[data.Pair]]:
-    """Training data, and validation and test data if they have their own source."""
-    columns: dict[str, Any] = {
-        "prompt_column": options.prompt_column,
-        "response_column": options.response_column,
-        "ignore_columns": options.ignore_columns,
-    }
-    stratum_column = proxies.column_of(options.proxy_by)
-    sources = {splits.TRAIN: options.train}
-    for name, source in ((splits.VALIDATION, options.validation), (splits.TEST, options.test)):
-        if source is not None and not data.is_size(source):
-            sources[name] = source
-    tables = {name: open_table(source) for name, source in sources.items()}
-    there = {name for table in tables.values() for name in table.names}
-    for ignored in options.ignore_columns:
-        check_exists(sorted(there), ignored)
-    parts = {
-        name: data.pairs_of(
-            table, **columns, stratum_column=stratum_column if name == splits.TRAIN else None
-        )
-        for name, table in tables.items()
-    }
-    splits.check_leaks(parts)
-    return parts
-
-
-def _encode(
-    pairs: Mapping[str, Sequence[data.Pair]], loaded: LanguageModel, max_length: int
-) -> dict[str, list[Example]]:
-    """Examples by part, without those that are too long."""
-    whole = {
-        name: tokens.encode(some, loaded.tokenizer, sys.maxsize) for name, some in pairs.items()
-    }
-    for some in whole.values():
-        check_tokens(loaded, some)
-    usable = {
-        name: [example for example in some if len(example) <= max_length]
-        for name, some in whole.items()
-    }
-    longest = max(len(example) for some in whole.values() for example in some)
-    left_out = []
-    for name, some in whole.items():
-        if not usable[name]:
-            raise InputError(
-                f"all {len(some)} {name} examples are longer than max_length={max_length} tokens: "
-                f"raise it. The longest has {longest}."
-            )
-        if gone := len(some) - len(usable[name]):
-            left_out.append(f"{gone} of {len(some)} {name}")
-    if left_out:
-        warn_once(
-            f"{' and '.join(left_out)} examples are longer than max_length={max_length} tokens "
-            f"and are left out. The longest has {longest}: raise max_length (--max-length), or "
-            "shorten them."
-        )
-    return usable
 
 
 def _loss(model: Any, examples: Sequence[Example], micro_batch: MicroBatch) -> float:
@@ -267,16 +241,12 @@ def _fingerprint(
 ) -> dict[str, Any]:
     source = loaded.source
     is_hub = source.kind == "hub"
-    # unused options are left out, so that fingerprints of earlier studies still match
-    more: dict[str, Any] = {}
-    if options.quantization is not None:
-        more["quantization"] = options.quantization
-    if options.load_best_model_at_end:
-        more |= {"load_best_model_at_end": True, "reports": options.reports}
-    if options.proxy_by != proxies.RANDOM:
-        more["proxy_by"] = options.proxy_by
-    if tokens.writes_the_date(loaded.tokenizer):
-        more["template_date"] = tokens.TEMPLATE_DAY.date().isoformat()
+    more = _unusual(options)
+    if writes_the_date(loaded.tokenizer):
+        more["template_date"] = TEMPLATE_DAY.date().isoformat()
+    if options.chat_template is not None:
+        template = loaded.tokenizer.chat_template.encode()
+        more["chat_template"] = hashlib.sha256(template).hexdigest()[:16]
     if test:
         more |= {"test_examples": len(test), "test_hash": tokens.digest(test)}
     return more | {
@@ -293,6 +263,24 @@ def _fingerprint(
         "seed": options.seed,
         "dtype": str(loaded.dtype),
     }
+
+
+def _unusual(options: ObjectiveOptions) -> dict[str, Any]:
+    """Options that differ from the usual ones.
+
+    The others are left out, so that fingerprints of earlier studies still match.
+    """
+    usual = {
+        "quantization": None,
+        "proxy_by": proxies.RANDOM,
+        "train_on": ALL_TURNS,
+        "truncation": DROP,
+    }
+    given = {name: getattr(options, name) for name in usual}
+    more = {name: value for name, value in given.items() if value != usual[name]}
+    if options.load_best_model_at_end:
+        more |= {"load_best_model_at_end": True, "reports": options.reports}
+    return more
 
 
 def _differing(defaults: LoRARecipe) -> dict[str, Any]:

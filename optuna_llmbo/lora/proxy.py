@@ -104,7 +104,7 @@ def order(
     elif by == KMEANS:
         strata = clusters(embeddings(model, examples, batch_size=batch_size), seed)
     else:
-        strata = [example.pair.stratum for example in examples]
+        strata = [example.record.stratum for example in examples]
         _warn_of_many(by, strata)
     return spread(strata, shuffled, seed)
 

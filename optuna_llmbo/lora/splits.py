@@ -12,7 +12,7 @@ from collections.abc import Sized
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Record
 from optuna_llmbo.lora.table import DataSource
 from optuna_llmbo.lora.tokens import Example
 
@@ -29,19 +29,19 @@ _HARM = {
 }
 
 
-def check_leaks(parts: Mapping[str, Sequence[Pair]]) -> None:
+def check_leaks(parts: Mapping[str, Sequence[Record]]) -> None:
     """Check that no example is in two parts.
 
     Args:
-        parts: the pairs of some of "training", "validation" and "test".
+        parts: the examples of some of "training", "validation" and "test".
 
     Raises:
         InputError: with the number of shared examples and the first of them.
     """
     for first, second in _PAIRS_OF_PARTS:
         if first in parts and second in parts:
-            seen = {pair.key for pair in parts[first]}
-            shared = [pair for pair in parts[second] if pair.key in seen]
+            seen = {record.key for record in parts[first]}
+            shared = [record for record in parts[second] if record.key in seen]
             if shared:
                 raise InputError(
                     f"{len(shared)} of the {second} examples are also in the {first} data, "
@@ -50,7 +50,7 @@ def check_leaks(parts: Mapping[str, Sequence[Pair]]) -> None:
                 )
 
 
-def warn_of_shared_prompts(parts: Mapping[str, Sequence[Pair]]) -> None:
+def warn_of_shared_prompts(parts: Mapping[str, Sequence[Record]]) -> None:
     """Warn once if two parts have the same prompt with different responses.
 
     This may be intended (several good answers, or one prompt for all examples), but the loss on
@@ -58,8 +58,8 @@ def warn_of_shared_prompts(parts: Mapping[str, Sequence[Pair]]) -> None:
     """
     for first, second in _PAIRS_OF_PARTS:
         if first in parts and second in parts:
-            seen = {pair.prompt.strip() for pair in parts[first]}
-            shared = [pair for pair in parts[second] if pair.prompt.strip() in seen]
+            seen = {record.question for record in parts[first]} - {None}
+            shared = [record for record in parts[second] if record.question in seen]
             if shared:
                 warn_once(
                     f"{len(shared)} of the {len(parts[second])} {second} examples have a prompt "
@@ -105,7 +105,7 @@ def hold_out(
         train, whole[VALIDATION] = _split(train, count, seed, VALIDATION)
     whole[TRAIN] = train
     warn_of_small_parts(whole)
-    warn_of_shared_prompts({n: [example.pair for example in e] for n, e in whole.items()})
+    warn_of_shared_prompts({n: [example.record for example in e] for n, e in whole.items()})
     return whole
 
 
@@ -127,7 +127,7 @@ def warn_of_small_parts(parts: Mapping[str, Sized]) -> None:
 def _split(
     examples: Sequence[Example], count: int, seed: int, part: str
 ) -> tuple[list[Example], list[Example]]:
-    keys = [example.pair.key for example in examples]
+    keys = [example.record.key for example in examples]
     rest, held_out = data.split(examples, keys, count, seed, part)
     copies = len(examples) - len(rest) - len(held_out)
     if copies:

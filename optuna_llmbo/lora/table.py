@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 import os
 from pathlib import Path
 import re
@@ -42,6 +43,8 @@ class Table:
     """(n_rows,) values of a column, decoded; None where a row has none."""
     stored: Callable[[str], Sequence[Any]]
     """(n_rows,) values as they are stored: images and sound as bytes."""
+    fills_none: bool = False
+    """Whether a key that a nested object lacks may be there with None, as in Arrow's tables."""
 
 
 def open_table(source: DataSource) -> Table:
@@ -71,7 +74,7 @@ def open_table(source: DataSource) -> Table:
     if path.is_dir():
         return _of_folder(label, path, None)
     if path.exists():
-        return _of_rows(label, data_files.read_file(path))
+        return _of_files(label, data_files.read_file(path), [path])
     place, _, split = name.rpartition("@")
     if place and (folder := Path(place).expanduser()).is_dir():
         return _of_folder(label, folder, split)
@@ -110,6 +113,11 @@ def _of_rows(label: str, rows: Sequence[data_files.Row]) -> Table:
     return Table(label, names, len(rows), column, column)
 
 
+def _of_files(label: str, rows: Sequence[data_files.Row], files: Sequence[Path]) -> Table:
+    is_arrow = any(data_files.kind_of(path) == ".parquet" for path in files)
+    return replace(_of_rows(label, rows), fills_none=is_arrow)
+
+
 def _of_dataset(label: str, dataset: Any) -> Table:
     plain, stored = dataset.with_format(None), dataset.with_format("arrow")
     return Table(
@@ -118,6 +126,7 @@ def _of_dataset(label: str, dataset: Any) -> Table:
         len(plain),
         lambda name: list(plain[name]),
         lambda name: _python_values(stored, name),
+        fills_none=True,
     )
 
 
@@ -138,7 +147,7 @@ def _of_folder(label: str, folder: Path, split: str | None) -> Table:
             "name a file."
         )
     if not has_splits and not (folder / _SAVED).is_file():
-        return _of_rows(label, data_files.read_folder(folder))
+        return _of_files(label, data_files.read_folder(folder), list(folder.iterdir()))
     try:
         saved = datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:

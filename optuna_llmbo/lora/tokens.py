@@ -1,50 +1,59 @@
-"""Pairs -> token ids with the response marked, and their batches."""
+"""Records -> token ids, with those marked that are trained on, and their batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
-import datetime
 import hashlib
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.errors import warn_once
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import Completion
+from optuna_llmbo.lora.records import Record
+from optuna_llmbo.lora.records import Text
+from optuna_llmbo.lora.render import Marked
+from optuna_llmbo.lora.render import Rendered
+from optuna_llmbo.lora.render import Renderer
 
 
 IGNORED = -100  # label of a position without loss, torch's `ignore_index`
 
-TEMPLATE_DAY = datetime.datetime(2024, 7, 26, 12)
-"""What chat templates that write the current date are told, so that the same examples have the
-same tokens on every day. It is the day that Llama 3.1 and 3.2 write where there is no clock."""
+LEFT, RIGHT = "left", "right"
+"""Sides at which an example that is too long can be cut."""
 
-_CHUNK = 1000  # pairs given to the tokenizer at once
-_CLOCK = "strftime_now"  # what `transformers` gives to templates
+_CHUNK = 1000  # records given to the tokenizer at once
 
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized pair."""
+    """One tokenized record."""
 
-    pair: Pair
+    record: Record
     ids: np.ndarray
-    """(t,) int32: prompt, response, end of sequence."""
+    """(t,) int32."""
     n_prompt: int
-    """Number of prompt ids, on which there is no loss; at least 1."""
+    """Number of ids before the last answer, which an answer is generated from; at least 1."""
+    mask: np.ndarray | None = None
+    """(t,) bool: which ids the loss is on; None: all those behind the prompt. The first one is
+    not, as nothing predicts it."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def trained(self) -> np.ndarray:
+        """(t,) bool: which ids the loss is on."""
+        return np.arange(len(self.ids)) >= self.n_prompt if self.mask is None else self.mask
+
+    @property
     def n_response(self) -> int:
-        """Tokens with loss: the response and the end of the sequence."""
-        return len(self.ids) - self.n_prompt
+        """Tokens with loss: what the assistant says, with the ends of its turns."""
+        return len(self.ids) - self.n_prompt if self.mask is None else int(self.mask.sum())
 
 
 @dataclass(frozen=True)
@@ -60,51 +69,53 @@ class Batch:
     `IGNORED`. They are shifted already."""
 
 
-def encode(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Example]:
-    """Tokenize pairs, leaving out those that are too long; nothing is truncated.
+def encode(
+    records: Sequence[Record], tokenizer: Any, max_length: int, *, train_on: str = ALL_TURNS
+) -> list[Example]:
+    """Tokenize records, leaving out those that are too long; `cut` shortens them instead.
 
-    A tokenizer with a chat template renders a user and an assistant turn. Without one, the text is
-    the prompt, a line break and the response. Prompt and response are tokenized separately, so
-    that the loss starts exactly where a generated answer would.
+    The ids, and those that the loss is on, are what TRL's `SFTTrainer` makes of the same records.
+    `Renderer` says which these are; where prompt and answer are not told apart by the template,
+    the loss starts at the first token in which the whole differs from the prompt.
 
     Args:
-        pairs: prompts and responses.
-        tokenizer: a tokenizer of `transformers`.
+        records: all of one format.
+        tokenizer: a tokenizer of `transformers`; without a chat template it gets
+            `chat_template.PLAIN`.
         max_length: maximum number of tokens, prompt and end of sequence included.
+        train_on: "all" of the assistant's turns, or the "last" one.
 
     Raises:
-        InputError: if the template cannot render a pair or renders it differently each time,
+        InputError: if the template cannot render a record or renders it differently each time,
             there is no end-of-sequence token, or the tokenizer makes nothing of a response.
     """
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token.")
-    examples = []
-    template = template_on_a_fixed_day(tokenizer)
-    if any(
-        _render(pair, tokenizer, template) != _render(pair, tokenizer, template)
-        for pair in pairs[:1]
-    ):
+    render = Renderer(tokenizer, train_on)
+    if any(_is_random(render, record) for record in records[:1]):
         raise InputError(
             "the tokenizer's chat template renders the same example differently each time, so "
             "that trials cannot be compared: give the tokenizer a template without randomness."
         )
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = pairs[start : start + _CHUNK]
-        rendered = [_render(pair, tokenizer, template) for pair in chunk]
-        prompts = _ids(tokenizer, [prompt for prompt, _ in rendered])
-        responses = _ids(tokenizer, [response for _, response in rendered])
-        begin = _begin(tokenizer)
-        for pair, prompt, response in zip(chunk, prompts, responses, strict=True):
-            if not response:
-                raise InputError(
-                    f"the tokenizer makes no tokens of the response {pair.response[:60]!r}: check "
-                    "that its files are complete and belong to the model."
-                )
-            prompt = begin + prompt
-            ids = prompt + _ended(response, tokenizer)
-            if len(ids) <= max_length:
-                examples.append(Example(pair, np.asarray(ids, dtype=np.int32), len(prompt)))
-    return examples
+    examples: list[Example] = []
+    for start in range(0, len(records), _CHUNK):
+        examples += _encode(records[start : start + _CHUNK], render, tokenizer)
+    _check_said(examples, tokenizer)
+    return [example for example in examples if len(example) <= max_length]
+
+
+def cut(example: Example, max_length: int, side: str) -> Example | None:
+    """Cut an example to `max_length` ids at its "left" or "right".
+
+    Returns:
+        None if no token is left that the loss is on.
+    """
+    too_many = len(example) - max_length
+    if too_many <= 0:
+        return example
+    kept = slice(too_many, None) if side == LEFT else slice(max_length)
+    before = example.n_prompt - (too_many if side == LEFT else 0)
+    mask = example.trained[kept].copy()
+    mask[0] = False
+    return _example(example.record, example.ids[kept], before, mask) if mask.any() else None
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
@@ -117,8 +128,8 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
         tokens = torch.from_numpy(example.ids).long()
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
-        first = example.n_prompt - 1  # the prompt's last token predicts the first of the response
-        labels[row, first : len(tokens) - 1] = tokens[example.n_prompt :]
+        places = torch.from_numpy(np.flatnonzero(example.trained))
+        labels[row, places - 1] = tokens[places]  # each is predicted by the one before
     return Batch(ids.to(device), mask.to(device), labels.to(device))
 
 
@@ -136,84 +147,85 @@ def in_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def digest(examples: Sequence[Example]) -> str:
-    """Short hash of the token ids, in order."""
+    """Short hash of the token ids, in order, and of those that the loss is on."""
     state = hashlib.sha256()
     for example in examples:
         state.update(np.array([len(example), example.n_prompt], dtype=np.int64).tobytes())
         state.update(example.ids.tobytes())
+        if example.mask is not None:
+            state.update(example.mask.tobytes())
     return state.hexdigest()[:16]
 
 
-def writes_the_date(tokenizer: Any) -> bool:
-    """Whether the tokenizer's chat template writes the current date."""
-    return bool(tokenizer.chat_template) and _CLOCK in tokenizer.get_chat_template()
+def _is_random(render: Renderer, record: Record) -> bool:
+    one, other = render(record), render(record)
+    if isinstance(one, Marked) and isinstance(other, Marked):
+        return not np.array_equal(one.ids, other.ids)
+    return one != other
 
 
-def template_on_a_fixed_day(tokenizer: Any) -> str | None:
-    """The chat template with `TEMPLATE_DAY` as the current date; None if it writes none."""
-    return DAY + tokenizer.get_chat_template() if writes_the_date(tokenizer) else None
-
-
-def _day() -> str:
-    """A macro that hides the clock of templates: `TEMPLATE_DAY` in the directives of a format."""
-    ways = [f"%{flag}{one}" for one in "aAbBcdDeFHIjmMpSTUwxXyYZ" for flag in ("-", "")]
-    values = {way: TEMPLATE_DAY.strftime(way) for way in ways}
-    filters = "".join(f"|replace({w!r}, {v!r})" for w, v in values.items() if v != w)
-    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}"
-
-
-DAY = _day()
-"""Before a template, makes `TEMPLATE_DAY` the current date."""
-
-
-def _render(pair: Pair, tokenizer: Any, template: str | None) -> tuple[str, str]:
-    """The text before the start of the response, and the rest."""
-    if not tokenizer.chat_template:
-        return pair.prompt + "\n", pair.response
-    turns = [
-        {"role": "user", "content": pair.prompt},
-        {"role": "assistant", "content": pair.response},
+def _encode(records: Sequence[Record], render: Renderer, tokenizer: Any) -> list[Example]:
+    made = [render(record) for record in records]
+    plain = [one for one in made if isinstance(one, Rendered)]
+    ids = iter(_ids(tokenizer, plain, plainly=isinstance(records[0], (Text, Completion))))
+    return [
+        _of_marked(record, one)
+        if isinstance(one, Marked)
+        else _of_rendered(record, one, [next(ids) for _ in _texts(one)])
+        for record, one in zip(records, made, strict=True)
     ]
-    try:
-        prompt = tokenizer.apply_chat_template(
-            turns[:1], chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        whole = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-    except (jinja2.TemplateError, TypeError, KeyError) as error:
-        raise InputError(
-            f"the tokenizer's chat template cannot render a user's and an assistant's turn: "
-            f"{error}"
-        ) from error
-    response = pair.response
-    if whole.startswith(prompt):
-        response = whole[len(prompt) :].rstrip()
-    else:  # some templates rewrite past turns
-        warn_once(
-            "the tokenizer's chat template does not go on from its own prompt with the answer: "
-            "responses follow it as they are, with the end of the sequence."
-        )
-    if pair.prompt.strip() not in prompt or pair.response.strip() not in response:
-        warn_once(
-            "the tokenizer's chat template does not write all texts as they are in the data (some "
-            "leave out the reasoning in answers): the model is trained on what the template "
-            "writes."
-        )
-    return prompt, response
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]
+def _texts(one: Rendered) -> list[str]:
+    """All texts of a record to tokenize: the whole, and what bounds that which is trained on."""
+    return [one.text, *(text for span in one.spans for text in span if text is not None)]
 
 
-def _begin(tokenizer: Any) -> list[int]:
-    """The beginning-of-sequence token, if the tokenizer sets one; a template writes its own."""
-    alone = tokenizer("").input_ids
-    has_one = not tokenizer.chat_template and tokenizer.bos_token_id in alone
-    return [tokenizer.bos_token_id] if has_one else []
+def _ids(tokenizer: Any, rendered: Sequence[Rendered], *, plainly: bool) -> list[list[int]]:
+    """Ids of all texts, in order; a template writes the beginning of the sequence itself."""
+    texts = [text for one in rendered for text in _texts(one)]
+    if not texts:
+        return []
+    return [list(ids) for ids in tokenizer(texts, add_special_tokens=plainly).input_ids]
 
 
-def _ended(response: list[int], tokenizer: Any) -> list[int]:
-    """The response with an end: a template's own end-of-turn token, or end of sequence."""
-    if response and response[-1] in tokenizer.all_special_ids:
-        return response
-    return [*response, tokenizer.eos_token_id]
+def _of_marked(record: Record, marked: Marked) -> Example:
+    behind = np.flatnonzero(~marked.trained[: int(marked.trained.nonzero()[0].max(initial=0))])
+    last = int(behind.max(initial=-1)) + 1  # where the last run starts
+    return _example(record, marked.ids, last, marked.trained.copy())
+
+
+def _of_rendered(record: Record, one: Rendered, ids: Sequence[list[int]]) -> Example:
+    whole, bounds = ids[0], iter(ids[1:])
+    mask, start = np.zeros(len(whole), dtype=bool), 0
+    for _, end in one.spans:
+        start = _n_common(next(bounds), whole)
+        stop = len(whole) if end is None else _n_common(next(bounds), whole)
+        mask[start:stop] = True
+    return _example(record, np.asarray(whole, dtype=np.int32), start, mask)
+
+
+def _example(record: Record, ids: np.ndarray, n_prompt: int, mask: np.ndarray) -> Example:
+    """An example; its mask is left out where it says the same as the prompt's length."""
+    mask[:1] = False
+    n_prompt = min(max(n_prompt, 1), len(ids))
+    is_plain = np.array_equal(mask, np.arange(len(ids)) >= n_prompt)
+    return Example(record, ids, n_prompt, None if is_plain else mask)
+
+
+def _check_said(examples: Sequence[Example], tokenizer: Any) -> None:
+    """Check that something is trained on besides the ends of turns."""
+    special = tokenizer.all_special_ids
+    for example in examples:
+        silent = np.isin(example.ids[example.trained], special).all()
+        if silent and (example.record.response.strip() or not example.n_response):
+            raise InputError(
+                f"the tokenizer makes no tokens of the response {example.record.response[:60]!r}: "
+                "check that its files are complete and belong to the model."
+            )
+
+
+def _n_common(prefix: Sequence[int], whole: Sequence[int]) -> int:
+    """How many ids two sequences share at their start."""
+    pairs = enumerate(zip(prefix, whole, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(prefix), len(whole)))

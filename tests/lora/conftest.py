@@ -15,7 +15,7 @@ from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -27,7 +27,7 @@ def always_one_thread(one_thread: None) -> None:
     """In all tests of this folder."""
 
 
-def rows(n: int, start: int = 0) -> list[dict[str, str]]:
+def rows(n: int, start: int = 0) -> list[dict[str, Any]]:
     """Counting exercises, all different, of different lengths."""
     numbers = range(start, start + n)
     return [

@@ -23,8 +23,8 @@ from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.base_model import check_base_loss
 from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.records import Pair
 
 
 Make = Callable[..., LoRAObjective]

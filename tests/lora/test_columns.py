@@ -11,7 +11,7 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import columns
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 
 
 N = 60
@@ -39,22 +39,22 @@ def test_an_input_is_joined_to_its_instruction() -> None:
         Pair("Say no.", "no"),
         Pair("Sing.", "la"),
     ]
-    assert data.load_pairs(source) == expected
+    assert data.load_records(source) == expected
     named = {"prompt_column": "instruction", "response_column": "output"}
-    assert data.load_pairs(source, **named) == expected
-    without = data.load_pairs(source, ignore_columns=["input"])
+    assert data.load_records(source, **named) == expected
+    without = data.load_records(source, ignore_columns=["input"])
     assert [pair.prompt for pair in without] == rows["instruction"]
 
 
 def test_an_input_that_is_no_text() -> None:
     source = datasets.Dataset.from_dict({"instruction": ["a"], "input": [3], "output": ["b"]})
     with pytest.raises(InputError, match="'input' has 3 in row 0 .* of type int"):
-        data.load_pairs(source)
+        data.load_records(source)
 
 
 def test_an_input_beside_other_prompts_is_not_left_out() -> None:
     with pytest.raises(InputError, match=r"would not be read: 'input' \('more'\)"):
-        data.load_pairs(table(input=["more"] * N))
+        data.load_records(table(input=["more"] * N))
 
 
 # --- what is refused ---
@@ -63,12 +63,9 @@ def test_an_input_beside_other_prompts_is_not_left_out() -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("system", ["be brief"] * N),
         ("System", ["x"] * N),
         ("context", [None] * (N - 1) + ["Paris"]),
-        ("messages", [[{"role": "user", "content": "hi"}]] * N),
         ("history", [[["hi", "ho"]]] * N),
-        ("tools", [[{"name": "search"}]] * N),
         ("images", [[b"\x89PNG"]] * N),
         ("photo", [b"\x89PNG"] * N),
         ("question", ["q"] * N),
@@ -86,17 +83,17 @@ def test_parts_of_examples(name: str, values: list[Any]) -> None:
     source = table(**{name: values}, number=list(range(N)))
     message = f"a Dataset has columns .*: '{name}' .*ignore_columns=.'{name}'. .--ignore-column"
     with pytest.raises(InputError, match=message):
-        data.load_pairs(source)
+        data.load_records(source)
     named = {"prompt_column": "prompt", "response_column": "response"}
     with pytest.raises(InputError, match="ignore"):
-        data.load_pairs(source, **named)
-    assert len(data.load_pairs(source, ignore_columns=[name])) == N
+        data.load_records(source, **named)
+    assert len(data.load_records(source, ignore_columns=[name])) == N
 
 
 def test_all_such_columns_are_named_at_once() -> None:
-    source = table(system=[SENTENCE] * N, persona=["pirate"] * N)
-    with pytest.raises(InputError, match="--ignore-column system --ignore-column persona"):
-        data.load_pairs(source)
+    source = table(context=[SENTENCE] * N, persona=["pirate"] * N)
+    with pytest.raises(InputError, match="--ignore-column context --ignore-column persona"):
+        data.load_records(source)
 
 
 DAYS = [datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=7 * i) for i in range(N)]
@@ -129,27 +126,27 @@ DAYS = [datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=7 * i) for i in
     ],
 )
 def test_facts_about_examples(name: str, values: list[Any]) -> None:
-    assert len(data.load_pairs(table(**{name: values}))) == N
+    assert len(data.load_records(table(**{name: values}))) == N
 
 
 def test_the_column_that_stratifies_is_used() -> None:
     source = table(context=[f"topic {i % 3}" for i in range(N)])
-    assert data.load_pairs(source, stratum_column="context")[1].stratum == "topic 1"
+    assert data.load_records(source, stratum_column="context")[1].stratum == "topic 1"
 
 
 def test_images_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     source = table(photo=[{"bytes": b"no image", "path": None}] * N)
     source = source.cast_column("photo", datasets.Image())
     with pytest.raises(InputError, match="would not be read: 'photo'"):
-        data.load_pairs(source)
+        data.load_records(source)
 
 
 def test_formats_of_a_dataset_hide_nothing() -> None:
-    source = table(system=[SENTENCE] * N)
+    source = table(context=[SENTENCE] * N)
     source.set_format("numpy", columns=["prompt", "response"])
-    with pytest.raises(InputError, match="would not be read: 'system'"):
-        data.load_pairs(source)
-    assert data.load_pairs(source.select([3]), ignore_columns=["system"]) == [Pair("p3", "r")]
+    with pytest.raises(InputError, match="would not be read: 'context'"):
+        data.load_records(source)
+    assert data.load_records(source.select([3]), ignore_columns=["context"]) == [Pair("p3", "r")]
 
 
 # --- prompts and responses ---
@@ -158,8 +155,8 @@ def test_formats_of_a_dataset_hide_nothing() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([{"role": "user", "content": "hi"}], r"'prompt' has .*role.*of type list: conv"),
-        ({"text": "hi"}, "of type dict: conversations are not read"),
+        ([{"role": "user", "content": "hi"}], r"'prompt' has .*role.*of type list: whole conv"),
+        ({"text": "hi"}, "of type dict: whole conversations are read from"),
         (3, "'prompt' has 3 in row 0 .* of type int: write it as the text"),
         (True, "of type bool"),
         (float("nan"), "'prompt' has no text in row 0 "),
@@ -168,7 +165,7 @@ def test_formats_of_a_dataset_hide_nothing() -> None:
 def test_prompts_that_are_no_texts(value: Any, message: str) -> None:
     source = datasets.Dataset.from_dict({"prompt": [value], "response": ["r"]})
     with pytest.raises(InputError, match=message):
-        data.load_pairs(source)
+        data.load_records(source)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +189,3 @@ def test_which_columns_are_chosen(
 ) -> None:
     result = columns.choose(names.split(), **named)
     assert (result.prompt, result.response) == chosen
-
-
-def test_conversations_are_not_read() -> None:
-    with pytest.raises(InputError, match="Conversations are not read.*columns are: id, messages"):
-        columns.choose(["id", "messages"])
-
-
-def test_a_column_cannot_be_read_and_ignored() -> None:
-    with pytest.raises(InputError, match="'code' is to be read and to be ignored"):
-        columns.choose(["prompt", "code"], response="code", ignored=["code"])

@@ -11,7 +11,7 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora.columns import KNOWN_COLUMNS
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from tests.lora.conftest import rows
 
 
@@ -27,30 +27,30 @@ def test_reads_files(suffix: str, tmp_path: Path) -> None:
         path.write_text(json.dumps(rows(20)))
     else:
         writers[suffix](str(path))
-    assert data.load_pairs(path) == PAIRS
-    assert data.load_pairs(str(path)) == PAIRS
+    assert data.load_records(path) == PAIRS
+    assert data.load_records(str(path)) == PAIRS
 
 
 @pytest.mark.parametrize(("prompt", "response"), KNOWN_COLUMNS)
 def test_detects_columns(prompt: str, response: str) -> None:
     table = datasets.Dataset.from_list([{"id": 1, response: "b", prompt: "a"}])
-    assert data.load_pairs(table) == [Pair("a", "b")]
+    assert data.load_records(table) == [Pair("a", "b")]
 
 
 def test_named_columns_win() -> None:
     table = datasets.Dataset.from_list([{"prompt": "a", "response": "b", "code": "c"}])
     named = {"response_column": "code", "ignore_columns": ["response"]}
-    assert data.load_pairs(table, **named) == [Pair("a", "c")]
+    assert data.load_records(table, **named) == [Pair("a", "c")]
     with pytest.raises(InputError, match="would not be read: 'response'"):
-        data.load_pairs(table, response_column="code")
+        data.load_records(table, response_column="code")
 
 
 def test_a_column_to_stratify_by() -> None:
     table = _table(prompt=["a", "b"], response=["c", "d"], topic=["x", None])
-    pairs = data.load_pairs(table, stratum_column="topic")
+    pairs = data.load_records(table, stratum_column="topic")
     assert [pair.stratum for pair in pairs] == ["x", None]
     assert [pair.key for pair in pairs] == [("a", "c"), ("b", "d")]
-    assert [pair.stratum for pair in data.load_pairs(table)] == [None, None]
+    assert [pair.stratum for pair in data.load_records(table)] == [None, None]
 
 
 def _table(**columns: list[Any]) -> datasets.Dataset:
@@ -60,8 +60,8 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
 @pytest.mark.parametrize(
     ("source", "columns", "message"),
     [
-        (_table(text=["a"], label=["b"]), {}, "name prompt_column .* columns are: text, label"),
-        (_table(prompt=["a"], label=["b"]), {}, "cannot tell prompts from responses"),
+        (_table(body=["a"], label=["b"]), {}, "name prompt_column .* columns are: body, label"),
+        (_table(prompt=["a"], label=["b"]), {}, "cannot tell what the examples are"),
         (_table(q=["a"]), {"prompt_column": "z"}, "no column 'z'. The columns are: q"),
         (
             _table(q=["a"]),
@@ -98,18 +98,18 @@ def _table(**columns: list[Any]) -> datasets.Dataset:
 )
 def test_bad_sources(source: Any, columns: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        data.load_pairs(source, **columns)
+        data.load_records(source, **columns)
 
 
 def test_bad_files(tmp_path: Path) -> None:
     text = tmp_path / "pairs.txt"
     text.write_text("a\tb\n")
     with pytest.raises(InputError, match="known suffixes: .json, .jsonl, .csv, .parquet"):
-        data.load_pairs(text)
+        data.load_records(text)
     broken = tmp_path / "pairs.json"
     broken.write_text('{"prompt": ')
     with pytest.raises(InputError, match="cannot read the data .*pairs.json"):
-        data.load_pairs(broken)
+        data.load_records(broken)
 
 
 def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", missing)
     with pytest.raises(InputError, match="cannot read the data 'some/data': .* doesn't exist"):
-        data.load_pairs("some/data")
+        data.load_records("some/data")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,15 @@ import pytest
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.data_files import read_file
 from optuna_llmbo.lora.data_files import read_folder
+from optuna_llmbo.lora.records import Pair
 
 
-ROWS = [{"prompt": "say é", "response": "é"}, {"prompt": "1, 2", "response": "NA"}]
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "say é", "response": "é"},
+    {"prompt": "1, 2", "response": "NA"},
+]
 
 
 def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
@@ -54,11 +57,11 @@ def test_a_path_is_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     written(tmp_path / "other" / "a.jsonl", [{"prompt": "wrong", "response": "one"}])
     written(tmp_path / "v.jsonl", [{"prompt": "wrong", "response": "one"}])
     expected = [Pair(**row) for row in ROWS]
-    assert data.load_pairs(path) == data.load_pairs(str(path)) == expected
+    assert data.load_records(path) == data.load_records(str(path)) == expected
     monkeypatch.chdir(tmp_path)
-    assert data.load_pairs(name) == expected
+    assert data.load_records(name) == expected
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.load_pairs(f"~/{name}") == expected
+    assert data.load_records(f"~/{name}") == expected
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_a_path_is_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_what_is_no_path_is_said_to_be_none(name: str) -> None:
     with pytest.raises(InputError, match="there is no data file or folder .*Expected a JSON"):
-        data.load_pairs(name)
+        data.load_records(name)
 
 
 # --- formats ---
@@ -145,7 +148,7 @@ def test_what_is_wrong_with_a_file(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        data.load_pairs(path)
+        data.load_records(path)
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
@@ -158,13 +161,13 @@ def test_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
-    rows = [{"prompt": f"p{i}", "response": "r"} for i in range(3)]
+    rows: list[dict[str, Any]] = [{"prompt": f"p{i}", "response": "r"} for i in range(3)]
     for i in (2, 0, 1):
         written(tmp_path / "d [1]" / f"train-0000{i}.jsonl", [rows[i]])
     for name in (".hidden.jsonl", "README.md", "LICENSE", "_SUCCESS"):
         (tmp_path / "d [1]" / name).write_text("no data")
     assert read_folder(tmp_path / "d [1]") == rows
-    assert data.load_pairs(str(tmp_path / "d [1]") + "/") == [Pair(**row) for row in rows]
+    assert data.load_records(str(tmp_path / "d [1]") + "/") == [Pair(**row) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_folders_that_are_not_one_set_of_data(
     for name in names:
         written(folder / name)
     with pytest.raises(InputError, match=message):
-        data.load_pairs(folder)
+        data.load_records(folder)
 
 
 def test_a_folder_of_held_out_files_only(tmp_path: Path) -> None:

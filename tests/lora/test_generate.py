@@ -14,12 +14,12 @@ from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.adapter import adapter
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.evaluate import autocast
 from optuna_llmbo.lora.generate import check_decoding
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.recipe import DEFAULT
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from tests.tiny import make_tiny_family
 from tests.tiny import make_tiny_llm

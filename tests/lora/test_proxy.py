@@ -14,7 +14,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import proxy
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.conftest import rows
 from tests.lora.test_objective import Make
@@ -96,7 +96,7 @@ def test_an_order_is_whole_and_seeded(
 
 
 def test_a_column_has_its_share_in_every_proxy(labelled: list[Example]) -> None:
-    strata = [example.pair.stratum for example in labelled]
+    strata = [example.record.stratum for example in labelled]
     for seed in range(5):
         assert worst_share(strata, proxy.order(labelled, "topic", seed)) < 1.5
     random = max(worst_share(strata, proxy.order(labelled, "random", seed)) for seed in range(5))
@@ -211,11 +211,11 @@ def test_proxies_of_an_objective_are_nested(
 
     small, by_count, large = prepared(0.25), prepared(20), prepared(0.5)
     assert [len(p.train) for p in (small, by_count, large)] == [14, 20, 27]
-    keys = [[example.pair.key for example in p.train] for p in (small, by_count, large)]
+    keys = [[example.record.key for example in p.train] for p in (small, by_count, large)]
     assert keys[2][:20] == keys[1]
     assert keys[1][:14] == keys[0]
     assert [p.fraction for p in (small, by_count, large)] == [14 / 54, 20 / 54, 27 / 54]
-    assert small.validation[0].pair.key == large.validation[0].pair.key
+    assert small.validation[0].record.key == large.validation[0].record.key
 
 
 def test_what_the_fingerprint_says_of_the_proxy(
@@ -242,7 +242,7 @@ def test_the_share_of_topics_in_a_trial(
         objective = make_objective(
             train=with_topics, validation=rows_apart(), proxy=20, proxy_by="topic", seed=seed
         )
-        topics = Counter(example.pair.stratum for example in objective.prepare().train)
+        topics = Counter(example.record.stratum for example in objective.prepare().train)
         assert topics == {"rare": 5, "usual": 15}
 
 

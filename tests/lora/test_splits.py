@@ -10,7 +10,7 @@ from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.conftest import rows
 from tests.lora.test_objective import Make
@@ -29,7 +29,7 @@ def other_answers(n: int, start: int = 0) -> datasets.Dataset:
 
 
 def keys(examples: Any) -> list[tuple[str, str]]:
-    return [example.pair.key for example in examples]
+    return [example.record.key for example in examples]
 
 
 # --- the checks ---

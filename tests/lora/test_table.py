@@ -11,8 +11,8 @@ import pytest
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import data
 from optuna_llmbo.lora import table
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.data_files import read_folder
+from optuna_llmbo.lora.records import Pair
 from tests.lora.conftest import rows
 
 
@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_what_is_asked_of_the_hub(
     source: str, call: tuple[Any, ...], asked: list[tuple[Any, ...]]
 ) -> None:
-    assert data.load_pairs(source) == PAIRS
+    assert data.load_records(source) == PAIRS
     assert asked == [call]
     assert table.source_name(source) == source
 
@@ -60,7 +60,7 @@ def test_what_is_asked_of_the_hub(
 @pytest.mark.parametrize("source", ["org/data@", "org/data:@x", "a/b/c", "org/data:a:b", "hf://a"])
 def test_what_is_no_hub_id(source: str, asked: list[tuple[Any, ...]]) -> None:
     with pytest.raises(InputError, match="NAME, NAME:CONFIGURATION, NAME@SPLIT or both"):
-        data.load_pairs(source)
+        data.load_records(source)
     assert asked == []
 
 
@@ -77,7 +77,7 @@ def test_the_hub_says_what_there_is(reason: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(InputError) as caught:
-        data.load_pairs("org/data")
+        data.load_records("org/data")
     assert " ".join(reason.split()) in str(caught.value)
     assert "NAME:CONFIGURATION" in str(caught.value)
 
@@ -90,7 +90,7 @@ def test_what_exists_as_a_path_is_that_path(
         folder = tmp_path / name
         folder.mkdir(parents=True)
         ROWS.to_json(folder / "a.jsonl")
-        assert data.load_pairs(name) == PAIRS
+        assert data.load_records(name) == PAIRS
     assert asked == []
 
 
@@ -99,28 +99,28 @@ def test_what_exists_as_a_path_is_that_path(
 
 def test_a_saved_dataset(tmp_path: Path) -> None:
     ROWS.save_to_disk(tmp_path / "saved [1]")
-    assert data.load_pairs(tmp_path / "saved [1]") == PAIRS
+    assert data.load_records(tmp_path / "saved [1]") == PAIRS
     with pytest.raises(InputError, match="has no splits to choose 'test' from"):
-        data.load_pairs(f"{tmp_path}/saved [1]@test")
+        data.load_records(f"{tmp_path}/saved [1]@test")
     with pytest.raises(InputError, match="has no splits to choose"):
         (tmp_path / "plain").mkdir()
-        data.load_pairs(f"{tmp_path}/plain@test")
+        data.load_records(f"{tmp_path}/plain@test")
 
 
 def test_saved_splits(tmp_path: Path) -> None:
     splits = {"train": ROWS, "test": ROWS.select([0])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
-    assert data.load_pairs(tmp_path / "saved") == PAIRS
-    assert data.load_pairs(f"{tmp_path / 'saved'}@test") == PAIRS[:1]
+    assert data.load_records(tmp_path / "saved") == PAIRS
+    assert data.load_records(f"{tmp_path / 'saved'}@test") == PAIRS[:1]
     with pytest.raises(InputError, match="no split 'dev': name one of train, test, as .*@train"):
-        data.load_pairs(f"{tmp_path / 'saved'}@dev")
+        data.load_records(f"{tmp_path / 'saved'}@dev")
 
 
 def test_a_damaged_saved_dataset(tmp_path: Path) -> None:
     ROWS.save_to_disk(tmp_path / "saved")
     (tmp_path / "saved" / "dataset_info.json").unlink()
     with pytest.raises(InputError, match="cannot read the data .*saved"):
-        data.load_pairs(tmp_path / "saved")
+        data.load_records(tmp_path / "saved")
 
 
 # --- names ---
@@ -144,9 +144,15 @@ def test_a_name_does_not_depend_on_how_a_path_is_written(
 
 
 def test_rows_may_lack_columns(tmp_path: Path) -> None:
-    lines = ['{"prompt": "a", "response": "b"}', '{"response": "d", "prompt": "c", "system": "x"}']
+    lines = [
+        '{"prompt": "a", "response": "b"}',
+        '{"response": "d", "prompt": "c", "context": "x"}',
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    with pytest.raises(InputError, match="would not be read: 'system'"):
-        data.load_pairs(tmp_path)
-    assert data.load_pairs(tmp_path, ignore_columns=["system"]) == [Pair("a", "b"), Pair("c", "d")]
+    with pytest.raises(InputError, match="would not be read: 'context'"):
+        data.load_records(tmp_path)
+    assert data.load_records(tmp_path, ignore_columns=["system"]) == [
+        Pair("a", "b"),
+        Pair("c", "d"),
+    ]
     assert read_folder(tmp_path)[0] == {"prompt": "a", "response": "b"}

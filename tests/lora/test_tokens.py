@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora import chat_template
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.tokens import IGNORED
 from tests.tiny import make_tiny_llm
@@ -38,14 +39,27 @@ def test_with_a_template(chat) -> None:  # type: ignore[no-untyped-def]
     assert chat.decode(example.ids[example.n_prompt :]) == "four, höchstens<eos>"
 
 
-def test_a_template_that_rewrites_turns_still_ends(chat, warnings_logged: list[str]) -> None:  # type: ignore[no-untyped-def]
-    rewriting = "{% if add_generation_prompt %}ask: {{ messages[0]['content'] }}{% endif %}"
+def test_a_template_that_rewrites_its_prompt(chat, warnings_logged: list[str]) -> None:  # type: ignore[no-untyped-def]
+    """The loss starts where the two differ, as TRL's does; it still ends."""
     tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
-    tokenizer.chat_template = rewriting
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'] }}|{% endfor %}"
+        "{% if add_generation_prompt %}<think>{% endif %}"
+    )
     (example,) = tokens.encode([PAIR], tokenizer, 100)
-    assert tokenizer.decode(example.ids) == "ask: two and two?four, höchstens<eos>"
+    assert tokenizer.decode(example.ids) == "two and two?|four, höchstens|<eos>"
+    assert tokenizer.decode(example.ids[example.n_prompt :]) == "four, höchstens|<eos>"
     (line,) = warnings_logged
     assert "does not go on from its own prompt with the answer" in line
+
+
+def test_a_template_that_writes_nothing(chat) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
+    tokenizer.chat_template = (
+        "{% if add_generation_prompt %}{{ messages[0]['content'] }}{% endif %}"
+    )
+    with pytest.raises(InputError, match="writes nothing of the turns .* --chat-template"):
+        tokens.encode([PAIR], tokenizer, 100)
 
 
 def test_a_template_that_leaves_texts_out(chat, warnings_logged: list[str]) -> None:  # type: ignore[no-untyped-def]
@@ -75,15 +89,15 @@ FORMATS = ["%d %b %Y", "%B %d, %Y", "%Y-%m-%d", "%A %-d. %H:%M", "%x %X", "%y%j"
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_template_writes_the_same_date_on_every_day(chat, form: str) -> None:  # type: ignore[no-untyped-def]
     tokenizer = AutoTokenizer.from_pretrained(chat.name_or_path)
-    assert not tokens.writes_the_date(tokenizer)
+    assert not chat_template.writes_the_date(tokenizer)
     tokenizer.chat_template = (
         "{%- if strftime_now is defined %}{% set form = '" + form + "' %}"
         "{%- set day = strftime_now(form) %}{%- else %}{% set day = 'none' %}{%- endif %}"
         "Today is {{ day }}.\n" + tokenizer.chat_template
     )
-    assert tokens.writes_the_date(tokenizer)
+    assert chat_template.writes_the_date(tokenizer)
     (example,) = tokens.encode([PAIR], tokenizer, 200)
-    day = tokens.TEMPLATE_DAY.strftime(form)
+    day = chat_template.TEMPLATE_DAY.strftime(form)
     expected = f"Today is {day}.\n<user>two and two?<assistant>four, höchstens<eos>"
     assert tokenizer.decode(example.ids) == expected
 
@@ -142,7 +156,7 @@ def test_a_beginning_of_sequence_token_is_kept(tiny_llm: Path) -> None:
 def test_long_examples_are_left_out_whole(tiny: LanguageModel) -> None:
     pairs = [Pair("a" * n, "b") for n in (1, 5, 9)]  # 3 more: line break, b, end
     kept = tokens.encode(pairs, tiny.tokenizer, 8)
-    assert [example.pair for example in kept] == pairs[:2]
+    assert [example.record for example in kept] == pairs[:2]
     assert len(kept[1]) == 8
 
 
@@ -169,5 +183,9 @@ def test_digest_sees_tokens_order_and_prompts(examples: list[Example]) -> None:
     assert digest == tokens.digest(list(examples))
     assert digest != tokens.digest(examples[::-1])
     assert digest != tokens.digest(examples[:-1])
-    moved = Example(examples[0].pair, examples[0].ids, examples[0].n_prompt + 1)
+    first = examples[0]
+    moved = Example(first.record, first.ids, first.n_prompt + 1)
     assert digest != tokens.digest([moved, *examples[1:]])
+    mask = first.trained.copy()
+    mask[-1] = False
+    assert digest != tokens.digest([Example(first.record, first.ids, first.n_prompt, mask)])

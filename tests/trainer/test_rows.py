@@ -39,9 +39,9 @@ def test_as_the_other_objective(chat_llm: Path) -> None:
     theirs, ours = lora.prepare(), divided(test=6)
     assert ours.test is not None
     for part, other in ((ours.train, theirs.train), (ours.validation, theirs.validation)):
-        assert prompts(part) == [example.pair.prompt for example in other]
-    assert prompts(ours.test) == [example.pair.prompt for example in theirs.test]
-    assert prompts(ours.pool) == [example.pair.prompt for example in theirs.pool]
+        assert prompts(part) == [example.record.prompt for example in other]
+    assert prompts(ours.test) == [example.record.prompt for example in theirs.test]
+    assert prompts(ours.pool) == [example.record.prompt for example in theirs.pool]
     assert ours.fraction == theirs.fraction
 
 

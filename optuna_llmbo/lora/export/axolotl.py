@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.comments import head
-from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.data import commands
+from optuna_llmbo.lora.export.data import data_files
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
@@ -19,7 +20,7 @@ from optuna_llmbo.lora.train import MAX_GRADIENT_NORM
 
 
 _TOOL = "Axolotl"
-_COMMANDS = ("python make_data.py", "axolotl train train.yml")
+_COMMAND = "axolotl train train.yml"
 
 
 def files(facts: Facts) -> dict[str, str]:
@@ -41,8 +42,8 @@ def files(facts: Facts) -> dict[str, str]:
         )
     values = _model_and_data(facts) | _adapter(facts) | _training(facts)
     return {
-        "train.yml": document(head(facts, _TOOL, _COMMANDS), values),
-        "make_data.py": dataset_script(facts, _TOOL, "segments"),
+        "train.yml": document(head(facts, _TOOL, commands(facts, _COMMAND)), values),
+        **data_files(facts, _TOOL, "segments"),
     }
 
 

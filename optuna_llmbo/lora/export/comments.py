@@ -18,7 +18,9 @@ def head(facts: Facts, tool: str, commands: tuple[str, ...]) -> list[str]:
     lines += ["Run in this folder:", *(f"    {command}" for command in commands), ""]
     lines += [
         f"Model: {facts.model}; data: {facts.train}. Fill in where they are on the machine that",
-        "trains, here and in make_data.py.",
+        "trains, here and in make_data.py."
+        if not facts.is_written_out
+        else "trains. The data are in data/, tokenized or rendered as the trials trained on them.",
         f"A batch of {recipe.batch_size} on one device: with k devices, divide the accumulation",
         "by k.",
     ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from string import Template
 
+from optuna_llmbo.lora import chat_template
 from optuna_llmbo.lora import data
-from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.columns import KNOWN_COLUMNS
 from optuna_llmbo.lora.export.facts import check_data
 from optuna_llmbo.lora.export.facts import Facts
@@ -53,6 +53,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 import sys
 
@@ -139,17 +140,17 @@ def rendered(pair, tokenizer, template):
             {"role": "user", "content": pair[0]},
             {"role": "assistant", "content": pair[1]},
         ]
-        prompt = tokenizer.apply_chat_template(
+        asked = tokenizer.apply_chat_template(
             turns[:1], chat_template=template, tokenize=False, add_generation_prompt=True
         )
         whole = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-        if whole.startswith(prompt):
-            response = whole[len(prompt) :].rstrip()
+        prompt = os.path.commonprefix([asked, whole])
+        response = whole[len(prompt) :]
     elif tokenizer.bos_token_id in tokenizer("").input_ids:
         prompt = tokenizer.bos_token + prompt
-    ids = tokenizer(response, add_special_tokens=False).input_ids
-    is_ended = bool(ids) and ids[-1] in tokenizer.all_special_ids
-    return prompt, response if is_ended else response + tokenizer.eos_token
+    bare = response.rstrip() if template else response
+    is_ended = bare.endswith(tuple(tokenizer.all_special_tokens))
+    return prompt, response if is_ended else bare + tokenizer.eos_token
 
 
 def row(pair, prompt, response, tokenizer):
@@ -201,7 +202,7 @@ for name, kept in parts.items():
 
 
 def dataset_script(facts: Facts, tool: str, layout: str) -> str:
-    """The script's text.
+    """The text of the script.
 
     Args:
         facts: where the data are, and what is too long.
@@ -229,11 +230,11 @@ def dataset_script(facts: Facts, tool: str, layout: str) -> str:
         "seed": facts.seed,
         "known_columns": KNOWN_COLUMNS,
         "streams": {"test": data.TEST_STREAM, "validation": data.VALIDATION_STREAM},
-        "day": tokens.DAY,
+        "day": chat_template.DAY,
     }
     return _SCRIPT.substitute(
         {name: repr(value) for name, value in values.items()},
         tool=tool,
         row=_ROWS[layout],
-        date=tokens.TEMPLATE_DAY.date().isoformat(),
+        date=chat_template.TEMPLATE_DAY.date().isoformat(),
     )

@@ -10,7 +10,9 @@ import math
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import initialization
 from optuna_llmbo.lora.hyperparameters import NO_MODULES
+from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.records import ALL_TURNS
 from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
 
 
@@ -47,8 +49,15 @@ class Facts:
     response_column: str | None = None
     ignore_columns: tuple[str, ...] = ()
     """Columns that are not read."""
+    format: str | None = None
+    """What the data are, if they are not prompts and responses alone: then the export writes them
+    as they are trained on, and otherwise a script that makes them."""
+    chat_template: str | None = None
+    """As `options.ObjectiveOptions` has it, like the next two."""
+    train_on: str = ALL_TURNS
+    truncation: str = DROP
     max_length: int = 512
-    """Tokens of the longest example; longer ones are left out."""
+    """Tokens of the longest example; longer ones are left out, or cut."""
     micro_batch_size: int = 8
     """Maximum number of examples in memory at once."""
     seed: int = 0
@@ -89,6 +98,12 @@ class Facts:
                 f"modules_to_save={self.modules_to_save!r}: the recipe has "
                 f"{self.recipe.modules_to_save!r}; names_of_saved(model, ...) gives the names."
             )
+
+    @property
+    def is_written_out(self) -> bool:
+        """Whether the export writes the data themselves: a script could not make them."""
+        usual = (None, None, ALL_TURNS, DROP)
+        return (self.format, self.chat_template, self.train_on, self.truncation) != usual
 
     @property
     def per_device_batch_size(self) -> int:

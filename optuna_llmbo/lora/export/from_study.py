@@ -15,7 +15,9 @@ from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import round_alpha
 from optuna_llmbo.lora.export.modules import names_of_modules
 from optuna_llmbo.lora.export.modules import names_of_saved
+from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.recorded import recipe_of
+from optuna_llmbo.lora.records import ALL_TURNS
 from optuna_llmbo.lora.table import absolute
 from optuna_llmbo.lora.table import located
 from optuna_llmbo.study.chosen import chosen_trial
@@ -81,7 +83,8 @@ def facts_of(
     asked = study.user_attrs.get(OPTIONS, {})  # by the command line, if it made the study
     model = absolute(model) if model else _recorded(noted, asked, "model")
     saved, tied = names_of_saved(model, recipe.modules_to_save)
-    columns = {name: asked.get(name) for name in ("prompt_column", "response_column")}
+    own = ("prompt_column", "response_column", "chat_template")
+    columns = {name: asked.get(name) for name in own}
     if isinstance(changes.get("validation"), (int, float)):
         test = asked.get("test")
         columns["test"] = test if isinstance(test, (int, float)) else None
@@ -95,6 +98,9 @@ def facts_of(
         "ensure_weight_tying": tied,
         "train": absolute(train) if train else _recorded(noted, asked, "train"),
         "n_examples": n_examples_of(noted, chosen),
+        "format": noted.get("format"),
+        "train_on": noted.get("train_on", ALL_TURNS),
+        "truncation": noted.get("truncation", DROP),
         "max_length": noted["max_length"],
         "seed": noted["seed"],
         "dtype": noted["dtype"].removeprefix("torch."),

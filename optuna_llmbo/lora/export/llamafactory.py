@@ -7,7 +7,8 @@ import json
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import SVD_ITERATIONS
 from optuna_llmbo.lora.export.comments import head
-from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.data import commands
+from optuna_llmbo.lora.export.data import data_files
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
@@ -20,7 +21,7 @@ from optuna_llmbo.lora.export.yaml_text import Value
 
 
 _TOOL = "LLaMA-Factory"
-_COMMANDS = ("python make_data.py", "llamafactory-cli train train.yaml")
+_COMMAND = "llamafactory-cli train train.yaml"
 _TEMPLATE = (
     "The data carry the model's chat template already, hence the empty template here; to chat",
     "with the result, name the model's own.",
@@ -51,15 +52,20 @@ def files(facts: Facts) -> dict[str, str]:
             f"dtype={facts.dtype!r}: {_TOOL} trains in bfloat16 or in whatever type the "
             "checkpoint has. Export with --dtype bfloat16 (in Python dtype='bfloat16')."
         )
-    comments = [*head(facts, _TOOL, _COMMANDS), *_TEMPLATE]
+    comments = [*head(facts, _TOOL, commands(facts, _COMMAND)), *_TEMPLATE]
     names = ("train",) if facts.validation is None else ("train", "validation")
-    columns = {"prompt": "prompt", "response": "response"}
-    info = {name: {"file_name": f"{name}.jsonl", "columns": columns} for name in names}
+    info = {name: {"file_name": f"{name}.jsonl", **_columns(facts)} for name in names}
     return {
         "train.yaml": document(comments, _values(facts)),
         "data/dataset_info.json": json.dumps(info, indent=2) + "\n",
-        "make_data.py": dataset_script(facts, _TOOL, "rendered"),
+        **data_files(facts, _TOOL, "rendered"),
     }
+
+
+def _columns(facts: Facts) -> dict[str, object]:
+    if facts.is_written_out:
+        return {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
+    return {"columns": {"prompt": "prompt", "response": "response"}}
 
 
 def _values(facts: Facts) -> dict[str, Value]:

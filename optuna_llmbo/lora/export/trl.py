@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from optuna_llmbo.lora.export.comments import head
-from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.data import commands
+from optuna_llmbo.lora.export.data import data_files
+from optuna_llmbo.lora.export.data import TEMPLATE_FILE
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
 from optuna_llmbo.lora.export.facts import refuse_decay_of_magnitude
@@ -18,7 +20,7 @@ from optuna_llmbo.lora.export.yaml_text import Value
 
 
 _TOOL = "TRL"
-_COMMANDS = ("python make_data.py", "trl sft --config sft.yaml")
+_COMMAND = "trl sft --config sft.yaml"
 
 
 def files(facts: Facts) -> dict[str, str]:
@@ -47,7 +49,7 @@ def files(facts: Facts) -> dict[str, str]:
         "dataset_name": "./data",
         "output_dir": "output",
         "max_length": facts.max_length,
-        "completion_only_loss": True,
+        **_loss(facts),
         "packing": False,
         "use_peft": True,
         "lora_r": recipe.rank,
@@ -63,9 +65,16 @@ def files(facts: Facts) -> dict[str, str]:
     if facts.validation is not None:
         values |= {"dataset_test_split": "validation", **evaluation(facts)}
     return {
-        "sft.yaml": document(head(facts, _TOOL, _COMMANDS), values),
-        "make_data.py": dataset_script(facts, _TOOL, "conversation"),
+        "sft.yaml": document(head(facts, _TOOL, commands(facts, _COMMAND)), values),
+        **data_files(facts, _TOOL, "conversation"),
     }
+
+
+def _loss(facts: Facts) -> dict[str, Value]:
+    """What the loss is on; data that are written out carry their labels."""
+    if facts.is_written_out:
+        return {"chat_template_path": TEMPLATE_FILE}
+    return {"completion_only_loss": True}
 
 
 def _modules(facts: Facts) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.comments import head
-from optuna_llmbo.lora.export.dataset_script import dataset_script
+from optuna_llmbo.lora.export.data import commands
+from optuna_llmbo.lora.export.data import data_files
 from optuna_llmbo.lora.export.facts import adapter_arguments
 from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import refuse
@@ -17,7 +18,7 @@ from optuna_llmbo.lora.export.hf_trainer import evaluation
 
 
 _TOOL = "Unsloth"
-_COMMANDS = ("python make_data.py", "python train.py")
+_COMMAND = "python train.py"
 _WHOLE = ("embed_tokens", "lm_head")
 
 _SCRIPT = """\
@@ -65,7 +66,7 @@ def files(facts: Facts) -> dict[str, str]:
     refuse_tied_modules(facts, _TOOL)
     _refuse_other_modules(facts)
     names = ("train",) if facts.validation is None else ("train", "validation")
-    comments = [f"# {line}".rstrip() for line in head(facts, _TOOL, _COMMANDS)]
+    comments = [f"# {line}".rstrip() for line in head(facts, _TOOL, commands(facts, _COMMAND))]
     script = _SCRIPT.format(
         comments="\n".join(comments),
         load=_lines(_load(facts), 4),
@@ -74,7 +75,7 @@ def files(facts: Facts) -> dict[str, str]:
         eval_dataset="None" if facts.validation is None else 'data["validation"]',
         training=_lines(_training(facts), 8),
     )
-    return {"train.py": script, "make_data.py": dataset_script(facts, _TOOL, "conversation")}
+    return {"train.py": script, **data_files(facts, _TOOL, "conversation")}
 
 
 def _refuse_other_modules(facts: Facts) -> None:
@@ -118,7 +119,7 @@ def _training(facts: Facts) -> dict[str, str]:
     values: dict[str, object] = {
         "output_dir": "output",
         "max_length": facts.max_length,
-        "completion_only_loss": True,
+        **({} if facts.is_written_out else {"completion_only_loss": True}),
         "packing": False,
         **arguments(facts),
         **evaluation(facts),

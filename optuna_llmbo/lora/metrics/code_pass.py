@@ -34,7 +34,7 @@ def answered_program(example: Example, answer: str) -> str:
 
 def completed_prompt(example: Example, answer: str) -> str:
     """The prompt continued by the answer, where prompts are the beginning of a program."""
-    return example.pair.prompt + answer
+    return example.record.prompt + answer
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class CodePassAt1(TextMetric):
         return self.program is answered_program and _CLOSED.search(text) is not None
 
     def _tests_of(self, example: Example) -> str:
-        prompt = example.pair.prompt
+        prompt = example.record.prompt
         tests = self.tests(example) if callable(self.tests) else self.tests.get(prompt)
         if not isinstance(tests, str) or not tests.strip():
             raise InputError(

@@ -60,7 +60,7 @@ class ExactMatch(TextMetric):
 
     def decided(self, text: str, example: Example) -> bool:
         """Whether the answer is right or wrong however the text goes on."""
-        return self._reading().decided(text, example.pair.response)
+        return self._reading().decided(text, example.record.response)
 
     def _reading(self) -> Reading:
         if callable(self.extract):
@@ -70,10 +70,10 @@ class ExactMatch(TextMetric):
 
     def _expected(self, reading: Reading, examples: Sequence[Example]) -> list[Any]:
         check_some(examples)
-        expected = [reading.extract(example.pair.response) for example in examples]
+        expected = [reading.extract(example.record.response) for example in examples]
         lacking = [e for e, answer in zip(examples, expected, strict=True) if answer is None]
         if lacking:
-            response = lacking[0].pair.response
+            response = lacking[0].record.response
             raise InputError(
                 f"{len(lacking)} of {len(examples)} responses have no answer to compare "
                 f"with (extract={self.extract!r}), such as {response[-80:]!r}: choose another "

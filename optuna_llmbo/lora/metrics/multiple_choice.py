@@ -15,11 +15,11 @@ import torch
 from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import response_log_likelihoods
 from optuna_llmbo.lora.metrics.measure import check_some
 from optuna_llmbo.lora.metrics.measure import share
+from optuna_llmbo.lora.records import with_response
 from optuna_llmbo.lora.tokens import collate
 from optuna_llmbo.lora.tokens import encode
 from optuna_llmbo.lora.tokens import Example
@@ -65,7 +65,7 @@ class MultipleChoice:
             for choice in _as_examples(example, self._choices_of(example), tokenizer):
                 if len(choice) > positions:
                     raise InputError(
-                        f"a prompt with the choice {choice.pair.response[:40]!r} has "
+                        f"a prompt with the choice {choice.record.response[:40]!r} has "
                         f"{len(choice)} tokens, more than the {positions} that the model reads."
                     )
 
@@ -87,7 +87,7 @@ class MultipleChoice:
         right = []
         for example, texts in zip(examples, choices, strict=True):
             best = max(texts, key=lambda _: next(scores))
-            right.append(best == example.pair.response.strip())
+            right.append(best == example.record.response.strip())
         return share(right)
 
     def _scores(self, model: Any, read: Sequence[Example]) -> list[float]:
@@ -104,19 +104,15 @@ class MultipleChoice:
     def _choices_of(self, example: Example) -> list[str]:
         given = self.choices(example) if callable(self.choices) else self.choices
         texts = [text.strip() for text in given]
-        about = f"the choices of the prompt {example.pair.prompt[:60]!r} are {texts!r}"
+        about = f"the choices of the prompt {example.record.prompt[:60]!r} are {texts!r}"
         if len(texts) < 2 or len(set(texts)) < len(texts):
             raise InputError(f"{about}: expected at least two, all different.")
-        if example.pair.response.strip() not in texts:
-            raise InputError(f"{about}, without the response {example.pair.response!r}.")
+        if example.record.response.strip() not in texts:
+            raise InputError(f"{about}, without the response {example.record.response!r}.")
         return texts
 
 
 def _as_examples(example: Example, choices: Sequence[str], tokenizer: Any) -> list[Example]:
     """The example's prompt with each choice as the response."""
-    pairs = [Pair(example.pair.prompt, choice) for choice in choices]
-    prompt = example.ids[: example.n_prompt]
-    return [
-        Example(c.pair, np.concatenate([prompt, c.ids[c.n_prompt :]]), example.n_prompt)
-        for c in encode(pairs, tokenizer, sys.maxsize)
-    ]
+    records = [with_response(example.record, choice) for choice in choices]
+    return encode(records, tokenizer, sys.maxsize)

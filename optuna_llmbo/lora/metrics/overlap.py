@@ -55,7 +55,7 @@ class Overlap(TextMetric):
     def of_texts(self, texts: Sequence[str], examples: Sequence[Example]) -> float:
         """The value for texts already generated."""
         answers = [text.strip() for text in texts]
-        responses = [example.pair.response.strip() for example in examples]
+        responses = [example.record.response.strip() for example in examples]
         library = self._library()
         if self.score.startswith("rouge"):
             scorer = library.RougeScorer([self.score])

@@ -45,15 +45,15 @@ def test_docstrings_of_functions_are_removed(tmp_path: Path) -> None:
 def test_the_base_has_not_read_the_docstrings() -> None:
     """Of the shipped data; short phrases may stand in comments as well."""
     text = "\n".join(base.code_without_docstrings())
-    pairs = data.load_pairs(base.FOLDER / "validation.parquet")
+    pairs = data.load_records(base.FOLDER / "validation.parquet")
     long = [pair.response for pair in pairs if len(pair.response) > 40]
     assert len(long) > 40
     assert sum(response in text for response in long) <= 0.05 * len(long)
 
 
 def test_shipped_data() -> None:
-    train = data.load_pairs(base.FOLDER / "train.parquet")
-    validation = data.load_pairs(base.FOLDER / "validation.parquet")
+    train = data.load_records(base.FOLDER / "train.parquet")
+    validation = data.load_records(base.FOLDER / "validation.parquet")
     splits.check_leaks({"training": train, "validation": validation})
     assert len(validation) == base.N_VALIDATION and len(train) > 2000
 

@@ -14,7 +14,7 @@ from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -89,7 +89,7 @@ def test_exact_match_counts_right_answers(
 
     def generate(model: object, tokenizer: object, batch: list[Example]) -> list[str]:
         answers = {pair.response: f"thus {pair.response}.00"[:-3] for pair in pairs}
-        return [answers[e.pair.response] if "2" in e.pair.response else "no" for e in batch]
+        return [answers[e.record.response] if "2" in e.record.response else "no" for e in batch]
 
     monkeypatch.setattr(gsm8k, "_generate", generate)
     assert gsm8k.exact_match(model.model, model.tokenizer, examples, batch_size=2) == 1 / 5

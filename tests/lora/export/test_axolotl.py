@@ -13,7 +13,7 @@ import yaml
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import load_pairs
+from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.lora.export import files
 from tests.lora.conftest import rows
 from tests.lora.export.samples import facts
@@ -116,7 +116,7 @@ def test_its_strategy_makes_the_tokens_of_a_trial(chat: bool, tmp_path: Path) ->
     )
     lines = (tmp_path / read["datasets"][0]["path"]).read_text().splitlines()
     made = [theirs.tokenize_prompt(json.loads(line)) for line in lines]
-    expected = tokens.encode(load_pairs(source), tokenizer, 512)
+    expected = tokens.encode(load_records(source), tokenizer, 512)
     assert [row["input_ids"] for row in made] == [list(e.ids) for e in expected]
     assert [row["labels"] for row in made] == [
         [tokens.IGNORED] * e.n_prompt + list(e.ids[e.n_prompt :]) for e in expected

@@ -14,7 +14,7 @@ import transformers
 
 from optuna_llmbo.lora import splits
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import load_pairs
+from optuna_llmbo.lora.data import load_records
 from tests.lora.export.samples import make_data
 from tests.lora.export.samples import written
 from tests.tiny import make_tiny_llm
@@ -110,7 +110,7 @@ def test_the_pairs_are_those_of_a_trial(
     source = str(tmp_path / name)
     columns: dict[str, Any] = {"ignore_columns": ("text",) if rows is ALPACA else ()}
     make(tmp_path, model=str(tiny_llm), train=source, **columns)
-    expected = load_pairs(source, **columns)
+    expected = load_records(source, **columns)
     assert len(expected) == 20
     assert read(tmp_path) == [
         {"prompt": pair.prompt + "\n", "response": pair.response + "<eos>"} for pair in expected
@@ -149,12 +149,12 @@ def test_what_is_split_off_is_what_the_trials_split_off(
     source = str(tmp_path / "a.jsonl")
     sizes: dict[str, Any] = {"validation": validation, "test": test, "max_length": 60}
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_llm)
-    usable = tokens.encode(load_pairs(source), tokenizer, 60)
+    usable = tokens.encode(load_records(source), tokenizer, 60)
     parts = splits.hold_out({"training": usable}, validation, test, seed=4)
     make(tmp_path, model=str(tiny_llm), train=source, seed=4, **sizes)
     for name, part in (("train", "training"), ("validation", "validation")):
         prompts = [row["prompt"] for row in read(tmp_path, name)]
-        assert prompts == [example.pair.prompt + "\n" for example in parts[part]], name
+        assert prompts == [example.record.prompt + "\n" for example in parts[part]], name
     assert not (tmp_path / "data" / "test.jsonl").exists()
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import load_pairs
+from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.lora.export import files
 from optuna_llmbo.lora.export.hf_trainer import OPTIMIZERS
 from tests.lora.conftest import rows
@@ -111,7 +111,7 @@ def test_its_template_makes_the_tokens_of_a_trial(
         ]
         made.append(theirs.encode_oneturn(tokenizer, messages))
     ours = transformers.AutoTokenizer.from_pretrained(folder)  # theirs has got a template now
-    expected = tokens.encode(load_pairs(source), ours, 512)
+    expected = tokens.encode(load_records(source), ours, 512)
     assert made == [(e.ids[: e.n_prompt].tolist(), e.ids[e.n_prompt :].tolist()) for e in expected]
 
 

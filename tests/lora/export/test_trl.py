@@ -13,7 +13,7 @@ from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import load_pairs
+from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.lora.export import files
 from optuna_llmbo.lora.export.hf_trainer import OPTIMIZERS
 from optuna_llmbo.lora.optimizer import rate_factor
@@ -141,7 +141,7 @@ def test_it_trains_on_what_a_trial_trains_on(
         peft_config=trl.get_peft_config(model),
     )
     loaded = load_model(resolve_source(folder), device="cpu", dtype=torch.float32)
-    expected = tokens.encode(load_pairs(source), loaded.tokenizer, 512)
+    expected = tokens.encode(load_records(source), loaded.tokenizer, 512)
     seen = trainer.train_dataset
     assert [list(example.ids) for example in expected] == list(seen["input_ids"])
     labels = [

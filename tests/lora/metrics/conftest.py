@@ -10,7 +10,7 @@ import pytest
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 
 

@@ -41,7 +41,7 @@ def test_share_of_programs_that_pass(tiny: LanguageModel, tell: Tell) -> None:
 
 def test_tests_by_prompt(tiny: LanguageModel, tell: Tell) -> None:
     examples = tell([(RIGHT, RIGHT), (RIGHT, RIGHT)])
-    first, second = (example.pair.prompt for example in examples)
+    first, second = (example.record.prompt for example in examples)
     by_prompt = {first: TESTS, second: "assert double(4) == 9"}
     metric = CodePassAt1(by_prompt, allow_execution=True, decoding=FEW, limits=Limits(seconds=60))
     assert metric(tiny.model, tiny.tokenizer, examples) == 1 / 2
@@ -90,4 +90,4 @@ def test_tests_of_another_kind() -> None:
 )
 def test_programs_in_answers(answer: str, program: str, examples: list[Example]) -> None:
     assert answered_program(examples[0], answer) == program
-    assert completed_prompt(examples[0], answer) == examples[0].pair.prompt + answer
+    assert completed_prompt(examples[0], answer) == examples[0].record.prompt + answer

@@ -12,7 +12,6 @@ import torch
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.lora import generate as generation
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.metrics import CodePassAt1
@@ -23,6 +22,7 @@ from optuna_llmbo.lora.metrics import Overlap
 from optuna_llmbo.lora.metrics.code_pass import answered_program
 from optuna_llmbo.lora.metrics.code_pass import completed_prompt
 from optuna_llmbo.lora.metrics.measure import TextMetric
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -101,7 +101,7 @@ def test_answers_that_are_wrong_end_early_with_the_same_value(
     prompts = examples[:6]
     own = generate(tiny.model, tiny.tokenizer, prompts, MANY)
     right = [
-        Example(Pair(e.pair.prompt, text), e.ids, e.n_prompt)
+        Example(Pair(e.record.prompt, text), e.ids, e.n_prompt)
         for e, text in zip(prompts, own, strict=True)
     ]
     mixed = [*right[:3], *prompts[3:]]

@@ -6,10 +6,10 @@ import pytest
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.generate import generate
 from optuna_llmbo.lora.metrics import ExactMatch
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.metrics.conftest import Tell
 
@@ -49,7 +49,7 @@ def test_what_the_model_really_generates(tiny: LanguageModel, examples: list[Exa
     texts = generate(tiny.model, tiny.tokenizer, examples, FEW)
     right = [f"{texts[i]} " if i % 3 == 0 else "other" for i in range(len(examples))]
     told = [
-        Example(Pair(e.pair.prompt, response), e.ids, e.n_prompt)
+        Example(Pair(e.record.prompt, response), e.ids, e.n_prompt)
         for e, response in zip(examples, right, strict=True)
     ]
     assert all(text.strip() not in ("", "other") for text in texts)

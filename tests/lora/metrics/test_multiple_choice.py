@@ -6,8 +6,8 @@ import torch
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import tokens
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.metrics import MultipleChoice
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 
 
@@ -41,7 +41,7 @@ def test_accuracy(
         for choice in CHOICES:
             total, count = log_likelihood(tiny, example, choice)
             scores.append(total / count if score == "mean" else total)
-        right += CHOICES[scores.index(max(scores))] == example.pair.response
+        right += CHOICES[scores.index(max(scores))] == example.record.response
     metric = MultipleChoice(CHOICES, score, batch_size)
     assert metric(tiny.model, tiny.tokenizer, questions) == right / len(questions)
 
@@ -58,11 +58,11 @@ def test_the_likeliest_choice_of_each_example(
             values = [total / (count if score == "mean" else 1) for total, count in scores]
             best = values.index(max(values))
             for into, answer in ((mine, best), (others, best - 1)):
-                pair = Pair(example.pair.prompt, f" {offered[answer]}\n")
+                pair = Pair(example.record.prompt, f" {offered[answer]}\n")
                 into.append(Example(pair, example.ids, example.n_prompt))
 
         def choices(example: Example) -> list[str]:
-            i = int(example.pair.prompt.strip("?").split()[1])
+            i = int(example.record.prompt.strip("?").split()[1])
             return [f"choice {i}", "x" * (i % 5 + 1), "why"]
 
         metric = MultipleChoice(choices, score)

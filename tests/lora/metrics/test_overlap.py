@@ -7,9 +7,9 @@ import pytest
 
 from optuna_llmbo.embedding.language_model import LanguageModel
 from optuna_llmbo.errors import InputError
-from optuna_llmbo.lora.data import Pair
 from optuna_llmbo.lora.generate import Decoding
 from optuna_llmbo.lora.metrics import Overlap
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.tokens import Example
 from tests.lora.metrics.conftest import Tell
 

@@ -1,0 +1,107 @@
+"""The search over LLaMA-Factory: its kept result, its page, and how it kills a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import statistics
+import sys
+
+import pytest
+
+from benchmarks.command import killing
+from benchmarks.command import run as benchmark
+from benchmarks.command import tool as tool_module
+from benchmarks.command.final import best_of
+from benchmarks.command.final import default_of
+from benchmarks.command.final import measure
+from benchmarks.command.report import report
+from benchmarks.command.tool import Missing
+from benchmarks.command.tool import read_settings
+from benchmarks.command.tool import RECIPE
+from benchmarks.command.tool import Tool
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "benchmarks" / "command.md"
+FAKE = Path(__file__).parent / "fake_llamafactory.py"
+
+
+def test_the_tables_are_in_the_documentation() -> None:
+    assert report(json.loads(benchmark.RESULTS.read_text())) in PAGE.read_text()
+
+
+def test_nothing_is_lost_doubled_or_left_running() -> None:
+    record = json.loads(benchmark.RESULTS.read_text())
+    finished = [t for t in record["trials"] if t["state"] in ("COMPLETE", "PRUNED")]
+    assert len(finished) == record["n_trials"]
+    assert len({json.dumps(trial["params"]) for trial in finished}) == len(finished)
+    assert [trial["number"] for trial in record["trials"]] == list(range(len(record["trials"])))
+    assert all(trial["state"] != "RUNNING" for trial in record["trials"])
+    assert len(record["kills"]) == 10 and record["left_running"] == 0
+    for kill in record["kills"]:
+        assert not kill["lost"] and not kill["changed"] and kill["left"] == 0
+
+
+def test_the_best_and_the_control_are_those_of_the_trials() -> None:
+    record = json.loads(benchmark.RESULTS.read_text())
+    complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    assert record["best"] == min(complete, key=lambda trial: trial["value"])["number"]
+    params = next(t for t in record["trials"] if t["number"] == record["default"])["params"]
+    config = read_settings(RECIPE / "train.yaml")
+    assert params["learning_rate"] == config["learning_rate"]
+    assert params["batch_size"] == config["gradient_accumulation_steps"]
+    assert params["lora_rank"] == config["lora_rank"]
+    assert params["alpha_ratio"] == config["lora_alpha"] / config["lora_rank"]
+
+
+def test_it_says_where_the_tool_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Missing, match="install LLaMA-Factory"):
+        Tool(tmp_path, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", "--llamafactory", str(tmp_path)])
+    benchmark.main()
+    assert capsys.readouterr().out.startswith("skipped: ")
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    """A tool that writes what LLaMA-Factory writes."""
+    program = tmp_path / "environment" / "bin" / "llamafactory-cli"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "work").mkdir()
+    return Tool(tmp_path / "environment", tmp_path / "work")
+
+
+@pytest.mark.long
+def test_a_search_is_killed_goes_on_and_is_measured(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killing, "LONGEST", 1.5)
+    monkeypatch.setattr(tool_module, "HEARTBEAT", 1)
+    killing.search(tool, n_trials=4, n_kills=1)
+    (kill,) = killing.kept_kills(tool)
+    assert kill["finished"] >= 1 and not kill["lost"] and not kill["changed"]
+    assert kill["left"] == 0 and tool.running() == []
+    finished = [t for t in killing.trials(tool) if t.state in killing._FINISHED]
+    assert len(finished) == 4
+    record = {
+        "n_trials": 4,
+        "trials": [benchmark.plain(trial) for trial in killing.trials(tool)],
+        "default": default_of(tool).number,
+        "best": best_of(tool).number,
+        "kills": [kill],
+        "final": measure(tool, 2),
+    }
+    best = next(trial for trial in record["trials"] if trial["number"] == record["best"])
+    assert record["final"]["best"] == [best["value"]] * 2  # the fake has no seed and no data
+    assert f"{statistics.mean(record['final']['default']):.3f}" in report(record)
+
+
+@pytest.mark.long
+def test_a_search_that_ends_before_it_was_killed_is_an_error(tool: Tool) -> None:
+    killing.search(tool, n_trials=1, n_kills=0)
+    with pytest.raises(RuntimeError, match="more --trials"):
+        killing.search(tool, n_trials=1, n_kills=1)
