@@ -44,6 +44,8 @@ def objective_of(
     given = options.recorded(study)
     if "trl" not in given:
         return options.objective_of(given, allow_execution=allow_execution, device=device)
+    if allow_execution:
+        raise InputError("--allow-execution with a study around TRL's file: it runs no programs.")
     if device is not None:
         raise InputError(
             f"--device {device} with a study around TRL's file: there it is the environment that "
