@@ -65,7 +65,9 @@ def make_trainer(chat_llm: Path, tmp_path: Path) -> MakeTrainer:
 
     data = datasets.Dataset.from_list([encode(i) for i in range(32)])
 
-    def make(eval_dataset: Any = data.select(range(24, 32)), **arguments: Any) -> Any:
+    held_out = data.select(range(24, 32))
+
+    def make(eval_dataset: Any = held_out, **arguments: Any) -> Any:
         values: dict[str, Any] = {
             "output_dir": str(tmp_path / "out"),
             "per_device_train_batch_size": 4,

@@ -82,8 +82,12 @@ def test_a_search_of_sft(make_file: MakeFile) -> None:
     assert_same(seen(model), before)
     control = study.trials[0]
     assert control.params == {
-        "rank": 4, "alpha_ratio": 2.0, "lora_dropout": 0.05, "batch_size": 4, "learning_rate": 1e-3,
-    }  # fmt: skip
+        "rank": 4,
+        "alpha_ratio": 2.0,
+        "lora_dropout": 0.05,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    }
     for trial in study.trials:
         assert trial.state == TrialState.COMPLETE and list(trial.intermediate_values) == [50, 100]
         assert trial.user_attrs["recipe"]["target_modules"] == "q_proj,v_proj"  # peft's for Llama
