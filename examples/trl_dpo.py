@@ -7,7 +7,7 @@ file's beta, whatever beta they are trained with, and how often the right docstr
 `optuna-llmbo tune --trl dpo.yaml` does the same from the command line.
 
     pip install optuna-llmbo[trl]
-    python examples/trl_dpo.py --trials 6
+    python examples/trl_dpo.py --trials 5
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from optuna_llmbo.trainer import TRLObjective
 def write_data(folder: Path, n: int, stdlib: Path | None) -> None:
     """Write short functions of Python's standard library for TRL, each with its own docstring and
     another one's."""
-    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 240]
+    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 200]
     random.Random(0).shuffle(pairs)
     pairs = pairs[:n]
     others = [*pairs[1:], pairs[0]]
     rows = [
-        {"prompt": f"{code}\n\n", "chosen": text, "rejected": other}
+        {"prompt": f"{code}\n\nDocstring:", "chosen": f" {text}", "rejected": f" {other}"}
         for (code, text), (_, other) in zip(pairs, others, strict=True)
         if text != other
     ]
@@ -46,12 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--file", type=Path, default=Path(__file__).parent / "dpo.yaml")
     parser.add_argument("--data", type=Path, default=Path("dpo-data"), help="made if missing")
-    parser.add_argument("--rows", type=int, default=320)
+    parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--stdlib", type=Path, default=None, help="default: this Python's")
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--proxy", type=float, default=0.15)
-    parser.add_argument("--validation", type=int, default=24)
-    parser.add_argument("--test", type=int, default=48)
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--proxy", type=int, default=24, help="rows that a trial trains on")
+    parser.add_argument("--validation", type=int, default=16)
+    parser.add_argument("--test", type=int, default=32)
     arguments = parser.parse_args()
 
     if not arguments.data.exists():

@@ -5,7 +5,7 @@ says. What is searched starts from the file's own values, and both are measured 
 that no trial has read. `optuna-llmbo tune --trl sft.yaml` does the same from the command line.
 
     pip install optuna-llmbo[trl]
-    python examples/trl_sft.py --trials 6
+    python examples/trl_sft.py --trials 5
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from optuna_llmbo.trainer import TRLObjective
 
 def write_data(folder: Path, n: int, stdlib: Path | None) -> None:
     """Write short functions of Python's standard library and their docstrings for TRL."""
-    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 240]
+    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 200]
     random.Random(0).shuffle(pairs)
-    rows = [{"prompt": f"{code}\n\n", "completion": text} for code, text in pairs[:n]]
+    rows = [
+        {"prompt": f"{code}\n\nDocstring:", "completion": f" {text}"} for code, text in pairs[:n]
+    ]
     folder.mkdir(exist_ok=True)
     lines = [json.dumps(row) + "\n" for row in rows]
     (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -37,12 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--file", type=Path, default=Path(__file__).parent / "sft.yaml")
     parser.add_argument("--data", type=Path, default=Path("sft-data"), help="made if missing")
-    parser.add_argument("--rows", type=int, default=320)
+    parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--stdlib", type=Path, default=None, help="default: this Python's")
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--proxy", type=float, default=0.15)
-    parser.add_argument("--validation", type=int, default=24)
-    parser.add_argument("--test", type=int, default=48)
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--proxy", type=int, default=24, help="rows that a trial trains on")
+    parser.add_argument("--validation", type=int, default=16)
+    parser.add_argument("--test", type=int, default=32)
     arguments = parser.parse_args()
 
     if not arguments.data.exists():
