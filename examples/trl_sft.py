@@ -57,7 +57,7 @@ def main() -> None:
         reports=2,
     )
     study = optuna.create_study(sampler=LLMBOSampler(seed=0), pruner=optuna.pruners.MedianPruner())
-    default = objective.default_params
+    default = objective.default_params or {}
     study.enqueue_trial(default)
     study.optimize(objective, n_trials=arguments.trials)
 

@@ -221,7 +221,7 @@ def test_out_of_memory(make_trainer: MakeTrainer) -> None:
         held.append(torch.zeros(3))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.training_step = lacking  # type: ignore[method-assign]
+    trainer.training_step = lacking
     trial = run(trainer)
     assert outcome_of(trial) == "infeasible"
     assert trial.user_attrs["pruned_reason"] == "out of memory with 4 examples at once on a device"
@@ -234,7 +234,7 @@ def test_another_error_is_no_lack_of_memory(make_trainer: MakeTrainer) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("shapes cannot be multiplied")
 
-    trainer.training_step = broken  # type: ignore[method-assign]
+    trainer.training_step = broken
     with pytest.raises(RuntimeError, match="shapes"):
         run(trainer)
 
