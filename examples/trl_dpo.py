@@ -7,7 +7,7 @@ file's beta, whatever beta they are trained with, and how often the right docstr
 `optuna-llmbo tune --trl dpo.yaml` does the same from the command line.
 
     pip install optuna-llmbo[trl]
-    python examples/trl_dpo.py --trials 5
+    python examples/trl_dpo.py --trials 4
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from optuna_llmbo.trainer import TRLObjective
 def write_data(folder: Path, n: int, stdlib: Path | None) -> None:
     """Write short functions of Python's standard library for TRL, each with its own docstring and
     another one's."""
-    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 200]
+    pairs = [pair for pair in stdlib_docstrings(stdlib) if len(pair[0]) + len(pair[1]) < 150]
     random.Random(0).shuffle(pairs)
     pairs = pairs[:n]
     others = [*pairs[1:], pairs[0]]
@@ -48,10 +48,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("dpo-data"), help="made if missing")
     parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--stdlib", type=Path, default=None, help="default: this Python's")
-    parser.add_argument("--trials", type=int, default=5)
-    parser.add_argument("--proxy", type=int, default=24, help="rows that a trial trains on")
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--proxy", type=int, default=20, help="rows that a trial trains on")
     parser.add_argument("--validation", type=int, default=16)
-    parser.add_argument("--test", type=int, default=32)
+    parser.add_argument("--test", type=int, default=24)
     arguments = parser.parse_args()
 
     if not arguments.data.exists():
@@ -61,7 +61,7 @@ def main() -> None:
         proxy=arguments.proxy,
         validation=arguments.validation,
         test=arguments.test,
-        reports=2,
+        reports=1,
     )
     study = optuna.create_study(sampler=LLMBOSampler(seed=0), pruner=optuna.pruners.MedianPruner())
     default = objective.default_params or {}
@@ -73,7 +73,7 @@ def main() -> None:
     control, best = study.trials[0], study.best_trial
     for name, trial in (("default", control), ("best", best)):
         with objective.trained(objective.configuration_of(trial), validation=test) as trained:
-            right = trained.trainer.evaluate()["eval_rewards/accuracies"]
+            right = trained.metrics["eval_rewards/accuracies"]
         print(
             f"{name}: validation {trial.value:.4f}, test {trained.value:.4f}, right on test "
             f"{right:.0%} {trial.params}"

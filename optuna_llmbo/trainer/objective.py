@@ -61,6 +61,8 @@ class Trained:
     job: TrainerJob
     value: float
     """The metric of the last evaluation."""
+    metrics: Mapping[str, Any]
+    """All that the last evaluation returned."""
 
 
 class TrainerObjective:
@@ -279,7 +281,7 @@ class TrainerObjective:
                 trainer = self._trainer(self.options.make_trainer, job)
                 trainer.add_callback(watched)
                 trainer.train()
-            yield Trained(trainer, job, watched.value)
+            yield Trained(trainer, job, watched.value, watched.metrics)
 
     def score(
         self,

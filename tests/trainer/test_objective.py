@@ -323,6 +323,7 @@ def test_the_model_of_a_training_is_there_while_it_is_used(make_objective: Make)
     objective = make_objective()
     with objective.trained(objective.prepare().space.configuration(GOOD)) as trained:
         assert trained.trainer.evaluate()["eval_loss"] == pytest.approx(trained.value, abs=1e-6)
+        assert trained.metrics["eval_loss"] == trained.value
         assert any("lora_A" in name for name, _ in trained.trainer.model.named_parameters())
 
 
