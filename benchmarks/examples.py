@@ -4,7 +4,7 @@ Seconds are those of one core, in user and system mode, including imports; they 
 what else the machine does. Ray's own processes are not counted. Results of examples that are not
 run again are kept. `lora` gets 3 trials instead of 12.
 
-    python -m benchmarks.examples                     # all, 13 minutes of one core
+    python -m benchmarks.examples                     # all, 18 minutes of one core
     python -m benchmarks.examples --only quickstart,gbdt
     python -m benchmarks.examples --report            # the kept results as Markdown
 """
@@ -32,11 +32,11 @@ RESULTS = ROOT / "benchmarks" / "results" / "examples.json"
 EXAMPLES = (
     "quickstart", "gbdt", "conditional", "multi_objective", "pruning", "ask_and_tell", "transfer",
     "custom_knowledge", "sklearn_search_cv", "ray_tune", "hf_trainer", "lora",
-    "prompts", "recipes",
+    "trl_sft", "trl_dpo", "prompts", "recipes",
 )  # fmt: skip
 # where the default budget takes many minutes
 ARGUMENTS = {"lora": ("--trials", "3")}
-PACKAGES = ("optuna", "torch", "botorch", "scikit-learn", "ray", "transformers", "peft")
+PACKAGES = ("optuna", "torch", "botorch", "scikit-learn", "ray", "transformers", "peft", "trl")
 
 
 def run(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sampler under Hugging Face's `Trainer.hyperparameter_search`, with LoRA.
+"""A search with the Trainer of `transformers`, with LoRA: `TrialCallback` reports its evaluations.
 
 A Llama of 0.9 million parameters learns to write the docstrings of Python functions, in seconds
 per trial; model and data lie in `benchmarks/lora_table/cpu`. `--model` and `--train` replace them.
@@ -7,15 +7,13 @@ per trial; model and data lie in `benchmarks/lora_table/cpu`. `--model` and `--t
     python examples/hf_trainer.py --trials 10
     optuna-dashboard sqlite:///hf_trainer.db
 
-Three things to know about `hyperparameter_search`: it sets only fields of `TrainingArguments`, so
-rank and alpha are suggested in `model_init(trial)`; it returns no study, so name a storage to see
-one; and it reports to the pruner at each evaluation.
+The objective is a function of your own, with a Trainer of your own. `TrainerObjective` adds a
+shared base model, splits and a proxy (docs/trainer.md).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -30,39 +28,36 @@ from transformers import AutoModelForCausalLM
 from transformers import AutoTokenizer
 from transformers import DataCollatorForSeq2Seq
 from transformers import PreTrainedTokenizerBase
+from transformers import PrinterCallback
 from transformers import Trainer
 from transformers import TrainingArguments
 
 from optuna_llmbo import LLMBOSampler
+from optuna_llmbo.trainer import TrialCallback
 
 
 HERE = Path(__file__).parent.parent / "benchmarks" / "lora_table" / "cpu"
 STUDY = "hf_trainer"
 
 
-def training_space(trial: optuna.Trial) -> dict[str, Any]:
-    """Suggest fields of `TrainingArguments`, for the Trainer to set."""
+def training_space(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+    """Suggest fields of `TrainingArguments`."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 3e-2, log=True),
         "warmup_steps": trial.suggest_int("warmup_steps", 0, 10),
     }
 
 
-def with_adapter(model: str) -> Callable[[optuna.Trial | None], PeftModel]:
-    """Make the function that the Trainer calls for a model: first without, then for each trial."""
-
-    def model_init(trial: optuna.Trial | None) -> PeftModel:
-        rank, alpha = 8, 16.0
-        if trial is not None:
-            rank = trial.suggest_int("lora_r", 1, 64, log=True)
-            alpha = trial.suggest_float("lora_alpha", 1.0, 512.0, log=True)
-        adapter = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        base = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
-        return get_peft_model(base, adapter)
-
-    return model_init
+def with_adapter(model: str, trial: optuna.trial.BaseTrial) -> PeftModel:
+    """The base model with an adapter of the trial's."""
+    adapter = LoraConfig(
+        r=trial.suggest_int("lora_r", 1, 64, log=True),
+        lora_alpha=trial.suggest_float("lora_alpha", 1.0, 512.0, log=True),
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    base = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    return get_peft_model(base, adapter)
 
 
 def read(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> Dataset:
@@ -95,46 +90,49 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model_init=with_adapter(arguments.model),
-            args=TrainingArguments(
-                output_dir=folder,
-                max_steps=arguments.steps,
-                per_device_train_batch_size=8,
-                per_device_eval_batch_size=32,
-                eval_strategy="steps",
-                eval_steps=max(1, arguments.steps // 4),
-                save_strategy="no",
-                logging_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                seed=0,
-            ),
-            train_dataset=read(arguments.train, tokenizer, 8 * arguments.steps),
-            eval_dataset=read(arguments.validation, tokenizer, arguments.rows),
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
-        )
-        best = trainer.hyperparameter_search(
-            hp_space=training_space,
-            n_trials=arguments.trials,
-            direction="minimize",
-            backend="optuna",
-            # from here on as for optuna.create_study
-            sampler=LLMBOSampler(
-                llm=arguments.llm,
-                task="LoRA teaches a small language model to write docstrings; minimize the loss.",
-                seed=0,
-            ),
-            pruner=optuna.pruners.MedianPruner(),
-            storage=arguments.storage,
-            study_name=STUDY,
-            load_if_exists=True,
-        )
+    train = read(arguments.train, tokenizer, 8 * arguments.steps)
+    validation = read(arguments.validation, tokenizer, arguments.rows)
 
-    study = optuna.load_study(study_name=STUDY, storage=arguments.storage)
-    print(f"first trial {study.trials[0].value:.4f}, best {best.objective:.4f} nats")
-    print(best.hyperparameters)
+    def objective(trial: optuna.Trial) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(
+                model=with_adapter(arguments.model, trial),
+                args=TrainingArguments(
+                    output_dir=folder,
+                    max_steps=arguments.steps,
+                    per_device_train_batch_size=8,
+                    per_device_eval_batch_size=32,
+                    save_strategy="no",
+                    report_to="none",
+                    disable_tqdm=True,
+                    seed=0,
+                    **training_space(trial),
+                ),
+                train_dataset=train,
+                eval_dataset=validation,
+                data_collator=DataCollatorForSeq2Seq(tokenizer),
+            )
+            trainer.remove_callback(PrinterCallback)
+            callback = TrialCallback(trial, reports=4)  # evaluates at 25, 50, 75 and 100 percent
+            trainer.add_callback(callback)
+            with callback:  # where memory runs out, the trial is pruned
+                trainer.train()
+            return callback.value
+
+    study = optuna.create_study(
+        sampler=LLMBOSampler(
+            llm=arguments.llm,
+            task="LoRA teaches a small language model to write docstrings; minimize the loss.",
+            seed=0,
+        ),
+        pruner=optuna.pruners.MedianPruner(),
+        storage=arguments.storage,
+        study_name=STUDY,
+        load_if_exists=True,
+    )
+    study.optimize(objective, n_trials=arguments.trials)
+    print(f"first trial {study.trials[0].value:.4f}, best {study.best_value:.4f} nats")
+    print(study.best_params)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def promote(
 
     Args:
         study: a study of the objective.
-        objective: a `LoRAObjective` on one metric of the trained model; with `test=` for a result
-            on test data. Or another objective that can train its trials again.
+        objective: a `LoRAObjective` on one metric of the trained model, a `TrainerObjective` or a
+            `TRLObjective`; with `test=` for a result on test data.
         folder: holds the adapter (`adapter/`), the numbers (`promotion.json`) and the weights of
             all fits (`fits/`), so that an interrupted call resumes.
         top: number of configurations of the study to train.

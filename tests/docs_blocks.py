@@ -31,6 +31,7 @@ from optuna_llmbo import cli
 from optuna_llmbo.knowledge import load_pack
 from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.space.space_file import read_space
+from optuna_llmbo.trainer.trl_file import read_trl_file
 
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_FILE_NAME = re.compile(r"# (\S+\.(?:toml|py))\n")
+_FILE_NAME = re.compile(r"# (\S+\.(?:toml|py|yaml))\n")
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,22 @@ DATA: dict[str, Callable[[int], dict[str, str]]] = {
 }
 """The files of data that pages name, a function from the row's number to the row."""
 
+FOLDERS: dict[str, Callable[[int], dict[str, str]]] = {
+    "my-data": lambda i: {"prompt": f"count on from {i}", "completion": f"{i + 1}"},
+    "my-pairs": lambda i: {
+        "prompt": f"count on from {i}", "chosen": f"{i + 1}", "rejected": f"{i - 1}",
+    },
+}  # fmt: skip
+"""The folders of data that TRL's files name, as `DATA`."""
+
 
 def furnish(folder: Path, model: Path) -> None:
     """Put into a folder what pages take to be there."""
     (folder / "my-model").symlink_to(model)
-    for name, row in DATA.items():
+    for name in FOLDERS:
+        (folder / name).mkdir()
+    files = {**DATA, **{f"{name}/train.jsonl": row for name, row in FOLDERS.items()}}
+    for name, row in files.items():
         lines = [json.dumps(row(i)) + "\n" for i in range(N_EXAMPLES)]
         (folder / name).write_text("".join(lines))
 
@@ -186,8 +198,10 @@ def run_command(command: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> 
     if program in NOT_RUN:
         return
     assert program == "optuna-llmbo", f"{block}: {program} is not run here: mark the block"
+    # where TRL trains, the device is the environment's
+    is_trl = "--trl" in arguments or (arguments[0], block.page) == ("promote", "docs/trainer.md")
     for option, value in OPTIONS.get(arguments[0], {}).items():  # type: ignore[assignment]
-        if option not in arguments:
+        if option not in (*arguments, "--device" if is_trl else ""):
             arguments += [option] if value is None else [option, value]
     result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 0, f"{block}: {command}\n{result.output}\n{result.exception!r}"
@@ -256,6 +270,10 @@ def _load(block: Block) -> None:
         path = Path("block.toml")
         path.write_text(block.text)
         load_pack(path) if "[pack]" in block.text else read_space(path)
+    elif block.language == "yaml":
+        path = Path("block.yaml")
+        path.write_text(block.text)
+        read_trl_file(path, "dpo" if "beta:" in block.text else "sft").parsed()
     elif block.language == "json":
         Path("block.jsonl").write_text(block.text)
         assert load_records("block.jsonl")

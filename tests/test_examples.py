@@ -256,7 +256,8 @@ def test_hf_trainer(run: Run, tmp_path: Path) -> None:
         frozenset({"lora_r", "lora_alpha", "learning_rate", "warmup_steps"})
     }
     first, *rest = (trial.intermediate_values for trial in trials)
-    assert list(first) == [1, 2, 3, 4] and all(1 in values for values in rest)
+    assert list(first) == [25, 50, 75, 100] and all(25 in values for values in rest)
+    assert all(trial.user_attrs["steps"] <= 4 for trial in trials)
 
 
 @pytest.fixture
@@ -315,12 +316,43 @@ def test_hf_script_is_searched_by_its_command(work: Path) -> None:
 def test_hf_trainer_gives_the_model_its_rank() -> None:
     from examples import hf_trainer
 
-    model_init = hf_trainer.with_adapter(str(hf_trainer.HERE / "base"))
     trial = optuna.trial.FixedTrial({"lora_r": 3, "lora_alpha": 7.5})
-    for model, rank, alpha in ((model_init(trial), 3, 7.5), (model_init(None), 8, 16.0)):  # type: ignore[arg-type]
-        (adapter,) = model.peft_config.values()
-        assert (adapter.r, adapter.lora_alpha) == (rank, alpha)
-        assert model.get_nb_trainable_parameters()[0] > 0
+    model = hf_trainer.with_adapter(str(hf_trainer.HERE / "base"), trial)
+    (adapter,) = model.peft_config.values()
+    assert (adapter.r, adapter.lora_alpha) == (3, 7.5)
+    assert model.get_nb_trainable_parameters()[0] > 0
+
+
+@pytest.fixture
+def stdlib(tmp_path: Path) -> Path:
+    """A library of small documented functions."""
+    folder = tmp_path / "stdlib"
+    folder.mkdir()
+    functions = [f'def f{i}(x):\n    """Add {i} to x."""\n    return x + {i}\n' for i in range(70)]
+    (folder / "m.py").write_text("\n\n".join(functions))
+    return folder
+
+
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_trl(task: str, run: Run, stdlib: Path, tiny_llm: Path, tmp_path: Path) -> None:
+    """The example's own file, with another model and adapters that learn from few steps."""
+    import yaml
+
+    values = yaml.safe_load((EXAMPLES / f"{task}.yaml").read_text())
+    data = tmp_path / "data"
+    values |= {"model_name_or_path": str(tiny_llm), "dataset_name": str(data), "max_length": 200}
+    values |= {"learning_rate": 1e-3}
+    file = tmp_path / f"{task}.yaml"
+    file.write_text(yaml.safe_dump(values))
+    printed = run(f"trl_{task}", "--file", file, "--data", data, "--stdlib", stdlib,
+                  "--trials", 3, "--proxy", 16, "--validation", 8, "--test", 8)  # fmt: skip
+    base, default, best = printed.splitlines()
+    assert numbers(best)[0] <= numbers(default)[0] < numbers(base)[0]
+    assert default.startswith("default: validation ") and " test " in best
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 70
+    if task == "dpo":
+        assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
 def test_ray_tune_interrupted_and_resumed(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ LAYERS = {
     "trainer": [
         {
             "configuration",
+            "quiet",
             "random_state",
             "rows",
             "save",
@@ -124,7 +125,7 @@ LAYERS = {
         {"conclusion", "doctor", "proxy_check", "search", "studies", "tracking"},
         {"together", "tune_trl"},
         {"again"},
-        {"export_trainer"},
+        {"own_files"},
         {"command", "dashboard", "export", "promote", "report", "tune"},
     ],
 }

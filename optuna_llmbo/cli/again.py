@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli import tune_trl
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.study.trial_attributes import COMMAND
 from optuna_llmbo.study.trial_attributes import OPTIONS
 from optuna_llmbo.study.trial_attributes import WORKING_FOLDER
 
@@ -34,15 +35,25 @@ def objective_of(
         InputError: if `tune` did not make it, what it was made with is not there any more, or an
             option says what TRL's file decides.
     """
+    if COMMAND in study.user_attrs:
+        raise InputError(
+            f"the study {study.study_name!r} was made with a program of your own, which "
+            "optuna-llmbo does not know how to train on all of the data: `optuna-llmbo export` "
+            "writes its configuration with the best values. Run it with that, and several seeds."
+        )
     given = options.recorded(study)
     if "trl" not in given:
         return options.objective_of(given, allow_execution=allow_execution, device=device)
+    if allow_execution:
+        raise InputError("--allow-execution with a study around TRL's file: it runs no programs.")
     if device is not None:
         raise InputError(
             f"--device {device} with a study around TRL's file: there it is the environment that "
             "says it, such as CUDA_VISIBLE_DEVICES."
         )
-    tune_trl.quiet_libraries()
+    from optuna_llmbo.trainer.quiet import quiet_libraries
+
+    quiet_libraries()
     return tune_trl.objective_of({**given, "trl": file_of(study)})
 
 

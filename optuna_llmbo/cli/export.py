@@ -13,6 +13,7 @@ import typer
 from optuna_llmbo.cli import options
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import out as terminal
+from optuna_llmbo.errors import InputError
 
 
 class Tool(StrEnum):
@@ -23,6 +24,7 @@ class Tool(StrEnum):
     llamafactory = "llamafactory"
     axolotl = "axolotl"
     unsloth = "unsloth"
+    own = "own"
 
 
 class Dtype(StrEnum):
@@ -34,8 +36,14 @@ class Dtype(StrEnum):
 
 def export(
     context: typer.Context,
-    to: Annotated[Tool, typer.Option(help="Tool to write files for.")],
     out: Annotated[Path, typer.Option(help="Folder for the files, new or empty.")],
+    to: Annotated[
+        Tool | None,
+        typer.Option(
+            help="Tool to write files for; own: the file that `tune --trl` or `search` was given, "
+            "which is the default there."
+        ),
+    ] = None,
     storage: options.Storage = "sqlite:///lora.db",
     study: options.StudyName = "lora",
     trial: Annotated[
@@ -88,21 +96,26 @@ def export(
 ) -> None:
     """Write a trial's configuration as files that a fine-tuning tool loads.
 
-    Of a study that `tune --trl` made, --to trl writes the file that it was made around, with the
+    Of a study that `tune --trl` or `search` made, this is the file that it was given, with the
     trial's values.
     """
     with bad_input_exits_with_2():
         from optuna_llmbo.cli import studies
-        from optuna_llmbo.cli.export_trainer import exported
+        from optuna_llmbo.cli.own_files import own_files
         from optuna_llmbo.lora.export import write
         from optuna_llmbo.lora.export import write_files
         from optuna_llmbo.lora.export.from_study import facts_of
 
         the_study = studies.load_study(storage, study)
-        made = exported(context, the_study, to.value)
-        if made is not None:
-            _tell(to, made.origin, write_files(made.files, out, overwrite=overwrite))
+        own = own_files(context, the_study, None if to is None else to.value)
+        if own is not None:
+            _tell(own.to, own.origin, write_files(own.files, out, overwrite=overwrite))
             return
+        if to is None:
+            raise InputError(
+                "--to is missing: name the tool that the files are for: peft, trl, llamafactory, "
+                "axolotl or unsloth."
+            )
         facts = facts_of(
             the_study,
             trial,
@@ -119,16 +132,16 @@ def export(
             dtype=None if dtype is None else dtype.value,
         )
         paths = write(facts, to.value, out, overwrite=overwrite)
-    _tell(to, facts.origin, paths)
+    _tell(to.value, facts.origin, paths)
 
 
-def _tell(to: Tool, origin: Sequence[str], paths: Sequence[Path]) -> None:
+def _tell(to: str, origin: Sequence[str], paths: Sequence[Path]) -> None:
     """Print where the values come from, and what was written."""
     for line in origin:
         terminal.print(escape(line), soft_wrap=True)
     for path in paths:
         terminal.print(f"Wrote {escape(str(path))}", soft_wrap=True)
-    if to is Tool.peft:
+    if to == Tool.peft.value:
         terminal.print(
             "The file describes the adapter. How to train it (learning rate, batch, schedule) "
             "is no part of it.",

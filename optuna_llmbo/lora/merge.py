@@ -121,6 +121,31 @@ def check_mergeable(dtype: torch.dtype | None, folder: Path | None = None) -> No
         raise InputError(f"merge: {str(folder)!r} is no folder: remove it, or name another place.")
 
 
+def check_base(location: str) -> None:
+    """Check, before any training, that transformers alone can load a base model.
+
+    Raises:
+        InputError: if it cannot read its configuration.
+    """
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(location, error) from error
+
+
+def check_adapter(adapted: Any) -> None:
+    """Check that the adapter of a model is a change of its weights.
+
+    Raises:
+        InputError: if it is something else, such as a prompt.
+    """
+    if not hasattr(adapted.base_model, "unload"):
+        kind = adapted.peft_config["default"].peft_type
+        raise InputError(f"merge: an adapter of the type {kind} is no change of weights.")
+
+
 def what_is_lost(merged: Merged) -> str:
     """How a merged model differs from base model and adapter, in a sentence or two."""
     text = (
@@ -156,16 +181,34 @@ def _loaded(location: str, dtype: torch.dtype | None) -> Any:
             location, dtype=dtype or "auto", use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"merge: cannot load the base model {location!r}: {error}") from error
+        raise _not_loaded(location, error) from error
     check_mergeable(model.dtype)
     return model.eval().requires_grad_(False)
 
 
+def _not_loaded(location: str, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(f"merge: cannot load the base model {location!r}: {reason}")
+
+
 def _adapted(model: Any, adapter: Path) -> Any:
-    """The model with the adapter, as peft loads it."""
+    """The model with the adapter, as peft loads it.
+
+    Raises:
+        InputError: if the adapter does not fit, as where the trainer has changed the vocabulary.
+    """
     import peft
 
-    return peft.PeftModel.from_pretrained(model, str(adapter)).eval()
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, str(adapter)).eval()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"merge: the adapter in {str(adapter)!r} does not fit the base model "
+            f"{model.name_or_path!r} as it is in its files: {reason}"
+        ) from error
+    check_adapter(adapted)
+    return adapted
 
 
 @torch.no_grad()
@@ -210,9 +253,6 @@ def _merged(adapted: Any, dtype: torch.dtype) -> Any:
     """The model without peft, with the adapter in its weights; changes it in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if not hasattr(adapted.base_model, "unload"):
-        kind = adapted.peft_config["default"].peft_type
-        raise InputError(f"merge: an adapter of the type {kind} is no change of weights.")
     for layer in adapted.modules():
         if isinstance(layer, BaseTunerLayer):
             inner = layer.get_base_layer()

@@ -93,6 +93,8 @@ class TrialCallback(TrainerCallback):
             check_count("reports", reports, 100)
         self.trial = trial
         self.metric = metric
+        self.metrics: dict[str, Any] = {}
+        """All that the last evaluation with the metric returned."""
         self.value_before: float | None = None
         """The metric before the first step, if it was evaluated then (`eval_on_start`)."""
         self._reports = reports
@@ -224,6 +226,7 @@ class TrialCallback(TrainerCallback):
                 self._missed = {**(self._missed or {}), **metrics}
             return
         self._evaluated_at, self._missed = state.global_step, None
+        self.metrics = dict(metrics)
         value = float(metrics[self.metric])
         if state.global_step == 0:
             self._note_before(value)

@@ -14,13 +14,13 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import export
 from optuna_llmbo.lora.export import Facts
 from optuna_llmbo.lora.export import round_alpha
-from optuna_llmbo.lora.export.from_study import chosen_trial
 from optuna_llmbo.lora.export.from_study import n_examples_of
 from optuna_llmbo.lora.export.from_study import values_text
 from optuna_llmbo.lora.export.modules import names_of_modules
 from optuna_llmbo.lora.export.modules import names_of_saved
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.table import absolute
+from optuna_llmbo.study.chosen import chosen_trial
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 from optuna_llmbo.trainer.configuration import Configuration
 from optuna_llmbo.trainer.configuration import configuration_of

@@ -64,6 +64,8 @@ class Trained:
     job: TrainerJob
     value: float
     """The metric of the last evaluation."""
+    metrics: Mapping[str, Any]
+    """All that the last evaluation returned."""
 
 
 class TrainerObjective:
@@ -285,7 +287,7 @@ class TrainerObjective:
                 for one in (*callbacks, watched):
                     trainer.add_callback(one)
                 trainer.train()
-            yield Trained(trainer, job, watched.value)
+            yield Trained(trainer, job, watched.value, watched.metrics)
 
     @contextlib.contextmanager
     def untrained(

@@ -12,6 +12,8 @@ from optuna.trial import FrozenTrial
 import torch
 
 from optuna_llmbo.errors import InputError
+from optuna_llmbo.lora.merge import check_adapter
+from optuna_llmbo.lora.merge import check_base
 from optuna_llmbo.lora.merge import check_mergeable
 from optuna_llmbo.lora.merge import merge
 from optuna_llmbo.lora.merge import Merged
@@ -118,10 +120,7 @@ class PromotableTrainer:
     def save(self, recipe: Configuration, fit: TrainerFit, folder: Path, *, seed: int) -> None:
         """Write a fit's adapter, or its whole model if there is none, with the tokenizer."""
         with self._fits.restored(recipe, fit, seed, None) as (trainer, start):
-            if self._base is None:
-                model = trained_model(trainer)
-                place = str(getattr(model.config, "name_or_path", "") or "unknown")
-                self._base = Base(place, Path(place).name, trainer.processing_class)
+            self._base = self._base_of(trainer)
             save_trained(trainer, folder, self._base, start)
 
     def check_merge(self, folder: Path) -> None:
@@ -133,11 +132,14 @@ class PromotableTrainer:
         check_mergeable(self._dtype, folder)
         space = self._prepared.space
         with self._objective.untrained(space.default or space.defaults) as trainer:
-            if not hasattr(trained_model(trainer), "peft_config"):
+            model = trained_model(trainer)
+            if not hasattr(model, "peft_config"):
                 raise InputError(
                     "merge: the trainer trains no adapter, so that what is saved is a whole model "
                     "already. Leave it out."
                 )
+            check_adapter(model)
+            check_base(self._base_of(trainer).location)
 
     def merge(self, adapter: Path, folder: Path) -> Merged:
         """Write a model that needs no adapter, checked on texts of validation rows.
@@ -152,6 +154,13 @@ class PromotableTrainer:
         texts = ("\n".join(_texts(row)) for row in self._prepared.rows.validation)
         examples = [tokenizer(text, return_tensors="np").input_ids[0] for text in texts if text]
         return merge(adapter, base, folder, examples=examples, dtype=self._dtype)
+
+    def _base_of(self, trainer: Any) -> Base:
+        """The base model; where the user's function loads it, by the name it was loaded by."""
+        if self._base is not None:
+            return self._base
+        place = str(getattr(trained_model(trainer).config, "name_or_path", "") or "unknown")
+        return Base(place, Path(place).name, trainer.processing_class)
 
     @property
     def _dtype(self) -> torch.dtype | None:

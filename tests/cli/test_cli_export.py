@@ -15,6 +15,7 @@ import yaml
 from optuna_llmbo import cli
 from optuna_llmbo.cli.export import Dtype
 from optuna_llmbo.cli.export import Tool
+from optuna_llmbo.cli.own_files import OWN
 from optuna_llmbo.lora.export import TOOLS
 from optuna_llmbo.lora.export.facts import DTYPES
 
@@ -135,5 +136,5 @@ def test_files_that_are_there(tuned: Path, tmp_path: Path) -> None:
 
 
 def test_the_choices_are_those_of_the_exports() -> None:
-    assert tuple(tool.value for tool in Tool) == TOOLS
+    assert tuple(tool.value for tool in Tool) == (*TOOLS, OWN)
     assert tuple(dtype.value for dtype in Dtype) == DTYPES

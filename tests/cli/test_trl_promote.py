@@ -68,7 +68,7 @@ def test_from_a_file_to_the_model_and_back_to_the_file(
 
     for options, message in (
         ({"to": "axolotl"}, "--to trl writes that file with the trial's values"),
-        ({"to": "trl", "epochs": 3}, "--epochs with a study of a trainer"),
+        ({"to": "trl", "epochs": 3}, "--epochs: in this study the trainer"),
         ({"to": "trl", "model": "x"}, "it is the file's, model_name_or_path"),
     ):
         refused = run("export", **about, **options, out=tmp_path / "no")

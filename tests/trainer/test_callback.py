@@ -65,7 +65,9 @@ def make_trainer(chat_llm: Path, tmp_path: Path) -> MakeTrainer:
 
     data = datasets.Dataset.from_list([encode(i) for i in range(32)])
 
-    def make(eval_dataset: Any = data.select(range(24, 32)), **arguments: Any) -> Any:
+    held_out = data.select(range(24, 32))
+
+    def make(eval_dataset: Any = held_out, **arguments: Any) -> Any:
         values: dict[str, Any] = {
             "output_dir": str(tmp_path / "out"),
             "per_device_train_batch_size": 4,
@@ -219,7 +221,7 @@ def test_out_of_memory(make_trainer: MakeTrainer) -> None:
         held.append(torch.zeros(3))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.training_step = lacking  # type: ignore[method-assign]
+    trainer.training_step = lacking
     trial = run(trainer)
     assert outcome_of(trial) == "infeasible"
     assert trial.user_attrs["pruned_reason"] == "out of memory with 4 examples at once on a device"
@@ -232,7 +234,7 @@ def test_another_error_is_no_lack_of_memory(make_trainer: MakeTrainer) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("shapes cannot be multiplied")
 
-    trainer.training_step = broken  # type: ignore[method-assign]
+    trainer.training_step = broken
     with pytest.raises(RuntimeError, match="shapes"):
         run(trainer)
 

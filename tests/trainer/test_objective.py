@@ -41,14 +41,15 @@ def search(objective: TrainerObjective, n: int = 2, **more: Any) -> optuna.Study
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(sampler=sampler, pruner=optuna.pruners.NopPruner(), **more)
     if objective.default_params is not None:
-        study.enqueue_trial(objective.default_params)
+        study.enqueue_trial(objective.default_params or {})
     study.optimize(objective, n_trials=n, catch=(TrialCrashed,))
     return study
 
 
 def test_a_search(make_objective: Make) -> None:
     objective = make_objective(measure_base=True, defaults={"learning_rate": 1e-2, "rank": 2})
-    study = search(objective)
+    study, base = search(objective), objective.base_loss
+    assert base is not None
     control, other = study.trials
     assert control.params == objective.default_params == {
         "rank": 2, "learning_rate": 1e-2, "batch_size": 6,
@@ -60,15 +61,16 @@ def test_a_search(make_objective: Make) -> None:
         facts = trial.user_attrs
         assert facts["examples"] == 18 and facts["fraction"] == 0.5 and facts["tokens"] > 18
         assert facts["steps"] == -(-18 // trial.params["batch_size"])
-        assert facts["base_loss"] == objective.base_loss
-        assert facts["gain_over_base"] == pytest.approx(objective.base_loss - trial.value)
+        assert facts["base_loss"] == base
+        assert trial.value is not None and control.value is not None
+        assert facts["gain_over_base"] == pytest.approx(base - trial.value)
         assert facts["default_loss"] == control.value
         assert facts["gain_over_default"] == pytest.approx(control.value - trial.value)
         configuration = objective.configuration_of(trial)
         assert configuration.recipe.learning_rate == trial.params["learning_rate"]
         assert configuration.recipe.rank == trial.params["rank"]
     assert control.user_attrs["is_default"] and not other.user_attrs["is_default"]
-    assert control.value < objective.base_loss  # it learns
+    assert control.value is not None and control.value < base  # it learns
     assert objective.context == {"method": "lora", "steps": 3, "parameters": 26848}
     assert study.user_attrs["llmbo:context"] == objective.context
 
@@ -150,7 +152,7 @@ def test_the_caller_draws_as_if_nothing_had_happened(make_objective: Make) -> No
 def test_the_control_is_not_pruned(make_objective: Make) -> None:
     objective = make_objective()
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(lower=1e9))
-    study.enqueue_trial(objective.default_params)
+    study.enqueue_trial(objective.default_params or {})
     study.enqueue_trial(GOOD)
     study.optimize(objective, n_trials=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
@@ -321,6 +323,7 @@ def test_the_model_of_a_training_is_there_while_it_is_used(make_objective: Make)
     objective = make_objective()
     with objective.trained(objective.prepare().space.configuration(GOOD)) as trained:
         assert trained.trainer.evaluate()["eval_loss"] == pytest.approx(trained.value, abs=1e-6)
+        assert trained.metrics["eval_loss"] == trained.value
         assert any("lora_A" in name for name, _ in trained.trainer.model.named_parameters())
 
 

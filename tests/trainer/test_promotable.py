@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -23,6 +26,7 @@ from optuna_llmbo.errors import InputError
 from optuna_llmbo.promote import promote
 from optuna_llmbo.trainer import TrainerJob
 from optuna_llmbo.trainer import TrainerObjective
+from optuna_llmbo.trainer.promotable import PromotableTrainer
 from tests.lora.conftest import N_ROWS
 from tests.lora.conftest import rows
 
@@ -57,6 +61,32 @@ def sft(job: TrainerJob) -> Any:
         eval_dataset=parts[1],
         processing_class=job.tokenizer,
         peft_config=job.lora_config(),
+    )
+
+
+def plain(job: TrainerJob, place: Path, config: Any) -> Any:
+    """The Trainer of transformers, with a model of its own."""
+    from transformers import DataCollatorForLanguageModeling
+    from transformers import Trainer
+
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    if config is not None:
+        model = peft.get_peft_model(model, config)
+    parts = [
+        part.map(
+            lambda row: tokenizer(row["prompt"] + row["response"]),
+            remove_columns=part.column_names,
+        )
+        for part in (job.train, job.validation)
+    ]
+    return Trainer(
+        model,
+        job.training_arguments(bf16=False),
+        train_dataset=parts[0],
+        eval_dataset=parts[1],
+        processing_class=tokenizer,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     )
 
 
@@ -177,26 +207,7 @@ def test_a_trainer_that_loads_its_own_model(
     as one, and is not merged."""
 
     def own(job: TrainerJob) -> Any:
-        from transformers import DataCollatorForLanguageModeling
-        from transformers import Trainer
-
-        tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
-        model = AutoModelForCausalLM.from_pretrained(tiny_llm, dtype=torch.float32)
-        if adapted:
-            model = peft.get_peft_model(model, job.lora_config())
-        parts = [
-            part.map(lambda row: tokenizer(row["prompt"] + row["response"]),
-                remove_columns=part.column_names)
-            for part in (job.train, job.validation)
-        ]  # fmt: skip
-        return Trainer(
-            model,
-            job.training_arguments(bf16=False),
-            train_dataset=parts[0],
-            eval_dataset=parts[1],
-            processing_class=tokenizer,
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        )
+        return plain(job, tiny_llm, job.lora_config() if adapted else None)
 
     adapted = True
     objective = make_objective(make_trainer=own, model=None, test=None)
@@ -215,3 +226,77 @@ def test_a_trainer_that_loads_its_own_model(
     with pytest.raises(InputError, match=r"model has no model\.embed_tokens\.weight, which"):
         adapted = True
         promote(study, objective, folder=tmp_path / "b", n_seeds=1, rank=lambda _: [0])
+
+
+# --- without any training
+
+
+class Fake:
+    """An objective whose trainings end as they are told to."""
+
+    def __init__(self, objective: TrainerObjective, ends: dict[int, Any]) -> None:
+        self._objective = objective
+        self._ends = ends
+        self.trained_seeds: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objective, name)
+
+    @contextlib.contextmanager
+    def trained(self, configuration: Any, *, seed: int, **_: Any) -> Any:
+        self.trained_seeds.append(seed)
+        end = self._ends[seed]
+        if isinstance(end, BaseException):
+            raise end
+        model = torch.nn.Linear(2, 2)
+        trainer = SimpleNamespace(
+            model=model,
+            accelerator=SimpleNamespace(unwrap_model=lambda one: one),
+            state=SimpleNamespace(global_step=3),
+        )
+        yield SimpleNamespace(trainer=trainer, value=end)
+
+
+def fits_of(fake: Fake, folder: Path) -> PromotableTrainer:
+    objective: Any = fake
+    return PromotableTrainer(objective, folder)
+
+
+def test_how_fits_end(make_objective: Make, tmp_path: Path) -> None:
+    """What diverges is infinitely bad and is kept; lack of memory is an error, and is not."""
+    objective = make_objective(measure_base=False)
+    no_memory = optuna.TrialPruned("out of memory with 2 examples at once on a device")
+    ends = {0: 2.5, 1: optuna.TrialPruned("eval_loss is nan at 100%"), 2: no_memory}
+    fake = Fake(objective, ends)
+    fits = fits_of(fake, tmp_path)
+    usual = objective.prepare().space.defaults
+    found = [fits.fit(usual, seed=seed, name="default") for seed in (0, 1, 1, 0)]
+    assert [one.value for one in found] == [2.5, math.inf, math.inf, 2.5]
+    assert [one.steps for one in found] == [3, 0, 0, 3] and fake.trained_seeds == [0, 1]
+    assert fits.validation(usual, found[1], seed=1) == math.inf
+    for _ in range(2):
+        with pytest.raises(InputError, match="all of the data with seed 2: lower at_once"):
+            fits.fit(usual, seed=2, name="default")
+    assert fake.trained_seeds == [0, 1, 2, 2]
+    # another proxy, seed of the search or test set is the same training; other rows are not
+    same = fits_of(Fake(make_objective(measure_base=False, proxy=0.2), {}), tmp_path)
+    assert same.fit(usual, seed=0, name="default") == found[0]
+    other = make_objective(measure_base=False, seed=5)
+    with pytest.raises(KeyError):
+        fits_of(Fake(other, {}), tmp_path).fit(usual, seed=0, name="default")
+
+
+@pytest.mark.long
+def test_a_start_that_is_drawn_without_the_seed(
+    make_objective: Make, tmp_path: Path, tiny_llm: Path
+) -> None:
+    def unseeded(job: TrainerJob) -> Any:
+        torch.seed()
+        return plain(job, tiny_llm, job.lora_config(init_lora_weights="pissa_niter_0"))
+
+    objective = make_objective(make_trainer=unseeded, model=None,
+        defaults={"variant": "pissa", "rank": 4},
+        measure_base=False, space={"learning_rate": FloatDistribution(1e-3, 2e-2)})  # fmt: skip
+    study = searched(objective, 1)
+    with pytest.raises(InputError, match="without the job's seed"):
+        promote(study, objective, folder=tmp_path, n_seeds=1, rank=lambda _: [0])

@@ -17,7 +17,7 @@ from tests.trainer.conftest import tiny_model
 
 
 def seen(model: Any) -> dict[str, Any]:
-    """All that a trial could leave behind: weights bit by bit, structure, flags, hooks, settings."""
+    """All that a trial could leave behind: weights, structure, flags, hooks, settings."""
     return {
         "weights": {
             n: t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]

@@ -77,13 +77,17 @@ def test_a_search_of_sft(make_file: MakeFile) -> None:
     )
     model = objective.prepare().base.there[0]
     before = seen(model)
-    study.enqueue_trial(objective.default_params)
+    study.enqueue_trial(objective.default_params or {})
     study.optimize(objective, n_trials=3)
     assert_same(seen(model), before)
     control = study.trials[0]
     assert control.params == {
-        "rank": 4, "alpha_ratio": 2.0, "lora_dropout": 0.05, "batch_size": 4, "learning_rate": 1e-3,
-    }  # fmt: skip
+        "rank": 4,
+        "alpha_ratio": 2.0,
+        "lora_dropout": 0.05,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    }
     for trial in study.trials:
         assert trial.state == TrialState.COMPLETE and list(trial.intermediate_values) == [50, 100]
         assert trial.user_attrs["recipe"]["target_modules"] == "q_proj,v_proj"  # peft's for Llama
@@ -214,7 +218,7 @@ def test_the_result_as_a_file_of_trl(make_file: MakeFile) -> None:
     written = yaml.safe_load(found.read_text())
     assert written["lora_r"] == 8 and written["lora_alpha"] == 24 and written["packing"] is False
     assert written["warmup_steps"] == 2  # of the 12 steps that 36 rows take
-    parser: Any = trl.TrlParser((trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig))  # type: ignore[attr-defined]
+    parser: Any = trl.TrlParser((trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig))
     _, training, model = parser.parse_args_and_config(["--config", str(found)])
     assert training.learning_rate == 2e-3 and model.lora_dropout == 0.1
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 3

@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.export.facts import Facts
@@ -21,7 +20,7 @@ from optuna_llmbo.lora.recorded import recipe_of
 from optuna_llmbo.lora.records import ALL_TURNS
 from optuna_llmbo.lora.table import absolute
 from optuna_llmbo.lora.table import located
-from optuna_llmbo.study.outcome import complete
+from optuna_llmbo.study.chosen import chosen_trial
 from optuna_llmbo.study.trial_attributes import FINGERPRINT
 from optuna_llmbo.study.trial_attributes import FRACTION
 from optuna_llmbo.study.trial_attributes import OPTIONS
@@ -116,38 +115,6 @@ def n_examples_of(noted: Mapping[str, Any], trial: FrozenTrial) -> int:
     if share is None:
         share = noted["proxy"] if isinstance(noted["proxy"], float) else 1.0
     return max(1, round(noted["train_examples"] / share))
-
-
-def chosen_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    """A complete trial: the one of that number, or the best one that breaks no constraint.
-
-    Raises:
-        InputError: if there is none, or the study has several objectives and so no best one.
-    """
-    trials = study.get_trials(deepcopy=False)
-    if number is None:
-        if not complete(trials):
-            raise InputError(
-                f"the study {study.study_name!r} has no complete trial yet that breaks no "
-                "constraint; name one with --trial to export it anyway."
-            )
-        if len(study.directions) > 1:
-            front = ", ".join(str(trial.number) for trial in study.best_trials)
-            raise InputError(
-                f"the study {study.study_name!r} has several objectives and so no best trial: "
-                f"choose one by its number; on the Pareto front are {front}."
-            )
-        return study.best_trial
-    ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    for trial in ended:
-        if trial.number == number:
-            return trial
-    numbers = ", ".join(str(trial.number) for trial in ended[:20]) or "none"
-    more = f" and {len(ended) - 20} more" if len(ended) > 20 else ""
-    raise InputError(
-        f"the study {study.study_name!r} has no complete trial {number}; complete are "
-        f"{numbers}{more}."
-    )
 
 
 def values_text(trial: FrozenTrial, noted: Mapping[str, Any]) -> str:
