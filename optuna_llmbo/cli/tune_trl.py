@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import logging
 import os
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
-import warnings
 
 import typer
 
@@ -65,6 +63,7 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     from optuna_llmbo.cli.search import Search
     from optuna_llmbo.study.trial_attributes import CONTEXT
     from optuna_llmbo.study.trial_attributes import OPTIONS
+    from optuna_llmbo.trainer.trl_import import quiet_libraries
 
     given = context.params
     check_options(context)
@@ -81,7 +80,7 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     output.say("Loading the model and the data ...")
-    _quiet_libraries()
+    quiet_libraries()
     prepared = objective.prepare()
     the_study = studies.open_study(
         the_storage,
@@ -157,15 +156,3 @@ def objective_of(given: Mapping[str, Any], **more: Any) -> TRLObjective:
 
 
 _TRAINING = {"sft": "LoRA fine-tuning (SFT)", "dpo": "preference tuning (DPO) with LoRA"}
-
-
-def _quiet_libraries() -> None:
-    """Keep what would disturb the live view from standard error: warnings that a file of TRL's
-    causes are TRL's, and shown by `trl`."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
