@@ -166,21 +166,25 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     if page.relative_to(ROOT).as_posix() in AFTER_A_SEARCH:
         search()
-    for block in blocks(page):
-        if block.reason is not None:
-            continue
-        if named := _FILE_NAME.match(block.text):
-            Path(named[1]).write_text(block.text)
-        if block.language == "python" and named:
-            compile(block.text, block.page, "exec")  # a script, which a command runs
-        elif block.language == "python":
-            shifted = "\n" * (block.line - 1) + smaller(block.text)
-            exec(compile(shifted, block.page, "exec"), namespace)
-        elif block.language == "console":
+    for block in (one for one in blocks(page) if one.reason is None):
+        if block.language == "console":
             for command in block.commands:
                 run_command(command, block, monkeypatch)
         else:
-            _load(block)
+            _run(block, namespace)
+
+
+def _run(block: Block, namespace: dict[str, Any]) -> None:
+    """Write the file that a block is, if it is one; else run or load it."""
+    named = _FILE_NAME.match(block.text)
+    if named:
+        Path(named[1]).write_text(block.text)
+    if block.language != "python":
+        _load(block)
+        return
+    code = compile("\n" * (block.line - 1) + smaller(block.text), block.page, "exec")
+    if not named:  # else it is a script, which a command of the page runs
+        exec(code, namespace)
 
 
 def run_command(command: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
