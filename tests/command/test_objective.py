@@ -394,3 +394,13 @@ def test_mistakes_in_command_and_space(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             CommandObjective(command, space, "loss")  # type: ignore[arg-type]
+
+
+def test_a_progress_function_that_fails_is_noted(make: Make) -> None:
+    def fail(progress: TrainingProgress) -> None:
+        raise RuntimeError("cannot show it")
+
+    (trial,) = search(make({"progress": fail}, seconds_a_step=0.2), BEST)
+    assert trial.value == pytest.approx(0.0)
+    (problem,) = trial.user_attrs["problems"]
+    assert problem == "The progress function failed: RuntimeError: cannot show it"
