@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import json
 import math
 import os
 from pathlib import Path
+import shlex
 import threading
 import time
 from typing import Any
@@ -134,11 +136,23 @@ class Run:
                 "gpus": self._devices,
             },
         )
-        if config is not None and not self._has_run:
-            Path(copy).write_text(config.with_values(call.values), encoding="utf-8")
         if config is not None:
             self._trial.set_user_attr(TRIAL_CONFIG, copy)
+        if not self._has_run:
+            if config is not None:
+                folders.write(Path(copy), config.with_values(call.values))
+            self._describe(params, call)
         return call
+
+    def _describe(self, params: Mapping[str, Any], call: Call) -> None:
+        """Write what the trial is, so that it can be run by hand."""
+        facts = {
+            "trial": self._trial.number,
+            "params": dict(params),
+            "command": shlex.join(call.words),
+            "environment": dict(call.env),
+        }
+        folders.write(self._folder / folders.FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _run(self, call: Call, progress: Any, started: float) -> float:
         metrics = self._metrics(call)

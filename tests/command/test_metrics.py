@@ -158,7 +158,13 @@ def test_named_files(trial: Trial, tmp_path: Path) -> None:
     trial.adds("other.jsonl", f1=0.75, step=2)
     outside = tmp_path / "outside.json"
     outside.write_text('{"f1": 0.5, "step": 3}')
-    for files, value in ((["a/*.log"], 0.25), ([str(outside)], 0.5), (["none"], None)):
+    trial.writes("trial.json", {"f1": 9.0})  # is no result
+    for files, value in (
+        (["a/*.log"], 0.25),
+        (["*.json"], 0.5),
+        ([str(outside)], 0.5),
+        (["none"], None),
+    ):
         metrics = trial.metrics("f1", files=files)
         metrics.read(is_final=True)
         assert metrics.value() == value
