@@ -50,6 +50,7 @@ _SHORTEST, _LONGEST = 0.1, 1.0
 _SENTENCE, _SENTENCES = 300, 6
 """Most characters of a reason or problem that are kept, and most problems of a trial."""
 _SEVERAL = 12
+"""Most names that a message lists, unless they are like the one that is missing."""
 
 
 class Run:
@@ -293,14 +294,9 @@ class Run:
                 f"the command ended well, but wrote no metrics into {self._folder} or its output: "
                 "is its output folder set to {folder}?"
             )
-        hint = (
-            did_you_mean(metric, names)
-            if len(names) <= _SEVERAL
-            else did_you_mean(
-                metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
-            )
-        )
-        return f"the command ended well, but wrote no {metric!r}.{hint}"
+        alike = [name for name in names if metric[:4] in name]
+        near = names if len(names) <= _SEVERAL else alike or names[:_SEVERAL]
+        return f"the command ended well, but wrote no {metric!r}.{did_you_mean(metric, near)}"
 
     def _ended(self, ending: Ending) -> Exception:
         """Record how the command ended; return the exception to raise."""
