@@ -28,7 +28,6 @@ from optuna_llmbo import CommandObjective
 from optuna_llmbo.command.metrics import Metrics
 from optuna_llmbo.command.metrics import Report
 from optuna_llmbo.command.plan import read_pairs
-from tests.docs_blocks import Block
 from tests.docs_blocks import blocks
 
 
