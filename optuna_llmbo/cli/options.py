@@ -66,6 +66,14 @@ class PrunerName(StrEnum):
     none = "none"
 
 
+class TrackerName(StrEnum):
+    """Tracker that is told of every trial."""
+
+    mlflow = "mlflow"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
 def source(text: str) -> str | float:
     """Parse data, or a number or fraction of examples."""
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
@@ -249,6 +257,18 @@ Folder = Annotated[
     ),
 ]
 Keep = Annotated[int, _option(OUTPUT, "Number of adapters to keep in --folder.", min=0)]
+Track = Annotated[
+    list[TrackerName],
+    _option(
+        OUTPUT,
+        "Tell a tracker of every trial, offline unless its environment says otherwise; repeat for "
+        "several.",
+    ),
+]
+TrackTo = Annotated[
+    Path | None,
+    _option(OUTPUT, "Folder that trackers write to. Default: tracking.", metavar="FOLDER"),
+]
 Storage = Annotated[
     str,
     _option(OUTPUT, "Where the study is: a database URL, redis://..., or a .log or .db file."),

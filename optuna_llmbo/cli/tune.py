@@ -64,6 +64,8 @@ def tune(
     stop_at_timeout: options.StopAtTimeout = False,
     trial_timeout: options.TrialTimeout = None,
     parallel: options.Parallel = 1,
+    track: options.Track = [],  # noqa: B006 - typer copies it
+    track_to: options.TrackTo = None,
     storage: options.Storage = "sqlite:///lora.db",
     study: options.NewStudy = "lora",
     sampler: options.Sampler = options.SamplerName.llmbo,
@@ -82,6 +84,7 @@ def tune(
 
         from optuna_llmbo.cli import storages
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.cli import tracking
         from optuna_llmbo.cli.conclusion import conclude
         from optuna_llmbo.cli.search import Search
 
@@ -90,6 +93,9 @@ def tune(
         trial_seconds = None if trial_timeout is None else seconds_of(trial_timeout)
         about = options.chosen(context.params)
         _check_used(study, sampler, llm, folder, keep)
+        if track_to is not None and not track:
+            raise InputError("--track-to: expected a --track that writes there, got none.")
+        tracking.check_installed(track)
         _check_parallel(parallel, metric, folder)
         measures = metrics.measures_of(about, allow_execution=allow_execution)
         objective = options.objective_of(
@@ -131,6 +137,9 @@ def tune(
             output.say(f"Typical values are those for {_context(the_study.user_attrs[CONTEXT])}.")
         about["dtype"] = str(prepared.fingerprint["dtype"]).removeprefix("torch.")
         the_study.set_user_attr(OPTIONS, options.to_record(about, prepared.space.distributions))
+        trackers = tracking.trackers(track, track_to, objective.goals)
+        for one in trackers:
+            output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
         search = Search(
             the_study,
             objective,
@@ -138,6 +147,7 @@ def tune(
             budget,
             lambda number: studies.for_trial(sampler, the_sampler, seed, number),
             run=_packed(objective, parallel) if parallel > 1 else None,
+            callbacks=trackers,
         )
         ended = search.run()
     conclude(the_study, objective, output, storage, trials, ended)

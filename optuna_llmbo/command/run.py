@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import contextlib
 import math
 import os
 from pathlib import Path
@@ -46,8 +45,8 @@ from optuna_llmbo.study.trial_attributes import TRIAL_FOLDER
 
 _SHORTEST, _LONGEST = 0.1, 1.0
 """Seconds between two looks at what the command has written."""
-_SENTENCE = 300
-"""Most characters of a reason that are kept."""
+_SENTENCE, _SENTENCES = 300, 6
+"""Most characters of a reason or problem that are kept, and most problems of a trial."""
 _SEVERAL = 12
 
 
@@ -203,8 +202,12 @@ class Run:
         if progress is None or now == self._told or now == (None, None):
             return
         self._told = now
-        with contextlib.suppress(OSError):  # it is shown, and no part of the trial
+        try:
             progress(TrainingProgress(self._trial.number, *now))
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            self.note(f"The progress function failed: {type(error).__name__}: {error}")
 
     def _report(self, metrics: Metrics) -> None:
         """Report what is new, and stop if that is hopeless.
@@ -304,7 +307,9 @@ class Run:
         """Record and warn of what went wrong in the trial without ending it."""
         problem = problem[:_SENTENCE]
         warn_once(f"trial {self._trial.number}: {problem}")
-        self._problems = [*self._problems, problem]
+        if problem in self._problems:
+            return
+        self._problems = [*self._problems, problem][:_SENTENCES]
         self._trial.set_user_attr(PROBLEMS, self._problems)
 
 

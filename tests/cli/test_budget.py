@@ -40,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that the search, the trials and the live view see."""
     now = [0.0]
     for module in (search, time_limits, live):
-        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]
+        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
 
 

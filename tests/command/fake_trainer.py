@@ -32,6 +32,9 @@ def main() -> None:
         write(settings, folder, step)
     finish(settings, folder)
     note(settings, "ends", folder, loss_of(settings, settings["max_steps"]))
+    if settings.get("ledger"):
+        sys.stdout.flush()
+        os._exit(0)  # it ends as soon as its ledger says so
 
 
 def note(settings: dict[str, Any], what: str, folder: Path, loss: float | None = None) -> None:
@@ -45,10 +48,10 @@ def note(settings: dict[str, Any], what: str, folder: Path, loss: float | None =
 
 def leave_children(folder: Path) -> None:
     """Start processes that ignore being asked to stop, in this session and in one of their own."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     children = [
-        subprocess.Popen([sys.executable, "-c", code], start_new_session=own) for own in (0, 1)
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=own)
+        for own in (False, True)
     ]
     pids = [os.getpid(), *(child.pid for child in children)]
     (folder / "new").write_text(json.dumps(pids))
