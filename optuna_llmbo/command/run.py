@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import json
 import math
 import os
 from pathlib import Path
+import shlex
 import threading
 import time
 from typing import Any
@@ -48,6 +50,7 @@ _SHORTEST, _LONGEST = 0.1, 1.0
 _SENTENCE, _SENTENCES = 300, 6
 """Most characters of a reason or problem that are kept, and most problems of a trial."""
 _SEVERAL = 12
+"""Most names that a message lists, unless they are like the one that is missing."""
 
 
 class Run:
@@ -134,11 +137,23 @@ class Run:
                 "gpus": self._devices,
             },
         )
-        if config is not None and not self._has_run:
-            Path(copy).write_text(config.with_values(call.values), encoding="utf-8")
         if config is not None:
             self._trial.set_user_attr(TRIAL_CONFIG, copy)
+        if not self._has_run:
+            if config is not None:
+                folders.write(Path(copy), config.with_values(call.values))
+            self._describe(params, call)
         return call
+
+    def _describe(self, params: Mapping[str, Any], call: Call) -> None:
+        """Write what the trial is, so that it can be run by hand."""
+        facts = {
+            "trial": self._trial.number,
+            "params": dict(params),
+            "command": shlex.join(call.words),
+            "environment": dict(call.env),
+        }
+        folders.write(self._folder / folders.FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _run(self, call: Call, progress: Any, started: float) -> float:
         metrics = self._metrics(call)
@@ -279,14 +294,9 @@ class Run:
                 f"the command ended well, but wrote no metrics into {self._folder} or its output: "
                 "is its output folder set to {folder}?"
             )
-        hint = (
-            did_you_mean(metric, names)
-            if len(names) <= _SEVERAL
-            else did_you_mean(
-                metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
-            )
-        )
-        return f"the command ended well, but wrote no {metric!r}.{hint}"
+        alike = [name for name in names if metric[:4] in name]
+        near = names if len(names) <= _SEVERAL else alike or names[:_SEVERAL]
+        return f"the command ended well, but wrote no {metric!r}.{did_you_mean(metric, near)}"
 
     def _ended(self, ending: Ending) -> Exception:
         """Record how the command ended; return the exception to raise."""

@@ -79,6 +79,8 @@ def test_a_search(make: Make, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "runs/trial-0001/train.json").read_text())
     assert written["training"]["learning_rate"] == 1e-3 and written["lora_rank"] == 16
     assert json.loads((tmp_path / "train.json").read_text()) == SETTINGS
+    facts = json.loads((tmp_path / "runs/trial-0001/trial.json").read_text())
+    assert facts["params"] == BEST and facts["command"].endswith("runs/trial-0001/train.json")
     assert study.user_attrs["report_axis"] == "percent"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import resource
 import signal
 import sys
 
@@ -186,3 +187,20 @@ def test_the_end_of_a_log() -> None:
     assert log_end(Path("log"), 20) == "x" * 10 + "\nlast é"
     assert log_end(Path("log"), 10_000).startswith("2%\n")
     assert log_end(Path("none")) == ""
+
+
+def test_with_many_open_files() -> None:
+    """The descriptors of a process with much to do are larger than `select` takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("this system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1200)]
+    try:
+        process = run("sleep", "600")
+        assert not process.wait(0.01)
+        assert process.stop() == Exit(-15, True, ())
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

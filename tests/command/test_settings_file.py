@@ -21,7 +21,7 @@ lora_target: [q_proj, v_proj]
 bf16: yes
 quoted: "no"
 single: 'it''s'
-version: "1.10"
+release: "1.10"
 octal: 010
 time: 12:30
 empty:
