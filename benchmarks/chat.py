@@ -29,7 +29,7 @@ from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
 
 RESULTS = Path(__file__).parent / "results" / "chat.json"
 
-N, N_VALIDATION, N_TEST, N_TRIALS, N_SEEDS = 160, 32, 32, 8, 2
+N, N_VALIDATION, N_TEST, N_TRIALS, N_SEEDS = 120, 24, 24, 8, 2
 MAX_LENGTH, LONGEST = 256, 300
 """Tokens of an example; characters of a function, so that two of them fit."""
 WHOLE = "--proxy 1.0 --dtype float32"
