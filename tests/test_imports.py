@@ -101,7 +101,6 @@ LAYERS = {
     "trainer": [
         {
             "configuration",
-            "quiet",
             "random_state",
             "rows",
             "save",

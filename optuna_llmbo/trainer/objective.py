@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     import datasets
 
 
+_OF_A_PROCESS = ("limits", "_lock", "_prepared", "_base_value", "_checked_studies")
+
+
 @dataclass(frozen=True)
 class Trained:
     """A training that has ended, while its model is still there."""
@@ -154,7 +157,19 @@ class TrainerObjective:
             trial_timeout=trial_timeout,
         )
         self.progress = progress
-        self.limits = TimeLimits(trial_timeout)
+        self._start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the options, but no model, data or lock."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As a new objective with these options."""
+        vars(self).update(state)
+        self._start()
+
+    def _start(self) -> None:
+        self.limits = TimeLimits(self.options.trial_timeout)
         self._lock = threading.RLock()
         self._prepared: PreparedTrainer | None = None
         self._base_value: float | None = None
@@ -412,7 +427,7 @@ class TrainerObjective:
         """What the user's function makes, checked.
 
         Raises:
-            InputError: if it is no Trainer, or evaluates nothing.
+            InputError: if it is no Trainer, evaluates nothing, or trains on several devices.
         """
         from transformers import PrinterCallback
         from transformers import ProgressCallback
@@ -428,6 +443,13 @@ class TrainerObjective:
             raise InputError(
                 "the trainer has nothing to evaluate: give it the job's validation rows as "
                 "eval_dataset."
+            )
+        if trainer.args.world_size > 1 or trainer.args.n_gpu > 1:
+            n = max(trainer.args.world_size, trainer.args.n_gpu)
+            raise InputError(
+                f"the Trainer trains on {n} devices at once, so that a batch would have {n} times "
+                "the examples of the recipe's: make one GPU visible (CUDA_VISIBLE_DEVICES=0), and "
+                "start a worker for each."
             )
         for kind in (PrinterCallback, ProgressCallback):  # the search shows its own progress
             trainer.remove_callback(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import json
 from pathlib import Path
+import pickle
 import random
 from typing import Any
 
@@ -243,6 +244,16 @@ def test_nothing_to_evaluate(make_objective: Make) -> None:
         make_objective(make)(FixedTrial(GOOD))
 
 
+def test_several_devices(make_objective: Make) -> None:
+    def make(job: TrainerJob) -> Any:
+        trainer = sft(job)
+        trainer.args._n_gpu = 4  # as with four in sight
+        return trainer
+
+    with pytest.raises(InputError, match="4 devices at once.*CUDA_VISIBLE_DEVICES=0"):
+        make_objective(make)(FixedTrial(GOOD))
+
+
 def test_a_study_is_of_one_objective(
     make_objective: Make, chat_llm: Path, rows: datasets.Dataset
 ) -> None:
@@ -325,6 +336,14 @@ def test_the_model_of_a_training_is_there_while_it_is_used(make_objective: Make)
         assert trained.trainer.evaluate()["eval_loss"] == pytest.approx(trained.value, abs=1e-6)
         assert trained.metrics["eval_loss"] == trained.value
         assert any("lora_A" in name for name, _ in trained.trainer.model.named_parameters())
+
+
+def test_to_another_process(make_objective: Make) -> None:
+    objective = make_objective()
+    value = objective(FixedTrial(GOOD))
+    copy = pickle.loads(pickle.dumps(objective))
+    assert copy._prepared is None  # no model has been sent
+    assert copy(FixedTrial(GOOD)) == value
 
 
 def test_time_limits(make_objective: Make) -> None:

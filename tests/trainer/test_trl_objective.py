@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import json
 from pathlib import Path
+import pickle
 from typing import Any
 
 import datasets
@@ -322,6 +323,14 @@ def test_neither_a_file_nor_a_model() -> None:
     ):
         result = invoke(*options)
         assert result.exit_code == 2 and message in result.stderr
+
+
+def test_to_another_process(make_file: MakeFile) -> None:
+    objective = TRLObjective(make_file(), **QUICK)
+    value = objective(FixedTrial(objective.default_params or {}))
+    copy = pickle.loads(pickle.dumps(objective))
+    assert copy._prepared is None
+    assert copy(FixedTrial(copy.default_params)) == value
 
 
 def test_data_in_memory_for_the_test(make_file: MakeFile) -> None:
