@@ -2,7 +2,8 @@
 
 A block with `<!-- not run: reason -->` on the line before it is not run, only checked. The others
 of a page run in order, in a folder that has what pages name; what would take too long for a test
-is made smaller here and nowhere else.
+is made smaller here and nowhere else. A block whose first line is `# NAME.py` (or .toml, .yaml) is
+that file, and a script only runs where a command of the page runs it.
 
     python -m tests.docs_blocks    # lists what is not run, and why
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import re
 import shlex
 import subprocess
+import sys
 from typing import Any
 
 import optuna
@@ -28,6 +30,7 @@ import typer
 from typer.testing import CliRunner
 
 from optuna_llmbo import cli
+from optuna_llmbo.command.settings_file import SettingsFile
 from optuna_llmbo.knowledge import load_pack
 from optuna_llmbo.lora.data import load_records
 from optuna_llmbo.space.space_file import read_space
@@ -38,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 
 SMALLER = {
     r"\bn_trials=\d+": "n_trials=3",
+    r"(?<=[\"'])python(?= \w+\.py)": sys.executable,
     r"\.plot\.show\(\)": ".plot.to_dict()",
     r"--trials \d+": "--trials 2",
     r"\bembedded\b(?=[\" ])": "my-model",
@@ -50,6 +54,7 @@ SMALLER = {
 
 OPTIONS: dict[str, dict[str, str | None]] = {
     "tune": {"--trials": "2", "--reports": "1", "--validation": "8", "--device": "cpu"},
+    "search": {"--heartbeat": "1", "--sampler": "random"},
     "proxy-check": {"--configs": "4", "--fractions": "0.5", "--device": "cpu"},
     "dashboard": {"--publish-only": None},
     "promote": {"--top": "1", "--seeds": "1", "--device": "cpu"},
@@ -173,19 +178,25 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     if page.relative_to(ROOT).as_posix() in AFTER_A_SEARCH:
         search()
-    for block in blocks(page):
-        if block.reason is not None:
-            continue
-        if named := _FILE_NAME.match(block.text):
-            Path(named[1]).write_text(block.text)
-        if block.language == "python":
-            shifted = "\n" * (block.line - 1) + smaller(block.text)
-            exec(compile(shifted, block.page, "exec"), namespace)
-        elif block.language == "console":
+    for block in (one for one in blocks(page) if one.reason is None):
+        if block.language == "console":
             for command in block.commands:
                 run_command(command, block, monkeypatch)
         else:
-            _load(block)
+            _run(block, namespace)
+
+
+def _run(block: Block, namespace: dict[str, Any]) -> None:
+    """Write the file that a block is, if it is one; else run or load it."""
+    named = _FILE_NAME.match(block.text)
+    if named:
+        Path(named[1]).write_text(block.text)
+    if block.language != "python":
+        _load(block)
+        return
+    code = compile("\n" * (block.line - 1) + smaller(block.text), block.page, "exec")
+    if not named:  # else it is a script, which a command of the page runs
+        exec(code, namespace)
 
 
 def run_command(command: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +284,10 @@ def _load(block: Block) -> None:
     elif block.language == "yaml":
         path = Path("block.yaml")
         path.write_text(block.text)
-        read_trl_file(path, "dpo" if "beta:" in block.text else "sft").parsed()
+        if block.page.endswith("trainer.md"):
+            read_trl_file(path, "dpo" if "beta:" in block.text else "sft").parsed()
+        else:
+            SettingsFile(path)
     elif block.language == "json":
         Path("block.jsonl").write_text(block.text)
         assert load_records("block.jsonl")

@@ -52,7 +52,8 @@ def test_blocks_that_are_not_run(
         ("console", "$ python -m benchmarks.no_such_module\n"),
         ("console", "$ python -m benchmarks.pruning --no-such-option\n"),
         ("console", "$ for x in\n"),
-        ("yaml", "a: 1\n"),
+        ("yaml", "a: [\n"),
+        ("xml", "<a/>\n"),
     ],
 )
 def test_checks_find_mistakes(language: str, text: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from docs_tools import commands
 from docs_tools import repository_links
+from optuna_llmbo import CommandObjective
 from optuna_llmbo import LLMBOSampler
 from optuna_llmbo import LoRAObjective
 
@@ -125,8 +126,15 @@ def test_nothing_that_the_themes_script_would_fetch(pages: dict[Path, _Page]) ->
     assert not classes & {"mermaid", "md-source"}
 
 
+_OF_CLASSES = (
+    ("sampler", LLMBOSampler),
+    ("objective", LoRAObjective),
+    ("command", CommandObjective),
+)
+
+
 def test_all_arguments_are_on_the_site(site: Path) -> None:
-    for name, made in (("sampler", LLMBOSampler), ("objective", LoRAObjective)):
+    for name, made in _OF_CLASSES:
         text = (site / "reference" / f"{name}.html").read_text()
         arguments = set(made.__init__.__code__.co_varnames[1 : 1 + _n_arguments(made)])
         documented = set(re.findall(r"<code>(\w+)</code>", text))

@@ -20,6 +20,7 @@ from pathlib import Path
 import random
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer
 
 from optuna_llmbo.embedding.language_model import load_model
@@ -37,6 +38,8 @@ def model_folder(model: str) -> Path:
     source = resolve_source(model)
     if source.kind == "folder":
         return Path(source.location).resolve()
+    if source.kind == "hub":
+        return Path(snapshot_download(source.location))
     return Path(load_model(source, device="cpu").model.name_or_path).resolve()
 
 
@@ -95,7 +98,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="embedded", help="a folder, a .gguf file or a package")
+    parser.add_argument("--model", default="embedded", help="as LoRAObjective takes it")
     parser.add_argument("--longest", type=int, default=48, help="tokens of an example")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -141,6 +141,8 @@ def search(
     pruner: options.Pruner = options.PrunerName.median,
     seed: options.Seed = 0,
     llm: options.Llm = None,
+    track: options.Track = [],  # noqa: B006
+    track_to: options.TrackTo = None,
     heartbeat: options.Heartbeat = 30,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -151,6 +153,7 @@ def search(
 
         from optuna_llmbo.cli import storages
         from optuna_llmbo.cli import studies
+        from optuna_llmbo.cli import tracking
         from optuna_llmbo.cli.conclusion import conclude
         from optuna_llmbo.cli.search import Search
         from optuna_llmbo.cli.together import Together
@@ -182,6 +185,9 @@ def search(
             trial_timeout=None if trial_timeout is None else seconds_of(trial_timeout),
         )
         options.check_sampler(study, sampler, llm)
+        if track_to is not None and not track:
+            raise InputError("--track-to: expected a --track that writes there, got none.")
+        tracking.check_installed(track)
         the_sampler = studies.make_sampler(
             sampler, seed=seed, n_objectives=1, llm=llm, task=f"{direction} {metric} of: {command}"
         )
@@ -195,6 +201,9 @@ def search(
         )
         objective.check_study(the_study)
         _introduce(objective, output, parallel, gpus)
+        trackers = tracking.trackers(track, track_to, objective.goals)
+        for one in trackers:
+            output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
         search = Search(
             the_study,
             objective,
@@ -202,6 +211,7 @@ def search(
             budget,
             lambda number: studies.for_trial(sampler, the_sampler, seed, number),
             run=Together(objective, parallel) if parallel > 1 else None,
+            callbacks=trackers,
         )
         ended = search.run()
         _show_files(the_study, output)

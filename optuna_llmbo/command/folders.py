@@ -14,6 +14,11 @@ LOG = "log.txt"
 END = "ended.json"
 """How the command ended, written by its launcher."""
 
+FACTS = "trial.json"
+"""What the trial is: its parameters, and the command that was run."""
+OWN = (END, FACTS)
+"""Files that are not the command's, where they could be taken for it."""
+
 
 def claim(folder: Path, search_id: str, study: str) -> None:
     """Make a folder that of one study, so that no trial meets another's files.
@@ -54,6 +59,21 @@ def _read(mark: Path) -> tuple[str, str]:
             break
         time.sleep(0.1)
     return there, whose.strip()
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file of a trial.
+
+    Raises:
+        InputError: if that is not possible, as on a full disk.
+    """
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the file {str(file)!r} cannot be written ({error.strerror}): give another --folder, "
+            "or make room."
+        ) from error
 
 
 def of(folder: Path, number: int) -> Path:

@@ -23,6 +23,9 @@ from optuna_llmbo.study.report_axis import Axis
 _GRID = 5
 """Percent. Runs with other batch sizes evaluate at other steps, so that no two of them would
 report at the same percentage, which is what pruners compare."""
+_SLACK = 0.3
+"""Percent by which a place may be below its due, as epochs are printed with few digits. It may be
+further above: where `Trainer` is to evaluate at a share of the steps, it rounds up."""
 _EPOCHS = ("num_train_epochs", "num_epochs", "epochs")
 _LOSSES = ("loss", "train_loss")
 _LOG_RANK, _FILE_RANK, _RESULT_RANK = 1, 2, 3
@@ -190,7 +193,7 @@ class Metrics:
 
 def _step(place: float, axis: Axis) -> int:
     if axis == "percent":
-        return max(_GRID, _GRID * round(place / _GRID))
+        return max(_GRID, _GRID * int((place + _SLACK) // _GRID))
     return round(100 * place) if axis == "epoch" else round(place)
 
 

@@ -92,7 +92,7 @@ class Process:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended, at most so long; whether it has."""
-        if self.exit is None and select.select([self._status], [], [], seconds)[0]:
+        if self.exit is None and _is_readable(self._status, seconds):
             self._read()
         return self.exit is not None
 
@@ -151,3 +151,10 @@ class Process:
         with contextlib.suppress(OSError):
             self._launcher.stdin.close()
         self._launcher.wait()
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    """Wait for something to read; `select` would take the first 1024 descriptors only."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))

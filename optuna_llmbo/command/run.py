@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import contextlib
+import json
 import math
 import os
 from pathlib import Path
+import shlex
 import threading
 import time
 from typing import Any
@@ -46,9 +47,10 @@ from optuna_llmbo.study.trial_attributes import TRIAL_FOLDER
 
 _SHORTEST, _LONGEST = 0.1, 1.0
 """Seconds between two looks at what the command has written."""
-_SENTENCE = 300
-"""Most characters of a reason that are kept."""
+_SENTENCE, _SENTENCES = 300, 6
+"""Most characters of a reason or problem that are kept, and most problems of a trial."""
 _SEVERAL = 12
+"""Most names that a message lists, unless they are like the one that is missing."""
 
 
 class Run:
@@ -135,11 +137,23 @@ class Run:
                 "gpus": self._devices,
             },
         )
-        if config is not None and not self._has_run:
-            Path(copy).write_text(config.with_values(call.values), encoding="utf-8")
         if config is not None:
             self._trial.set_user_attr(TRIAL_CONFIG, copy)
+        if not self._has_run:
+            if config is not None:
+                folders.write(Path(copy), config.with_values(call.values))
+            self._describe(params, call)
         return call
+
+    def _describe(self, params: Mapping[str, Any], call: Call) -> None:
+        """Write what the trial is, so that it can be run by hand."""
+        facts = {
+            "trial": self._trial.number,
+            "params": dict(params),
+            "command": shlex.join(call.words),
+            "environment": dict(call.env),
+        }
+        folders.write(self._folder / folders.FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _run(self, call: Call, progress: Any, started: float) -> float:
         metrics = self._metrics(call)
@@ -203,8 +217,12 @@ class Run:
         if progress is None or now == self._told or now == (None, None):
             return
         self._told = now
-        with contextlib.suppress(OSError):  # it is shown, and no part of the trial
+        try:
             progress(TrainingProgress(self._trial.number, *now))
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            self.note(f"The progress function failed: {type(error).__name__}: {error}")
 
     def _report(self, metrics: Metrics) -> None:
         """Report what is new, and stop if that is hopeless.
@@ -276,14 +294,9 @@ class Run:
                 f"the command ended well, but wrote no metrics into {self._folder} or its output: "
                 "is its output folder set to {folder}?"
             )
-        hint = (
-            did_you_mean(metric, names)
-            if len(names) <= _SEVERAL
-            else did_you_mean(
-                metric, [name for name in names if metric[:4] in name] or names[:_SEVERAL]
-            )
-        )
-        return f"the command ended well, but wrote no {metric!r}.{hint}"
+        alike = [name for name in names if metric[:4] in name]
+        near = names if len(names) <= _SEVERAL else alike or names[:_SEVERAL]
+        return f"the command ended well, but wrote no {metric!r}.{did_you_mean(metric, near)}"
 
     def _ended(self, ending: Ending) -> Exception:
         """Record how the command ended; return the exception to raise."""
@@ -304,7 +317,9 @@ class Run:
         """Record and warn of what went wrong in the trial without ending it."""
         problem = problem[:_SENTENCE]
         warn_once(f"trial {self._trial.number}: {problem}")
-        self._problems = [*self._problems, problem]
+        if problem in self._problems:
+            return
+        self._problems = [*self._problems, problem][:_SENTENCES]
         self._trial.set_user_attr(PROBLEMS, self._problems)
 
 

@@ -41,7 +41,7 @@ class SettingsFile:
         if not self._format:
             raise InputError(
                 f"the configuration {str(path)!r} must end with one of {', '.join(_FORMATS)}: "
-                "rename it, or put the values into the command, as in '--lr {learning_rate}'."
+                "rename it, or put the values into the command, such as lr={learning_rate}."
             )
         try:
             self._text = path.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from optuna_llmbo.command.entries import entries_of_json
 from optuna_llmbo.command.entries import Entry
 from optuna_llmbo.command.entries import entry_of_line
 from optuna_llmbo.command.entries import entry_of_match
+from optuna_llmbo.command.folders import OWN
 from optuna_llmbo.command.following import Following
 
 
@@ -109,7 +110,8 @@ def find(folder: Path, files: Iterable[str]) -> list[Path]:
     """
     patterns = list(files)
     if patterns:
-        return sorted({path for pattern in patterns for path in _matching(folder, pattern)})
+        found = {path for pattern in patterns for path in _matching(folder, pattern)}
+        return sorted(path for path in found if path.name not in OWN)
     names = (*_WATCHED, *RESULTS)
     return [
         path

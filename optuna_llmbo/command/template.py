@@ -1,4 +1,4 @@
-"""Text with placeholders: `--lr {learning_rate}`, `{folder}/output`, `{rank * alpha_ratio}`."""
+"""Text with placeholders: `lr={learning_rate}`, `{folder}/output`, `{rank * alpha_ratio}`."""
 
 from __future__ import annotations
 

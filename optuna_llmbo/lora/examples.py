@@ -19,7 +19,9 @@ from optuna_llmbo.lora.columns import Columns
 from optuna_llmbo.lora.columns import Kind
 from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.lora.records import Conversation
 from optuna_llmbo.lora.records import LAST_TURN
+from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.records import Record
 from optuna_llmbo.lora.table import open_table
 from optuna_llmbo.lora.tokens import Example
@@ -47,6 +49,12 @@ class Data:
         }[self.columns.kind]
         n = len(self.records[splits.TRAIN])
         return f"The training data are {n:,} {self.columns}; the loss is on {trained}."
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether a chat template writes the examples."""
+        first = self.records[splits.TRAIN][0]
+        return isinstance(first, Pair | Conversation)
 
     @property
     def is_plain_pairs(self) -> bool:

@@ -26,6 +26,7 @@ from optuna_llmbo.lora.base_model import check_tokens
 from optuna_llmbo.lora.base_model import load_base
 from optuna_llmbo.lora.chat_template import read_template
 from optuna_llmbo.lora.chat_template import TEMPLATE_DAY
+from optuna_llmbo.lora.chat_template import template_of
 from optuna_llmbo.lora.chat_template import writes_the_date
 from optuna_llmbo.lora.checkpoint import check_writable
 from optuna_llmbo.lora.columns import Kind
@@ -127,8 +128,7 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         quantization=options.quantization,
         gradient_checkpointing=options.gradient_checkpointing,
     )
-    if options.chat_template is not None:
-        loaded.tokenizer.chat_template = read_template(options.chat_template)
+    _set_template(loaded.tokenizer, read, options)
     usable = read.encode(loaded.tokenizer, options)
     for some in usable.values():
         check_tokens(loaded, some)
@@ -175,6 +175,15 @@ def prepare(options: ObjectiveOptions) -> Prepared:
         micro_batch=micro_batch,
         best_of=options.reports if options.load_best_model_at_end else None,
     )
+
+
+def _set_template(tokenizer: Any, read: examples.Data, options: ObjectiveOptions) -> None:
+    """Give the tokenizer the chat template that turns are written with, so that adapters are saved
+    with it."""
+    if options.chat_template is not None:
+        tokenizer.chat_template = read_template(options.chat_template)
+    elif read.has_turns and not tokenizer.chat_template:
+        tokenizer.chat_template = template_of(tokenizer)
 
 
 def _check_answers(kind: Kind, targets: Sequence[Measure], options: ObjectiveOptions) -> None:

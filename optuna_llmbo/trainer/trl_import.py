@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
-import warnings
 
 from optuna_llmbo.errors import InputError
 
@@ -22,17 +20,3 @@ def trl() -> Any:
             f"TRL is needed and cannot be imported ({error}): pip install optuna-llmbo[trl]."
         ) from error
     return trl
-
-
-def quiet_libraries() -> None:
-    """Keep from standard error what would disturb a live view, for the rest of the process.
-
-    What TRL and `transformers` warn of in a file is shown by `trl sft --config`, too.
-    """
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)

@@ -566,15 +566,15 @@ def test_sizes_that_cannot_be(option: str, value: str, message: str, tune: Tune)
 
 
 def test_a_column_is_ignored_on_request(tune: Tune, data: Path, tmp_path: Path) -> None:
-    rows = [json.loads(line) | {"system": "Count."} for line in data.read_text().splitlines()]
+    rows = [json.loads(line) | {"context": "Count."} for line in data.read_text().splitlines()]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused = tune(trials=1)
     assert refused.exit_code == 2
-    assert "'system' ('Count.')" in refused.output
-    assert "(--ignore-column system)" in refused.output
-    result = tune("--ignore-column", "system", trials=1)
+    assert "'context' ('Count.')" in refused.output
+    assert "(--ignore-column context)" in refused.output
+    result = tune("--ignore-column", "context", trials=1)
     assert result.exit_code == 0, result.output
-    assert load(tmp_path).user_attrs["lora_options"]["ignore_columns"] == ["system"]
+    assert load(tmp_path).user_attrs["lora_options"]["ignore_columns"] == ["context"]
 
 
 def test_the_column_with_tests_is_one_that_is_read(data: Path) -> None:

@@ -65,6 +65,7 @@ def test_from_the_proxy_to_the_adapter(about: dict[str, object], tmp_path: Path)
         assert words in promoted.output
     adapter = {path.name for path in (tmp_path / "final" / "adapter").iterdir()}
     assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md",
+        "chat_template.jinja",
         "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
     record = json.loads((tmp_path / "final" / "promotion.json").read_text())
     assert [len(one["test"]) for one in record["contenders"] if one["is_default"]] == [2]

@@ -52,9 +52,14 @@ def write(settings: dict[str, Any]) -> None:
 
 def arguments(*more: object, **options: object) -> list[str]:
     given: dict[str, object] = {
-        "command": shlex.join(COMMAND), "config": "train.json", "space": "space.toml",
-        "metric": "eval_loss", "trials": 4, "grace": "1s", "sampler": "random",
-    }  # fmt: skip
+        "command": shlex.join(COMMAND),
+        "config": "train.json",
+        "space": "space.toml",
+        "metric": "eval_loss",
+        "trials": 4,
+        "grace": "1s",
+        "sampler": "random",
+    }
     words = [str(x) for name, value in (given | options).items() for x in (f"--{name}", value)]
     sets = ["training.learning_rate=learning_rate", "output_dir={folder}/output"]
     return ["search", *words, *(x for text in sets for x in ("--set", text)), *map(str, more)]

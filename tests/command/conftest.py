@@ -39,7 +39,12 @@ def make(tmp_path: Path) -> Make:
     def make(more: dict[str, Any] | None = None, **settings: Any) -> CommandObjective:
         file = tmp_path / "train.json"
         file.write_text(json.dumps(SETTINGS | settings))
-        given = {"config": file, "assign": ASSIGN, "folder": tmp_path / "runs", "grace": 0.2}
+        given: dict[str, Any] = {
+            "config": file,
+            "assign": ASSIGN,
+            "folder": tmp_path / "runs",
+            "grace": 0.2,
+        }
         return CommandObjective(COMMAND, SPACE, "eval_loss", **(given | (more or {})))
 
     return make

@@ -50,7 +50,8 @@ def leave_children(folder: Path) -> None:
     """Start processes that ignore being asked to stop, in this session and in one of their own."""
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     children = [
-        subprocess.Popen([sys.executable, "-c", code], start_new_session=own) for own in (0, 1)
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=own)
+        for own in (False, True)
     ]
     pids = [os.getpid(), *(child.pid for child in children)]
     (folder / "new").write_text(json.dumps(pids))

@@ -99,7 +99,7 @@ def test_what_is_computed_is_solved(
 
 def test_integers_and_choices_are_solved(tmp_path: Path) -> None:
     for ratio in (IntDistribution(1, 4), CategoricalDistribution([1, 2, 4])):
-        space = {"rank": RANK, "ratio": ratio}
+        space: dict[str, BaseDistribution] = {"rank": RANK, "ratio": ratio}
         found = control(tmp_path, "rank: 8\nalpha: 32", space, {"alpha": "rank * ratio"})
         assert found.params == {"rank": 8, "ratio": 4}
 

@@ -13,8 +13,9 @@ from optuna_llmbo.command.entries import entry_of_match
 
 
 def test_what_the_tools_write() -> None:
-    """LLaMA-Factory's trainer_log.jsonl, the Trainer's printed dicts, torchtune's and other JSON."""
-    line = '{"current_steps": 5, "total_steps": 20, "eval_loss": 1.25, "epoch": 0.5, "percentage": 25.0}'
+    """LLaMA-Factory's trainer_log.jsonl, the Trainer's printed dicts, other JSON."""
+    place = '"current_steps": 5, "total_steps": 20, "epoch": 0.5, "percentage": 25.0'
+    line = f'{{{place}, "eval_loss": 1.25}}'
     entry = entry_of_line(line)
     assert entry is not None and entry.values["eval_loss"] == 1.25
     assert (entry.step, entry.total, entry.epoch, entry.percent) == (5, 20, 0.5, 25)
@@ -40,17 +41,28 @@ def test_what_is_infinite() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "{", "{}", "{'a': 'b'}", "loss 1.0", "{1, 2}", "{'a': f(1)}", "{'a': 1" + " " * 200_000 + "}"],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "{}",
+        "{'a': 'b'}",
+        "loss 1.0",
+        "{1, 2}",
+        "{'a': f(1)}",
+        "{'a': 1" + " " * 200_000 + "}",
+    ],
+)
 def test_other_lines(line: str) -> None:
     assert entry_of_line(line) is None
 
 
 def test_the_state_of_the_trainer() -> None:
     state = {
-        "global_step": 4, "max_steps": 8, "best_metric": 0.1,
+        "global_step": 4,
+        "max_steps": 8,
+        "best_metric": 0.1,
         "log_history": [{"loss": 2.0, "step": 2}, {"eval_loss": 1.0, "epoch": 0.5, "step": 4}],
-    }  # fmt: skip
+    }
     entries = entries_of_json(json.dumps(state))
     assert entries is not None and [entry.step for entry in entries] == [2, 4]
     assert entries[1].values["eval_loss"] == 1.0 and entries[1].total == 8

@@ -71,11 +71,11 @@ def test_checkpoints_and_the_end(trial: Trial) -> None:
     trial.writes("o/checkpoint-10/trainer_state.json", state(12, first, second))
     trial.writes("o/all_results.json", {"eval_loss": 0.5, "epoch": 1.0})
     metrics.read()
-    assert metrics.reports("percent") == [Report(40, 2.0), Report(85, 1.0)]
+    assert metrics.reports("percent") == [Report(40, 2.0), Report(80, 1.0)]
     assert metrics.value() == 1.0  # results are read at the end only
     metrics.read(is_final=True)
     assert metrics.value() == 0.5 and metrics.value(best="maximize") == 2.0
-    assert metrics.reports("percent") == [Report(40, 2.0), Report(85, 1.0)]
+    assert metrics.reports("percent") == [Report(40, 2.0), Report(80, 1.0)]
 
 
 def test_a_state_that_is_half_written_is_read_later(trial: Trial) -> None:
@@ -105,8 +105,12 @@ def test_a_log_that_is_written_anew_replaces_what_it_said(trial: Trial) -> None:
     ("entries", "axis", "reports"),
     [
         ([{"step": 7, "total": 70}], "percent", [Report(10, 0.5)]),
-        ([{"percent": 33.0}], "percent", [Report(35, 0.5)]),
+        ([{"percent": 33.0}], "percent", [Report(30, 0.5)]),
         ([{"step": 1, "total": 1000}], "percent", [Report(5, 0.5)]),
+        ([{"epoch": 0.5, "percent": 49.9}], "percent", [Report(50, 0.5)]),
+        ([{"step": 6, "total": 11}], "percent", [Report(50, 0.5)]),
+        ([{"step": 98, "total": 100}], "percent", [Report(95, 0.5)]),
+        ([{"step": 11, "total": 11}], "percent", [Report(100, 0.5)]),
         ([{"step": 7, "epoch": 0.5}], "step", [Report(7, 0.5)]),
         ([{"epoch": 0.5}], "epoch", [Report(50, 0.5)]),
         ([{}, {}], "evaluation", [Report(1, 0.5), Report(2, 0.5)]),
@@ -158,7 +162,13 @@ def test_named_files(trial: Trial, tmp_path: Path) -> None:
     trial.adds("other.jsonl", f1=0.75, step=2)
     outside = tmp_path / "outside.json"
     outside.write_text('{"f1": 0.5, "step": 3}')
-    for files, value in ((["a/*.log"], 0.25), ([str(outside)], 0.5), (["none"], None)):
+    trial.writes("trial.json", {"f1": 9.0})  # is no result
+    for files, value in (
+        (["a/*.log"], 0.25),
+        (["*.json"], 0.5),
+        ([str(outside)], 0.5),
+        (["none"], None),
+    ):
         metrics = trial.metrics("f1", files=files)
         metrics.read(is_final=True)
         assert metrics.value() == value

@@ -61,8 +61,11 @@ def test_a_search(make: Make, tmp_path: Path) -> None:
     default, best = search(objective, DEFAULT, BEST, study=study)
     assert default.value == pytest.approx(1 + 0.1) and default.user_attrs["is_default"]
     assert default.intermediate_values == {
-        25: pytest.approx(1.85), 50: pytest.approx(1.35), 75: pytest.approx(1.1 + 1 / 12), 100: pytest.approx(1.1),
-    }  # fmt: skip
+        25: pytest.approx(1.85),
+        50: pytest.approx(1.35),
+        75: pytest.approx(1.1 + 1 / 12),
+        100: pytest.approx(1.1),
+    }
     assert best.state is TrialState.COMPLETE or best.state is TrialState.PRUNED
     assert not best.user_attrs["is_default"]
     folder = tmp_path / "runs/trial-0000"
@@ -76,6 +79,8 @@ def test_a_search(make: Make, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "runs/trial-0001/train.json").read_text())
     assert written["training"]["learning_rate"] == 1e-3 and written["lora_rank"] == 16
     assert json.loads((tmp_path / "train.json").read_text()) == SETTINGS
+    facts = json.loads((tmp_path / "runs/trial-0001/trial.json").read_text())
+    assert facts["params"] == BEST and facts["command"].endswith("runs/trial-0001/train.json")
     assert study.user_attrs["report_axis"] == "percent"
 
 
@@ -92,12 +97,24 @@ def test_it_stops_what_is_pruned(make: Make) -> None:
 @pytest.mark.parametrize(
     ("mode", "outcome", "attribute", "reason", "code"),
     [
-        ("out of memory", "infeasible", "pruned_reason", "out of memory (torch.OutOfMemoryError: CUDA", 1),
+        (
+            "out of memory",
+            "infeasible",
+            "pruned_reason",
+            "out of memory (torch.OutOfMemoryError: CUDA",
+            1,
+        ),
         ("is killed", "infeasible", "pruned_reason", "killed by SIGKILL", -9),
         ("fails", "failed", "failed_reason", "exit code 3: ValueError: no such dataset 'mine'", 3),
-        ("no metric", "failed", "failed_reason", "wrote no 'eval_loss'. Did you mean 'eval_losses'?", 0),
+        (
+            "no metric",
+            "failed",
+            "failed_reason",
+            "wrote no 'eval_loss'. Did you mean 'eval_losses'?",
+            0,
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_end_is_the_trial_that_it_is(
     make: Make, mode: str, outcome: str, attribute: str, reason: str, code: int
 ) -> None:
@@ -172,7 +189,8 @@ def script(code: str, **more: Any) -> Callable[[Path], CommandObjective]:
     def make(folder: Path) -> CommandObjective:
         words = [sys.executable, "-S", "-c", code, "{x}", "{folder}"]
         space = {"x": IntDistribution(1, 9)}
-        return CommandObjective(words, space, "score", **({"folder": folder, "grace": 0.2} | more))
+        given: dict[str, Any] = {"folder": folder, "grace": 0.2}
+        return CommandObjective(words, space, "score", **(given | more))
 
     return make
 
@@ -203,7 +221,7 @@ def test_an_expression_finds_the_metric(tmp_path: Path) -> None:
     ("direction", "take", "value"),
     [("minimize", "last", 2.0), ("minimize", "best", 1.0), ("maximize", "best", 3.0)],
 )
-def test_which_value_counts(tmp_path: Path, direction: str, take: str, value: float) -> None:
+def test_which_value_counts(tmp_path: Path, direction: Any, take: str, value: float) -> None:
     code = "[print({'score': s, 'step': i}) for i, s in enumerate((3.0, 1.0, 2.0), 1)]"
     make = script(code, direction=direction, take=take)
     study = optuna.create_study(direction=direction)
@@ -212,7 +230,7 @@ def test_which_value_counts(tmp_path: Path, direction: str, take: str, value: fl
 
 
 def test_reports_keep_to_the_axis_of_the_study(tmp_path: Path) -> None:
-    """A later trial that could tell more, or less, reports what pruners can compare, or nothing."""
+    """A later trial that could tell more, or less, reports what can be compared, or nothing."""
     study = optuna.create_study()
     both = "print({'score': 1.0, 'step': 3, 'max_steps': 9})"
     for i, code in enumerate(["print({'score': 1.0, 'step': 3})", both, "print({'score': 1.0})"]):
@@ -249,8 +267,8 @@ def test_progress(make: Make) -> None:
 def test_trials_at_once_have_devices_of_their_own(tmp_path: Path) -> None:
     code = (
         "import os, sys, time; d = os.environ['CUDA_VISIBLE_DEVICES']; a = time.time();"
-        " time.sleep(0.4); open(sys.argv[2] + '/d', 'w').write(';'.join(map(str, (d, a, time.time()))));"
-        " print({'score': 1})"
+        " time.sleep(0.4); span = ';'.join(map(str, (d, a, time.time())));"
+        " open(sys.argv[2] + '/d', 'w').write(span); print({'score': 1})"
     )
     objective = script(code, gpus=["0,1", "2,3"])(tmp_path)
     study = optuna.create_study()
@@ -299,7 +317,11 @@ def test_a_study_is_of_one_command(make: Make, tmp_path: Path) -> None:
 def test_what_is_searched_may_change(make: Make, tmp_path: Path) -> None:
     study = optuna.create_study()
     make().check_study(study)
-    given = {"config": tmp_path / "train.json", "assign": ASSIGN, "folder": tmp_path / "runs"}
+    given: dict[str, Any] = {
+        "config": tmp_path / "train.json",
+        "assign": ASSIGN,
+        "folder": tmp_path / "runs",
+    }
     fewer = {"learning_rate": SPACE["learning_rate"]}
     CommandObjective(COMMAND, fewer, "eval_loss", **given).check_study(study)
     more = SPACE | {"max_steps": IntDistribution(1, 9)}
@@ -325,7 +347,7 @@ def test_the_context_is_written_into_the_study(make: Make) -> None:
 
 def test_without_a_study(make: Make) -> None:
     """A FixedTrial has none."""
-    assert make()(FixedTrial(BEST)) == pytest.approx(0.0)  # type: ignore[arg-type]
+    assert make()(FixedTrial(BEST)) == pytest.approx(0.0)
 
 
 def test_a_trial_whose_command_had_ended_when_the_search_was_killed(make: Make) -> None:
@@ -374,3 +396,13 @@ def test_mistakes_in_command_and_space(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             CommandObjective(command, space, "loss")  # type: ignore[arg-type]
+
+
+def test_a_progress_function_that_fails_is_noted(make: Make) -> None:
+    def fail(progress: TrainingProgress) -> None:
+        raise RuntimeError("cannot show it")
+
+    (trial,) = search(make({"progress": fail}, seconds_a_step=0.2), BEST)
+    assert trial.value == pytest.approx(0.0)
+    (problem,) = trial.user_attrs["problems"]
+    assert problem == "The progress function failed: RuntimeError: cannot show it"

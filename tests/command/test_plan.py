@@ -170,7 +170,11 @@ def test_a_float_key_gets_floats(file: SettingsFile) -> None:
     [
         ({"rnk": RANK}, {}, "parameter 'rnk' goes nowhere.*Did you mean 'rank'"),
         ({"lr": RATE}, {}, "It has 'training.lr'. Say where: --set KEY=lr"),
-        ({"rank": RANK}, {"optm": "rank"}, r"no key 'optm'. Did you mean 'optim'\?.*--set '\+optm=rank'"),
+        (
+            {"rank": RANK},
+            {"optm": "rank"},
+            r"no key 'optm'. Did you mean 'optim'\?.*--set '\+optm=rank'",
+        ),
         ({"rank": RANK}, {"optim": "adam"}, "there is no 'adam'.*in double quotes"),
         ({"rank": RANK}, {"optim": "a b"}, "expected a parameter, arithmetic"),
         ({"rank": RANK}, {"optim": "rank"}, "holds 'adamw', which is no number"),
@@ -178,12 +182,20 @@ def test_a_float_key_gets_floats(file: SettingsFile) -> None:
         ({"rank": RANK}, {"training": "rank"}, "holds a table: name the key in it"),
         ({"rank": RANK}, {"layers": "rank"}, "holds a list and would become"),
         ({"config": RANK}, {}, "the parameter 'config', but {config} is the trial's own"),
-        ({"rank": RANK, "x": CategoricalDistribution(["a"])}, {"alpha": "rank * x"}, "only numbers"),
+        (
+            {"rank": RANK, "x": CategoricalDistribution(["a"])},
+            {"alpha": "rank * x"},
+            "only numbers",
+        ),
         ({"rank": RANK, "x": RATIO}, {"+s": "sqrt(0 - x)"}, "no finite value"),
-        ({"r": RANK, "x": RATIO}, {"alpha": "round(r * x)"}, "r and x are used in 1 computed value only"),
+        (
+            {"r": RANK, "x": RATIO},
+            {"alpha": "round(r * x)"},
+            "r and x are used in 1 computed value only",
+        ),
         ({}, {}, "no parameters"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_found_before_the_first_trial(
     file: SettingsFile, space: dict[str, Any], assign: dict[str, Any], message: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import resource
 import signal
 import sys
 
@@ -26,7 +27,8 @@ STUBBORN = """
 import json, os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = [sys.executable, "-S", "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"]
-pids = [os.getpid()] + [subprocess.Popen(child, start_new_session=own).pid for own in (False, True)]
+pids = [subprocess.Popen(child, start_new_session=own).pid for own in (False, True)]
+pids.append(os.getpid())
 time.sleep(0.5)  # until they ignore it
 with open("new", "w") as file:
     json.dump(pids, file)
@@ -148,8 +150,18 @@ def test_signals_are_as_programs_expect_them() -> None:
 @pytest.mark.parametrize(
     ("code", "text", "kind", "reason"),
     [
-        (1, "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\nmore", "infeasible", "torch.Out"),
-        (1, "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate", "infeasible", "RuntimeE"),
+        (
+            1,
+            "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\nmore",
+            "infeasible",
+            "torch.Out",
+        ),
+        (
+            1,
+            "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate",
+            "infeasible",
+            "RuntimeE",
+        ),
         (-9, "", "infeasible", "killed by SIGKILL"),
         (137, "Killed", "infeasible", "killed by SIGKILL"),
         (1, "a\nValueError: no data\n", "failed", "exit code 1: ValueError: no data"),
@@ -158,7 +170,7 @@ def test_signals_are_as_programs_expect_them() -> None:
         (139, "x", "failed", "ended by SIGSEGV: x"),
         (1, " 10%|#  \r 20%|## \rdone\n", "failed", "exit code 1: done"),
     ],
-)  # fmt: skip
+)
 def test_what_an_end_means(code: int, text: str, kind: str, reason: str) -> None:
     Path("log").write_text(text)
     ending = ending_of(Exit(code, False, ()), Path("log"))
@@ -175,3 +187,20 @@ def test_the_end_of_a_log() -> None:
     assert log_end(Path("log"), 20) == "x" * 10 + "\nlast é"
     assert log_end(Path("log"), 10_000).startswith("2%\n")
     assert log_end(Path("none")) == ""
+
+
+def test_with_many_open_files() -> None:
+    """The descriptors of a process with much to do are larger than `select` takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("this system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1200)]
+    try:
+        process = run("sleep", "600")
+        assert not process.wait(0.01)
+        assert process.stop() == Exit(-15, True, ())
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -21,7 +21,7 @@ lora_target: [q_proj, v_proj]
 bf16: yes
 quoted: "no"
 single: 'it''s'
-version: "1.10"
+release: "1.10"
 octal: 010
 time: 12:30
 empty:
@@ -96,10 +96,33 @@ def test_comments_and_the_writing_of_other_values_stay(nasty: SettingsFile) -> N
 @pytest.mark.parametrize(
     "value",
     [
-        1e-5, 1.5e-7, 1e22, 0.1, 3.0, -2.5e-9, 5e-324, 7, 0, True, False, "no", "1e-4", "012", "12:30",
-        "null", "~", "yes", "a: b", "# x", "", "line\nline", "é", [1, 2.5e-8, "on"], ["a"],
+        1e-5,
+        1.5e-7,
+        1e22,
+        0.1,
+        3.0,
+        -2.5e-9,
+        5e-324,
+        7,
+        0,
+        True,
+        False,
+        "no",
+        "1e-4",
+        "012",
+        "12:30",
+        "null",
+        "~",
+        "yes",
+        "a: b",
+        "# x",
+        "",
+        "line\nline",
+        "é",
+        [1, 2.5e-8, "on"],
+        ["a"],
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("ending", ["yaml", "json", "toml"])
 def test_values_are_read_as_they_were_meant(tmp_path: Path, ending: str, value: Any) -> None:
     texts = {"yaml": "a:\n  b: 1\n", "json": '{"a": {"b": 1}}', "toml": "[a]\nb = 1\n"}

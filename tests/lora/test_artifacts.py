@@ -19,6 +19,7 @@ import torch
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.base_model import as_base
 from optuna_llmbo.lora.base_model import load_base
+from optuna_llmbo.lora.chat_template import PLAIN
 from optuna_llmbo.lora.model_card import Base
 from optuna_llmbo.lora.model_card import how_to_load
 from optuna_llmbo.promote import promote
@@ -133,7 +134,8 @@ def test_adapters_of_every_kind_load_from_elsewhere(
     kept = metric.kept[1::2]  # type: ignore[attr-defined]  # each is called before its search too
     for folder, (model, value), expected in zip(folders, cases, kept, strict=True):
         template, logits = found[str(folder)]
-        assert (template is not None) == (model == "llama")
+        assert template is not None
+        assert (template == PLAIN) == (model == "gpt2")
         assert torch.allclose(torch.tensor(logits), expected, rtol=1e-4, atol=1e-4), value
         config = json.loads((folder / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(here / model)

@@ -230,6 +230,7 @@ def test_an_objective_on_conversations(
     with caplog.at_level(logging.INFO, "optuna"):
         prepared = make_objective(train=chats(30)).prepare()
     assert "30 conversations (messages, system); the loss is on every turn" in caplog.text
+    assert prepared.tokenizer.chat_template == chat_template.PLAIN
     assert prepared.train[0].mask is not None
     last = make_objective(train=chats(30), train_on="last").prepare()
     assert last.fingerprint["train_on"] == "last"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 import statistics
 import sys
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_a_search_is_killed_goes_on_and_is_measured(
     assert kill["left"] == 0 and tool.running() == []
     finished = [t for t in killing.trials(tool) if t.state in killing._FINISHED]
     assert len(finished) == 4
-    record = {
+    record: dict[str, Any] = {
         "n_trials": 4,
         "trials": [benchmark.plain(trial) for trial in killing.trials(tool)],
         "default": default_of(tool).number,
