@@ -101,6 +101,7 @@ LAYERS = {
     "trainer": [
         {
             "configuration",
+            "quiet",
             "random_state",
             "rows",
             "save",

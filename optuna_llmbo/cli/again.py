@@ -51,7 +51,7 @@ def objective_of(
             f"--device {device} with a study around TRL's file: there it is the environment that "
             "says it, such as CUDA_VISIBLE_DEVICES."
         )
-    from optuna_llmbo.trainer.trl_import import quiet_libraries
+    from optuna_llmbo.trainer.quiet import quiet_libraries
 
     quiet_libraries()
     return tune_trl.objective_of({**given, "trl": file_of(study)})

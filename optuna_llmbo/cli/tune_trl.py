@@ -63,7 +63,7 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     from optuna_llmbo.cli.search import Search
     from optuna_llmbo.study.trial_attributes import CONTEXT
     from optuna_llmbo.study.trial_attributes import OPTIONS
-    from optuna_llmbo.trainer.trl_import import quiet_libraries
+    from optuna_llmbo.trainer.quiet import quiet_libraries
 
     given = context.params
     check_options(context)
