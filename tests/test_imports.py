@@ -117,7 +117,8 @@ LAYERS = {
         {"promotable"},
         {"objective", "trl_file"},
         {"trl_values"},
-        {"export", "trl_objective"},
+        {"export"},
+        {"trl_objective"},
     ],
     "cli": [
         {"budget", "duration", "metrics", "sparkline", "storages", "summary", "terminal"},

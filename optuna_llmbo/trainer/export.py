@@ -10,6 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from optuna_llmbo.embedding.language_model import model_folder
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora import export
 from optuna_llmbo.lora.export import Facts
@@ -99,11 +101,11 @@ def changed_arguments(
         InputError: if TRL's files cannot express one of them.
     """
     parsed = file.parsed()
-    model = str(parsed.model.model_name_or_path)
     default = dataclasses.replace(DEFAULT, **noted.get("defaults", {}))
 
     def layers(named: str) -> str | list[str]:
-        names = names_of_modules(model, named)
+        place = model_folder(resolve_source(parsed.model.model_name_or_path))
+        names = names_of_modules(place, named)
         return names if isinstance(names, str) else list(names)
 
     values = arguments_of(

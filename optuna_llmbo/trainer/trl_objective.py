@@ -31,6 +31,7 @@ from optuna_llmbo.lora.space import Space
 from optuna_llmbo.lora.space_file import read_space
 from optuna_llmbo.study.training_progress import TrainingProgress
 from optuna_llmbo.trainer.configuration import Configuration
+from optuna_llmbo.trainer.export import changed_arguments
 from optuna_llmbo.trainer.job import TrainerJob
 from optuna_llmbo.trainer.objective import TrainerObjective
 from optuna_llmbo.trainer.options import TrainerOptions
@@ -169,16 +170,9 @@ class TRLObjective(TrainerObjective):
         Raises:
             InputError: naming the hyperparameter that TRL's files cannot express.
         """
-        prepared = self.prepare()
-        model, _ = prepared.base.there
-        values = self._arguments(configuration, len(prepared.rows.pool), model)
-        alpha = values["lora_alpha"]
-        if not float(alpha).is_integer():
-            raise InputError(
-                f"lora_alpha={alpha:.6g}: TRL's files take whole numbers only. Round it "
-                "(optuna_llmbo.lora.export.round_alpha), or search lora_alpha as an integer."
-            )
-        return self.file.with_values({**values, "lora_alpha": int(alpha)})
+        n_examples = len(self.prepare().rows.pool)
+        values = changed_arguments(self.file, configuration, self.fingerprint, n_examples)
+        return self.file.with_values(values)
 
     # --- what the file says
 

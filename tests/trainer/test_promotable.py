@@ -54,7 +54,7 @@ def sft(job: TrainerJob) -> Any:
     parts = [
         part.map(to_text, remove_columns=["response"]) for part in (job.train, job.validation)
     ]
-    return trl.SFTTrainer(  # type: ignore[attr-defined]
+    return trl.SFTTrainer(
         model=job.model,
         args=job.sft_config(max_length=64, bf16=False),
         train_dataset=parts[0],

@@ -218,7 +218,7 @@ def test_the_result_as_a_file_of_trl(make_file: MakeFile) -> None:
     found.write_text(objective.yaml_of(configuration))
     written = yaml.safe_load(found.read_text())
     assert written["lora_r"] == 8 and written["lora_alpha"] == 24 and written["packing"] is False
-    assert written["warmup_steps"] == 2  # of the 12 steps that 36 rows take
+    assert written["warmup_steps"] == 0.1  # the file says a share, of however many steps
     parser: Any = trl.TrlParser((trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig))
     _, training, model = parser.parse_args_and_config(["--config", str(found)])
     assert training.learning_rate == 2e-3 and model.lora_dropout == 0.1
