@@ -202,8 +202,7 @@ def search(
         objective.check_study(the_study)
         _introduce(objective, output, parallel, gpus)
         trackers = tracking.trackers(track, track_to, objective.goals)
-        for one in trackers:
-            output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
+        tracking.introduce(trackers, output)
         search = Search(
             the_study,
             objective,

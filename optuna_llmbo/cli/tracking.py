@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 
 from optuna_llmbo.cli.options import TrackerName
 from optuna_llmbo.cli.storages import shown
+from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.errors import warn_once
 from optuna_llmbo.study.progress import Goal
@@ -101,6 +102,12 @@ def trackers(
     place = Path(folder or FOLDER).expanduser().absolute()
     metrics = [goal.name for goal in goals]
     return [_TRACKERS[name](place, folder is not None, metrics) for name in dict.fromkeys(names)]
+
+
+def introduce(some: Sequence[Tracker], output: Output) -> None:
+    """Say where trackers write, and how to look at it."""
+    for one in some:
+        output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
 
 
 def _mlflow(place: Path, is_named: bool, metrics: list[str]) -> Tracker:

@@ -151,8 +151,7 @@ def tune(
         about["dtype"] = str(prepared.fingerprint["dtype"]).removeprefix("torch.")
         the_study.set_user_attr(OPTIONS, options.to_record(about, prepared.space.distributions))
         trackers = tracking.trackers(track, track_to, objective.goals)
-        for one in trackers:
-            output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
+        tracking.introduce(trackers, output)
         search = Search(
             the_study,
             objective,

@@ -102,8 +102,7 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     record |= {"trl": place, "trl_text": file.text, "trl_task": file.task}
     the_study.set_user_attr(OPTIONS, options.to_record(record, prepared.space.distributions))
     trackers = tracking.trackers(given["track"], given["track_to"], objective.goals)
-    for one in trackers:
-        output.say(f"Tracking with {one.name} in {one.place}; to look at it: {one.look}")
+    tracking.introduce(trackers, output)
     search = Search(
         the_study,
         objective,
