@@ -171,12 +171,11 @@ class TRLObjective(TrainerObjective):
         """The objective as `promote` needs it, see `TrainerObjective.promotable`."""
         revision = self.file.parsed().model.model_revision
         reason = (
-            ""
-            if revision in (None, "main")
-            else f"{str(self.file.path)!r} has model_revision: {revision}, and only a model's main "
+            f"{str(self.file.path)!r} has model_revision: {revision}, and only a model's main "
             "revision is found again by its name. Use the adapter, or name a folder with that one."
         )
-        return PromotableTrainer(self, folder, tell, cannot_merge=reason)
+        is_main = revision in (None, "main")
+        return PromotableTrainer(self, folder, tell, cannot_merge="" if is_main else reason)
 
     def yaml_of(self, configuration: Configuration) -> str:
         """The file with the values of a configuration, for a training on all of its data.
