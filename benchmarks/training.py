@@ -45,6 +45,7 @@ from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.packed.parallel import optimize_packed
 from optuna_llmbo.lora.run import Run
+from optuna_llmbo.study.time_limits import TimeLimits
 
 
 RESULTS = Path(__file__).parent / "results" / "training"
@@ -118,7 +119,7 @@ def _reloading(objective: LoRAObjective) -> Callable[[optuna.Trial], Any]:
         model = prepared.model
         loaded = load_model(resolve_source(options.model), device=model.device, dtype=model.dtype)
         fresh = dataclasses.replace(prepared, model=loaded.model)
-        return Run(trial, prepared.space.suggest(trial), fresh, options, None)()
+        return Run(trial, prepared.space.suggest(trial), fresh, options, None, TimeLimits())()
 
     return run
 

@@ -31,11 +31,11 @@ class Budget:
         """
         parts = [_count(self.n_trials - n_there, n_there)]
         if self.seconds is not None:
-            then = "running trials are stopped then" if self.stops else "running trials end then"
-            parts.append(f"at most {exact_duration(self.seconds)} ({then})")
+            then = "is stopped" if self.stops else "may end"
+            parts.append(f"{exact_duration(self.seconds)} (a trial that runs then {then})")
         if trial_seconds is not None:
-            parts.append(f"at most {exact_duration(trial_seconds)} a trial")
-        return f"To run: {', '.join(parts)}."
+            parts.append(f"{exact_duration(trial_seconds)} a trial")
+        return f"Budget: {', '.join(parts)}."
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,11 @@ Track = Annotated[
 ]
 TrackTo = Annotated[
     Path | None,
-    _option(OUTPUT, "Folder that trackers write to. Default: tracking.", metavar="FOLDER"),
+    _option(
+        OUTPUT,
+        "Folder that trackers write to. Default: tracking, or where their environment says.",
+        metavar="FOLDER",
+    ),
 ]
 Storage = Annotated[
     str,

@@ -79,12 +79,11 @@ def test_what_a_trial_costs(budget: Budget, n_there: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("budget", "n_there", "trial_seconds", "text"),
     [
-        (Budget(30), 0, None, "To run: 30 trials."),
+        (Budget(30), 0, None, "Budget: 30 trials."),
         (Budget(30, 7200), 10, 600.0,
-         "To run: 20 further trials, at most 2 h (running trials end then), at most 10 min a "
-         "trial."),
+         "Budget: 20 further trials, 2 h (a trial that runs then may end), 10 min a trial."),
         (Budget(1, 90, stops=True), 0, None,
-         "To run: 1 trial, at most 1 min 30 s (running trials are stopped then)."),
+         "Budget: 1 trial, 1 min 30 s (a trial that runs then is stopped)."),
     ],
 )  # fmt: skip
 def test_what_is_known_before(
@@ -205,7 +204,7 @@ def test_any_objective_can_be_searched(
     assert ended == "complete" and len(study.trials) == 3
     shown = capsys.readouterr().out
     assert "The search is to minimize error on the test bench." in shown
-    assert "To run: 3 trials, at most 2 h (running trials end then)." in shown
+    assert "Budget: 3 trials, 2 h (a trial that runs then may end)." in shown
     assert shown.count("A trial takes about") == 1 and "3 trials take about" in shown
 
 
@@ -305,9 +304,8 @@ def test_tune_stops_trials_that_take_too_long(
 
 def test_tune_says_what_a_trial_costs(tune: Tune, tmp_path: Path) -> None:
     result = tune(trials=2, timeout="2h", trial_timeout="1h")
-    assert "To run: 2 trials, at most 2 h (running trials end then), at most 1 h a trial." in (
-        result.stdout
-    )
+    budget = "Budget: 2 trials, 2 h (a trial that runs then may end), 1 h a trial."
+    assert budget in result.stdout
     assert "2 h has room for them." in result.stdout
     lines = result.stdout.splitlines()
     (cost,) = [i for i, line in enumerate(lines) if line.startswith("A trial takes about")]

@@ -29,7 +29,16 @@ OF_ONE_COMMAND = {
     "lora/export": "export",
     "lora/proxy_check.py": "proxy-check",
 }
-OTHER_PROGRAMS = ("pip install", "llamafactory-cli", "trl sft", "accelerate", "python -m")
+OTHER_PROGRAMS = (
+    "pip install",
+    "llamafactory-cli",
+    "trl sft",
+    "accelerate",
+    "python -m",
+    "mlflow ui",
+    "wandb sync",
+    "tensorboard --logdir",
+)
 
 
 def command_of(path: Path, text: str) -> str | None:

@@ -43,17 +43,17 @@ def only_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def searched(directions: list[str], told: list[Tracker]) -> optuna.Study:
+def searched(n_goals: int, told: list[Tracker]) -> optuna.Study:
     """Trials 0 and 3 are complete, 1 is pruned, and 2 has failed; they end out of order."""
-    study = optuna.create_study(study_name="math", directions=directions)
+    study = optuna.create_study(study_name="math", directions=["minimize"] * n_goals)
     trials = [study.ask() for _ in range(4)]
     for trial in (trials[1], trials[0], trials[3], trials[2]):
         trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
         trial.suggest_categorical("schedule", ["linear", None])
         trial.set_user_attr("llmbo:mean", [1.0])
         trial.set_user_attr("recipe", {"rank": 4})
-        state, values = TrialState.COMPLETE, [2.5 - trial.number / 4, 7.0][: len(directions)]
-        if len(directions) == 1:
+        state, values = TrialState.COMPLETE, [2.5 - trial.number / 4, 7.0][:n_goals]
+        if n_goals == 1:
             for step in (50, 100)[: 1 + (trial.number != 1)]:
                 trial.report(3.0 - step / 100, step)
         if trial.number in (1, 2):
@@ -64,11 +64,12 @@ def searched(directions: list[str], told: list[Tracker]) -> optuna.Study:
     return study
 
 
+@pytest.mark.long
 def test_mlflow(tmp_path: Path) -> None:
     import mlflow
 
     (tracker,) = trackers([TrackerName.mlflow], None, LOSS)
-    study = searched(["minimize"], [tracker])
+    study = searched(1, [tracker])
     assert tracker.place == f"sqlite:///{tmp_path}/tracking/mlflow.db"
     client = mlflow.MlflowClient(tracker.place)
     (experiment,) = client.search_experiments(filter_string="name = 'math'")
@@ -83,6 +84,7 @@ def test_mlflow(tmp_path: Path) -> None:
     assert [runs[number].metrics for number in range(4)] == values
 
 
+@pytest.mark.long
 def test_mlflow_with_several_metrics_where_its_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +93,7 @@ def test_mlflow_with_several_metrics_where_its_environment_says(
     uri = f"sqlite:///{tmp_path}/elsewhere.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (tracker,) = trackers([TrackerName.mlflow], None, TWO)
-    searched(["minimize"] * 2, [tracker])
+    searched(2, [tracker])
     assert tracker.place == uri and not (tmp_path / "tracking").exists()
     client = mlflow.MlflowClient(uri)
     (experiment,) = client.search_experiments(filter_string="name = 'math'")
@@ -122,6 +124,9 @@ def records(path: Path) -> Iterator[Any]:
 
 def runs_of(folder: Path) -> dict[int, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By trial: the last description, the configuration and the logged values of each run."""
+    import wandb
+
+    wandb.teardown()  # its service writes what is left, as at the end of a program
     found = {}
     for path in folder.glob("wandb/offline-run-*/*.wandb"):
         every = list(records(path))
@@ -137,7 +142,7 @@ def runs_of(folder: Path) -> dict[int, tuple[Any, dict[str, Any], dict[str, Any]
 @pytest.mark.parametrize("goals", [LOSS, TWO])
 def test_wandb(tmp_path: Path, goals: tuple[Goal, ...]) -> None:
     (tracker,) = trackers([TrackerName.wandb], tmp_path / "runs", goals)
-    study = searched(["minimize"] * len(goals), [tracker])
+    study = searched(len(goals), [tracker])
     assert tracker.look == f"wandb sync {tmp_path}/runs/wandb/offline-run-*"
     runs = runs_of(tmp_path / "runs")
     assert sorted(runs) == [0, 1, 2, 3]
@@ -157,7 +162,7 @@ def test_tensorboard(tmp_path: Path, goals: tuple[Goal, ...]) -> None:
     from tensorboard.plugins.hparams import plugin_data_pb2
 
     (tracker,) = trackers([TrackerName.tensorboard], None, goals)
-    study = searched(["minimize"] * len(goals), [tracker])
+    study = searched(len(goals), [tracker])
     place = tmp_path / "tracking" / "tensorboard"
     assert tracker.look == f"tensorboard --logdir {place}"
     assert len(list((place / "math").iterdir())) == 4

@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 def test_two_processes_train_as_one(
     make_objective: Callable[..., LoRAObjective], tmp_path: Path, tiny_llm: Path
 ) -> None:
-    """Also where memory runs out in one of them."""
+    """Also where memory runs out in one of them, or the time of a trial."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    outs = [tmp_path / "well.json", tmp_path / "short-of-memory.json"]
+    outs = [tmp_path / "well.json", tmp_path / "short-of-memory.json", tmp_path / "late.json"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     script = ["-m", "tests.lora.together", str(tiny_llm), *map(str, outs)]
     result = subprocess.run(
@@ -45,9 +45,12 @@ def test_two_processes_train_as_one(
         defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},
     )
     studies = [json.loads(out.read_text()) for out in outs]
-    assert [len(trials) for trials in studies] == [3, 3]
+    assert [len(trials) for trials in studies] == [3, 3, 3]
     for trial in [*studies[0], *studies[1]]:
         assert trial["value"] == pytest.approx(alone(FixedTrial(trial["params"])), abs=1e-5)
         assert trial["steps"] == 27 // trial["params"]["batch_size"]
         assert trial["value"] < trial["base_loss"] - 0.1
-    assert all(out.with_suffix("").exists() for out in outs)
+    assert all(out.with_suffix("").exists() for out in outs[:2])
+    for trial in studies[2]:
+        assert trial["infeasible"] and trial["steps"] == 1 and trial["value"] is None
+        assert trial["pruned_reason"] == "over the time limit of a trial, 277777 h 46 min 40 s"

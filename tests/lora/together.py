@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 import sys
@@ -22,7 +23,8 @@ N_TRIALS = 3
 
 
 def main(model: str, *outs: str) -> None:
-    """Run two studies and write down what came of them; in the second one memory runs out."""
+    """Run three studies and write down what came of them; in the second one memory runs out, and
+    in the third one time, each in the second process only."""
     torch.set_num_threads(1)
     state = accelerate.PartialState(cpu=True)
     real = train.response_nll  # type: ignore[attr-defined]
@@ -32,12 +34,16 @@ def main(model: str, *outs: str) -> None:
             raise torch.OutOfMemoryError("in the second process only")
         return real(model, batch)
 
-    for out, function in zip(outs, (real, nll), strict=True):
+    late = 1e-9 if state.process_index == 1 else 1e9
+    cases = ((real, None), (nll, None), (real, late))
+    for out, (function, seconds) in zip(outs, cases, strict=True):
         train.response_nll = function  # type: ignore[attr-defined]
-        study(model, Path(out), state)
+        study(model, Path(out), state, seconds)
 
 
-def study(model: str, out: Path, state: accelerate.PartialState) -> None:
+def study(
+    model: str, out: Path, state: accelerate.PartialState, trial_timeout: float | None
+) -> None:
     """One study, by all processes."""
     objective = LoRAObjective(
         model,
@@ -48,6 +54,7 @@ def study(model: str, out: Path, state: accelerate.PartialState) -> None:
         folder=out.parent / out.stem,
         space={"rank": IntDistribution(1, 8), "batch_size": IntDistribution(3, 7)},
         defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},
+        trial_timeout=trial_timeout,
     )
     if state.is_main_process:
         made = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -56,7 +63,8 @@ def study(model: str, out: Path, state: accelerate.PartialState) -> None:
         out.write_text(json.dumps(trials))
     else:
         for _ in range(N_TRIALS):
-            objective(TorchDistributedTrial(None))
+            with contextlib.suppress(optuna.TrialPruned):
+                objective(TorchDistributedTrial(None))
 
 
 if __name__ == "__main__":
