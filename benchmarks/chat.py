@@ -5,7 +5,7 @@ Python's standard library, by SmolLM2-135M) go through the command line as a use
 `promote`, `export --to trl`. TRL trains from the exported files, and its validation loss, before
 and after, stands beside that of the promotion.
 
-    python -m benchmarks.chat             # a quarter of an hour on two cores
+    python -m benchmarks.chat             # ten minutes on two cores
     python -m benchmarks.chat --report    # the kept results as Markdown
 """
 
@@ -29,10 +29,10 @@ from optuna_llmbo.lora.stdlib_docstrings import stdlib_docstrings
 
 RESULTS = Path(__file__).parent / "results" / "chat.json"
 
-N, N_VALIDATION, N_TEST, N_TRIALS, N_SEEDS = 160, 32, 32, 8, 2
-MAX_LENGTH, LONGEST = 256, 300
+N, N_VALIDATION, N_TEST, N_TRIALS, N_SEEDS = 80, 16, 16, 6, 2
+MAX_LENGTH, LONGEST = 200, 160
 """Tokens of an example; characters of a function, so that two of them fit."""
-WHOLE = "--proxy 1.0 --dtype float32"
+WHOLE = "--proxy 1.0 --dtype float32 --reports 2"
 SYSTEM = "You write the first line of a Python function's docstring."
 
 

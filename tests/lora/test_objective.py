@@ -503,7 +503,9 @@ def test_no_column_is_left_out_in_any_part(
     with pytest.raises(InputError, match="would not be read: 'context'"):
         make_objective(**parts).prepare()
     make_objective(**parts, ignore_columns=["context"]).prepare()
-    with pytest.raises(InputError, match="no column 'sistem'. The columns are: context, prompt, response"):
+    with pytest.raises(
+        InputError, match="no column 'sistem'. The columns are: context, prompt, response"
+    ):
         make_objective(**parts, ignore_columns=["sistem"]).prepare()
 
 
