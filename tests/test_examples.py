@@ -347,7 +347,9 @@ def test_trl(task: str, run: Run, stdlib: Path, tiny_llm: Path, tmp_path: Path) 
     printed = run(f"trl_{task}", "--file", file, "--data", data, "--stdlib", stdlib,
                   "--trials", 3, "--proxy", 16, "--validation", 8, "--test", 8)  # fmt: skip
     base, default, best = printed.splitlines()
-    assert numbers(best)[0] <= numbers(default)[0] < numbers(base)[0]
+    assert numbers(best)[0] <= numbers(default)[0]
+    if task == "sft":  # a tiny model of random weights has no preferences to learn
+        assert numbers(default)[0] < numbers(base)[0]
     assert default.startswith("default: validation ") and " test " in best
     rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 70

@@ -38,12 +38,17 @@ def check_options(context: typer.Context) -> None:
     """
     for parameter in context.command.params:
         name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name not in USED and source is not None and source.name != "DEFAULT":
+        if name not in USED and not _is_default(context, name):
             flag = next((one for one in parameter.opts if one.startswith("--")), name)
             raise InputError(
                 f"{flag} with --trl: TRL's file decides that. Write it there, or leave it out."
             )
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was not given."""
+    source = context.get_parameter_source(name)
+    return source is None or source.name == "DEFAULT"
 
 
 def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
@@ -65,12 +70,15 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     from optuna_llmbo.study.trial_attributes import OPTIONS
     from optuna_llmbo.trainer.quiet import quiet_libraries
 
-    given = context.params
+    given = dict(context.params)
     check_options(context)
+    sampler, seed = given["sampler"], given["seed"]
+    if _is_default(context, "seed"):
+        given["seed"] = None  # the file's
     tracking.check_installed(given["track"])
     objective = objective_of(given, folder=given["folder"], keep=given["keep"])
     the_storage = storages.open_storage(given["storage"], given["heartbeat"])
-    sampler, seed = given["sampler"], given["seed"]
+    given["seed"] = objective.options.seed
     the_sampler = studies.make_sampler(
         sampler,
         seed=seed,

@@ -34,11 +34,18 @@ class PromotableTrainer:
         objective: makes and runs the trainers.
         folder: keeps the fits, so that an interrupted call resumes.
         tell: called before each training with a description of it.
+        cannot_merge: why an adapter cannot be merged; empty if nothing is known against it.
     """
 
     def __init__(
-        self, objective: Trains, folder: Path, tell: Callable[[str], None] | None = None
+        self,
+        objective: Trains,
+        folder: Path,
+        tell: Callable[[str], None] | None = None,
+        *,
+        cannot_merge: str = "",
     ) -> None:
+        self._cannot_merge = cannot_merge
         self._objective = objective
         self._prepared = objective.prepare()
         self._fits = TrainerFits(objective, folder, tell)
@@ -129,6 +136,8 @@ class PromotableTrainer:
         Raises:
             InputError: if not, or if the trainer trains no adapter.
         """
+        if self._cannot_merge:
+            raise InputError(f"merge: {self._cannot_merge}")
         check_mergeable(self._dtype, folder)
         space = self._prepared.space
         with self._objective.untrained(space.default or space.defaults) as trainer:

@@ -86,7 +86,7 @@ class TRLFile:
         except (SystemExit, ValueError, TypeError, AttributeError, ImportError) as error:
             reason = said.getvalue().strip().splitlines()[-1:] or [str(error)]
             raise InputError(
-                f"{str(self.path)!r} is no file for `trl {self.task} --config`: {reason[0]}"
+                f"{str(self.path)!r} is no file for `trl {self.task}`: {reason[0]}"
             ) from error
 
     def set_environment(self) -> None:

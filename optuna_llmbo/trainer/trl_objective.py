@@ -37,6 +37,7 @@ from optuna_llmbo.trainer.objective import TrainerObjective
 from optuna_llmbo.trainer.options import TrainerOptions
 from optuna_llmbo.trainer.prepare import prepare
 from optuna_llmbo.trainer.prepare import PreparedTrainer
+from optuna_llmbo.trainer.promotable import PromotableTrainer
 from optuna_llmbo.trainer.rows import dataset_of
 from optuna_llmbo.trainer.rows import RowSource
 from optuna_llmbo.trainer.trl_file import data_of
@@ -163,6 +164,18 @@ class TRLObjective(TrainerObjective):
             progress=progress,
         )
         self._splits: tuple[Any, Any | None] | None = None
+
+    def promotable(
+        self, folder: Path, tell: Callable[[str], None] | None = None
+    ) -> PromotableTrainer:
+        """The objective as `promote` needs it, see `TrainerObjective.promotable`."""
+        revision = self.file.parsed().model.model_revision
+        reason = (
+            f"{str(self.file.path)!r} has model_revision: {revision}, and only a model's main "
+            "revision is found again by its name. Use the adapter, or name a folder with that one."
+        )
+        is_main = revision in (None, "main")
+        return PromotableTrainer(self, folder, tell, cannot_merge="" if is_main else reason)
 
     def yaml_of(self, configuration: Configuration) -> str:
         """The file with the values of a configuration, for a training on all of its data.

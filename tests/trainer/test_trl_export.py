@@ -190,6 +190,19 @@ def test_a_promotion(tmp_path: Path, task: str) -> None:
     assert record["objective"]["settings"]["task"] == task
 
 
+@pytest.mark.long
+def test_another_revision_is_not_merged(tmp_path: Path) -> None:
+    """It would be merged into the main one, which has other weights."""
+    path = write_file(tmp_path)
+    path.write_text(f"{path.read_text()}model_revision: v2\n")
+    objective = TRLObjective(path, SPACE, proxy=0.5, reports=1)
+    study = searched(objective, 1)
+    told: list[str] = []
+    with pytest.raises(InputError, match="has model_revision: v2"):
+        promote(study, objective, folder=tmp_path / "out", merge=True, tell=told.append)
+    assert not told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["sft", "dpo"])
 def test_trl_trains_from_the_exported_file(tmp_path: Path, task: str) -> None:

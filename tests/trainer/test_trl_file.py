@@ -63,7 +63,7 @@ def test_what_is_no_file_of_trl(tmp_path: Path, make_file: MakeFile) -> None:
             read_trl_file(tmp_path / "bad.yaml")
     with pytest.raises(InputError, match="unknown arguments: learning_rat$"):
         read_trl_file(make_file(learning_rat=1e-3)).parsed()
-    with pytest.raises(InputError, match="no file for `trl sft --config`: .*lora_r"):
+    with pytest.raises(InputError, match="no file for `trl sft`: .*lora_r"):
         read_trl_file(make_file(lora_r="many")).parsed()
     with pytest.raises(InputError, match="trl_task must be one of sft, dpo"):
         read_trl_file(make_file(), "ppo")

@@ -279,6 +279,7 @@ def test_tune(task: str, make_file: MakeFile, tmp_path: Path) -> None:
     recorded = study.user_attrs["lora_options"]
     assert recorded["trl_task"] == task and Path(recorded["trl"]).is_absolute()
     assert list(recorded["space"]) == list(study.trials[0].params)
+    assert recorded["seed"] == 42 == study.user_attrs["lora_objective"]["seed"]  # TRL's own
 
 
 def test_tune_with_a_space_and_a_metric(make_file: MakeFile, tmp_path: Path) -> None:
