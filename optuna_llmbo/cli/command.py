@@ -214,8 +214,10 @@ def search(
             callbacks=trackers,
         )
         ended = search.run()
+    try:
+        conclude(the_study, objective, output, storage, trials, ended)
+    finally:  # it ends an interrupted search by raising
         _show_files(the_study, output)
-    conclude(the_study, objective, output, storage, trials, ended)
 
 
 _REPORTS = 10

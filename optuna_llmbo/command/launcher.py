@@ -169,6 +169,8 @@ class _Command:
         for process in _descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+        if self.has_ended and _on_linux:
+            return  # its number may be another's by now, and none of its own is overlooked
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process, number)
 

@@ -45,6 +45,11 @@ from optuna_llmbo.study.trial_attributes import TRIAL_CONFIG
 from optuna_llmbo.study.trial_attributes import TRIAL_FOLDER
 
 
+_ENDS: dict[str, Any] = {
+    INFEASIBLE: False, INTERRUPTED: False, PRUNED_REASON: "", FAILED_REASON: "", LOG_END: "",
+    PROBLEMS: [],
+}  # fmt: skip
+"""Attributes that say how a trial ended, and their values for one that has not."""
 _SHORTEST, _LONGEST = 0.1, 1.0
 """Seconds between two looks at what the command has written."""
 _SENTENCE, _SENTENCES = 300, 6
@@ -109,6 +114,7 @@ class Run:
             TrialCrashed: if the command fails, or writes no metric.
         """
         started = time.monotonic()
+        self._forget()
         self._trial.set_user_attr(TRIAL_FOLDER, str(self._folder))
         self._trial.set_user_attr(IS_DEFAULT, self._is_default)
         completes = False
@@ -123,6 +129,14 @@ class Run:
             self._trial.set_user_attr(SECONDS, round(time.monotonic() - started, 3))
             if not completes:
                 self._trial.set_user_attr(LOG_END, log_end(self._log))
+
+    def _forget(self) -> None:
+        """Take back how the trial was to end that this one retries, whose search was killed while
+        it stopped the command: a retry has its attributes."""
+        said = self._trial.user_attrs
+        for name, nothing in _ENDS.items():
+            if said.get(name):
+                self._trial.set_user_attr(name, nothing)
 
     def _prepared(self, params: Mapping[str, Any]) -> Call:
         """What is to be run; the copy of the configuration is written."""

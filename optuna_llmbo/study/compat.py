@@ -37,6 +37,9 @@ UpdateFinishedTrialError: type[Exception] = getattr(
 _BEAT = "llmbo:heartbeat"
 """System attribute with the time of a trial's last heartbeat, in storages without their own."""
 
+_RETRIED = "retry_history"
+"""Optuna's system attribute with the numbers of the trials that a trial retries."""
+
 _SILENT_INTERVALS = 5
 """Heartbeats after which a trial that has neither sent one nor suggested anything is suspected."""
 
@@ -168,7 +171,9 @@ def retry_stale_trials(study: Study) -> None:
         interval = study._storage.get_heartbeat_interval()  # type: ignore[attr-defined]
         oldest = datetime.now() - timedelta(seconds=_SILENT_INTERVALS * interval)
         for trial in all_trials(study):
-            has_begun = bool(trial.params) or (trial.datetime_start or oldest) > oldest
+            # a retry has the parameters of the trial that it retries from its beginning
+            has_suggested = bool(trial.params) and _RETRIED not in trial.system_attrs
+            has_begun = has_suggested or (trial.datetime_start or oldest) > oldest
             if trial.state == TrialState.RUNNING and not has_begun:
                 if not _has_heartbeat(study, trial):
                     record_heartbeat(study, trial)
@@ -252,7 +257,7 @@ def retry_history(trial: optuna.trial.BaseTrial) -> list[int]:
     if not isinstance(trial, optuna.Trial):
         return []
     attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
-    return list(attributes.get("retry_history", ()))
+    return list(attributes.get(_RETRIED, ()))
 
 
 def study_id(study: Study) -> int:

@@ -367,6 +367,24 @@ def test_a_trial_whose_command_had_ended_when_the_search_was_killed(make: Make) 
     assert study.trials[1].user_attrs["folder"] == first.user_attrs["folder"]
 
 
+def test_what_a_killed_trial_was_to_be_does_not_count_for_its_retry(make: Make) -> None:
+    study = optuna.create_study()
+    attributes = {
+        "infeasible": True,
+        "pruned_reason": "diverged",
+        "log_end": "x",
+        "problems": ["y"],
+    }
+    again = {"fixed_params": BEST, "retry_history": []}
+    study.add_trial(
+        optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs=again)
+    )
+    study.optimize(make(), n_trials=1)
+    (trial,) = study.trials
+    assert outcome_of(trial) == "complete"
+    assert not any(trial.user_attrs[name] for name in attributes)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

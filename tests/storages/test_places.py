@@ -224,3 +224,24 @@ def test_a_worker_that_dies_before_the_first_heartbeat_gives_its_place_back(
     assert trial is not None and compat.retry_history(trial) == [0]
     states = [one.state for one in study.get_trials()]
     assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("named", ["study.db", "study.log"])
+def test_a_retry_whose_worker_dies_before_its_first_heartbeat_gives_its_place_back(
+    named: str, tmp_path: Path, study_name: str
+) -> None:
+    """It has parameters all the same: those of the trial that it retries."""
+    study = open_study(open_storage(str(tmp_path / named), 1), study_name)
+    first = begin_trial(study, 1)
+    assert first is not None
+    x = first.suggest_float("x", 0, 1)
+    deadline = time.monotonic() + 60
+    while len(study.trials) < 2 and time.monotonic() < deadline:
+        compat.retry_stale_trials(study)
+        time.sleep(0.2)
+    dead = study.ask()
+    assert dead.number == 1 and dead.params == {"x": x}
+    while (trial := begin_trial(study, 1)) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert trial is not None and compat.retry_history(trial) == [0, 1]
