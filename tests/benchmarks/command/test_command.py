@@ -55,6 +55,26 @@ def test_the_best_and_the_control_are_those_of_the_trials() -> None:
     assert params["alpha_ratio"] == config["lora_alpha"] / config["lora_rank"]
 
 
+def test_what_the_page_says() -> None:
+    record = json.loads(benchmark.RESULTS.read_text())
+    complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    best = next(trial for trial in complete if trial["number"] == record["best"])
+    assert best["params"]["batch_size"] == 1
+    assert 11.5 < best["params"]["learning_rate"] / 1e-4 < 12
+    near = [t for t in complete if 9e-4 <= t["params"]["learning_rate"] <= 1.3e-3]
+    assert len(near) > 3 and all(t["value"] - best["value"] < 0.07 for t in near)
+    for name in ("default", "best"):
+        losses = record["final"][name]
+        assert len(losses) == 2 and max(losses) - min(losses) < 0.01
+    assert all(kill["seconds_until_gone"] < 0.5 for kill in record["kills"])
+    assert [i for i, kill in enumerate(record["kills"], 1) if not kill["processes"]] == [4]
+    given_up = next(trial for trial in record["trials"] if trial["number"] == 9)
+    same = [t for t in record["trials"] if t["params"] == given_up["params"]]
+    assert [t["number"] for t in same] == [1, 4, 6, 9] and all(t["killed"] for t in same)
+    late = [t["number"] for t in record["trials"] if t["reason"] == "by the pruner at 100%"]
+    assert late == [14, 15]
+
+
 def test_it_says_where_the_tool_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
