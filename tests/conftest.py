@@ -9,6 +9,7 @@ import logging
 import os
 from pathlib import Path
 import runpy
+import signal
 import sys
 
 import optuna
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parent.parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: their threads would be in the way
     torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of tests take Ctrl-C
 
 
 @pytest.fixture(scope="session")

@@ -195,7 +195,7 @@ def test_ctrl_c(search: Search, tmp_path: Path, parallel: int) -> None:
     pids = [pid for path in files for pid in json.loads(path.read_text())]
     assert len(pids) == 3 * parallel and all(map(is_alive, pids))
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and b"Interrupted." in output
     assert not any(map(is_alive, pids))
     trials = load().trials
