@@ -151,7 +151,7 @@ def test_rows_may_lack_columns(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="would not be read: 'context'"):
         data.load_records(tmp_path)
-    assert data.load_records(tmp_path, ignore_columns=["system"]) == [
+    assert data.load_records(tmp_path, ignore_columns=["context"]) == [
         Pair("a", "b"),
         Pair("c", "d"),
     ]
