@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.duration import seconds_of
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
@@ -161,10 +160,7 @@ def search(
         from optuna_llmbo.command.plan import read_pairs
 
         output = Output(quiet=quiet, json=as_json)
-        if stop_at_timeout and timeout is None:
-            raise InputError("--stop-at-timeout: expected a --timeout to stop at, got none.")
-        seconds = None if timeout is None else seconds_of(timeout)
-        budget = Budget(trials, seconds, stop_at_timeout, parallel)
+        budget = options.budget_of(trials, timeout, stop_at_timeout, at_once=parallel)
         objective = CommandObjective(
             command,
             space,
@@ -182,12 +178,10 @@ def search(
             gpus=shares(gpus, parallel),
             grace=seconds_of(grace),
             stop_command=stop_command,
-            trial_timeout=None if trial_timeout is None else seconds_of(trial_timeout),
+            trial_timeout=options.seconds_or_none(trial_timeout),
         )
         options.check_sampler(study, sampler, llm)
-        if track_to is not None and not track:
-            raise InputError("--track-to: expected a --track that writes there, got none.")
-        tracking.check_installed(track)
+        tracking.check(track, track_to)
         the_sampler = studies.make_sampler(
             sampler, seed=seed, n_objectives=1, llm=llm, task=f"{direction} {metric} of: {command}"
         )

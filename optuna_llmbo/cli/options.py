@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from optuna_llmbo.cli import metrics
+from optuna_llmbo.cli.budget import Budget
+from optuna_llmbo.cli.duration import seconds_of
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.options import ObjectiveOptions
@@ -326,6 +328,26 @@ Json = Annotated[
     bool,
     _option(OUTPUT, "Print JSON lines for scripts (docs/lora.md), and nothing else.", "--json"),
 ]
+
+
+def seconds_or_none(duration: str | None) -> float | None:
+    """The seconds of a duration that may be missing.
+
+    Raises:
+        InputError: if it is none.
+    """
+    return None if duration is None else seconds_of(duration)
+
+
+def budget_of(trials: int, timeout: str | None, stops: bool, *, at_once: int = 1) -> Budget:
+    """The budget that the options give.
+
+    Raises:
+        InputError: if the timeout is no duration, or is to be stopped at and missing.
+    """
+    if stops and timeout is None:
+        raise InputError("--stop-at-timeout: expected a --timeout to stop at, got none.")
+    return Budget(trials, seconds_or_none(timeout), stops, at_once)
 
 
 def check_sampler(study: str, sampler: SamplerName, llm: str | None) -> None:

@@ -67,6 +67,17 @@ class Tracker:
             warn_once(f"{self.name} cannot track a trial: {type(error).__name__}: {error}")
 
 
+def check(names: Sequence[TrackerName], folder: str | os.PathLike[str] | None) -> None:
+    """Check that trackers can be used, and that one writes where something is to be written.
+
+    Raises:
+        InputError: if a package is missing, or a folder is named without a tracker.
+    """
+    if folder is not None and not names:
+        raise InputError("--track-to: expected a --track that writes there, got none.")
+    check_installed(names)
+
+
 def check_installed(names: Sequence[TrackerName]) -> None:
     """Import what the trackers need.
 

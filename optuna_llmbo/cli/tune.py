@@ -12,8 +12,6 @@ import typer
 
 from optuna_llmbo.cli import metrics
 from optuna_llmbo.cli import options
-from optuna_llmbo.cli.budget import Budget
-from optuna_llmbo.cli.duration import seconds_of
 from optuna_llmbo.cli.terminal import bad_input_exits_with_2
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.cli.tune_trl import search_file
@@ -98,17 +96,15 @@ def tune(
         from optuna_llmbo.cli.search import Search
 
         output = Output(quiet=quiet, json=as_json)
-        budget = _budget(trials, timeout, stop_at_timeout)
-        trial_seconds = None if trial_timeout is None else seconds_of(trial_timeout)
+        budget = options.budget_of(trials, timeout, stop_at_timeout)
+        trial_seconds = options.seconds_or_none(trial_timeout)
         _check_used(study, sampler, llm, folder, keep)
-        if track_to is not None and not track:
-            raise InputError("--track-to: expected a --track that writes there, got none.")
+        tracking.check(track, track_to)
         if trl is not None:
             search_file(context, output, budget)
             return
         _check_given(model, train, trl_task)
         about = options.chosen(context.params)
-        tracking.check_installed(track)
         _check_parallel(parallel, metric, folder)
         measures = metrics.measures_of(about, allow_execution=allow_execution)
         objective = options.objective_of(
@@ -172,13 +168,6 @@ def _check_given(model: str | None, train: str | None, trl_task: str | None) -> 
             raise InputError(f"{flag} is missing: give it, or a file of TRL's with --trl.")
     if trl_task is not None:
         raise InputError("--trl-task: expected a file with --trl, got none.")
-
-
-def _budget(trials: int, timeout: str | None, stops: bool) -> Budget:
-    """The budget that the options give."""
-    if stops and timeout is None:
-        raise InputError("--stop-at-timeout: expected a --timeout to stop at, got none.")
-    return Budget(trials, None if timeout is None else seconds_of(timeout), stops)
 
 
 def _packed(objective: LoRAObjective, parallel: int) -> Run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from optuna_llmbo.cli import options
 from optuna_llmbo.cli.budget import Budget
 from optuna_llmbo.cli.terminal import Output
 from optuna_llmbo.errors import InputError
@@ -60,7 +61,6 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     """
     import optuna
 
-    from optuna_llmbo.cli import options
     from optuna_llmbo.cli import storages
     from optuna_llmbo.cli import studies
     from optuna_llmbo.cli import tracking
@@ -75,7 +75,6 @@ def search_file(context: typer.Context, output: Output, budget: Budget) -> None:
     sampler, seed = given["sampler"], given["seed"]
     if _is_default(context, "seed"):
         given["seed"] = None  # the file's
-    tracking.check_installed(given["track"])
     objective = objective_of(given, folder=given["folder"], keep=given["keep"])
     the_storage = storages.open_storage(given["storage"], given["heartbeat"])
     given["seed"] = objective.options.seed
@@ -132,8 +131,6 @@ def objective_of(given: Mapping[str, Any], **more: Any) -> TRLObjective:
     Raises:
         InputError: for a mistake in them.
     """
-    from optuna_llmbo.cli.duration import seconds_of
-    from optuna_llmbo.cli.options import space_of
     from optuna_llmbo.trainer.trl_objective import TRLObjective
 
     named = list(given["metric"])
@@ -145,10 +142,9 @@ def objective_of(given: Mapping[str, Any], **more: Any) -> TRLObjective:
             "one metric."
         )
     metric, _, direction = named[0].partition(":")
-    timeout = given.get("trial_timeout")
     return TRLObjective(
         given["trl"],
-        space_of(given),
+        options.space_of(given),
         task=given.get("trl_task"),
         validation=given["validation"],
         test=given["test"],
@@ -158,7 +154,7 @@ def objective_of(given: Mapping[str, Any], **more: Any) -> TRLObjective:
         direction=direction or None,
         reports=given["reports"],
         seed=given["seed"],
-        trial_timeout=None if timeout is None else seconds_of(timeout),
+        trial_timeout=options.seconds_or_none(given.get("trial_timeout")),
         **more,
     )
 
