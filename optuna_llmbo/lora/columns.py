@@ -58,6 +58,9 @@ class Kind(StrEnum):
 
     MESSAGES = "conversations"
     COMPLETION = "prompts and completions"
+    """Turns."""
+    PLAIN_COMPLETION = "plain prompts and completions"
+    """Texts."""
     PAIR = "prompts and responses"
     TEXT = "texts"
 

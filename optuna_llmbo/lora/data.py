@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
-import dataclasses
 import math
 import numbers
 from typing import Any
@@ -117,7 +116,7 @@ def columns_of(
     """
     chosen = columns.choose(table.names, prompt_column, response_column, ignore_columns)
     if chosen.kind is Kind.COMPLETION and not _holds_turns(table, chosen):
-        return dataclasses.replace(chosen, system=None, tools=None, arguments=None)
+        return Columns(Kind.PLAIN_COMPLETION, prompt=chosen.prompt, response=chosen.response)
     return chosen
 
 
@@ -235,10 +234,6 @@ def _conversations(table: Table, chosen: Columns, strata: Sequence[Any]) -> list
 
 
 def _completions(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
-    if not _holds_turns(table, chosen):
-        prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
-        rows = zip(prompts, responses, strata, strict=True)
-        return [Completion(*row) for row in rows]
     systems, arguments = _systems(table, chosen), _arguments(table, chosen)
     both = zip(_turns(table, chosen.prompt), _turns(table, chosen.response), strict=True)
     records: list[Record] = []
@@ -250,6 +245,11 @@ def _completions(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[R
     return records
 
 
+def _plain_completions(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
+    prompts, responses = _texts(table, chosen.prompt), _texts(table, chosen.response)
+    return [Completion(*row) for row in zip(prompts, responses, strata, strict=True)]
+
+
 def _plain_texts(table: Table, chosen: Columns, strata: Sequence[Any]) -> list[Record]:
     texts = _texts(table, chosen.text)
     return [Text(*row) for row in zip(texts, strata, strict=True)]
@@ -259,6 +259,7 @@ _READERS: dict[Kind, Callable[[Table, Columns, Sequence[Any]], list[Record]]] = 
     Kind.PAIR: _pairs,
     Kind.MESSAGES: _conversations,
     Kind.COMPLETION: _completions,
+    Kind.PLAIN_COMPLETION: _plain_completions,
     Kind.TEXT: _plain_texts,
 }
 

@@ -19,9 +19,7 @@ from optuna_llmbo.lora.columns import Columns
 from optuna_llmbo.lora.columns import Kind
 from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.options import ObjectiveOptions
-from optuna_llmbo.lora.records import Conversation
 from optuna_llmbo.lora.records import LAST_TURN
-from optuna_llmbo.lora.records import Pair
 from optuna_llmbo.lora.records import Record
 from optuna_llmbo.lora.table import open_table
 from optuna_llmbo.lora.tokens import Example
@@ -45,6 +43,7 @@ class Data:
             Kind.TEXT: "all tokens",
             Kind.MESSAGES: f"{which} of the assistant",
             Kind.COMPLETION: "the completions",
+            Kind.PLAIN_COMPLETION: "the completions",
             Kind.PAIR: "the responses",
         }[self.columns.kind]
         n = len(self.records[splits.TRAIN])
@@ -53,8 +52,7 @@ class Data:
     @property
     def has_turns(self) -> bool:
         """Whether a chat template writes the examples."""
-        first = self.records[splits.TRAIN][0]
-        return isinstance(first, Pair | Conversation)
+        return self.columns.kind in (Kind.MESSAGES, Kind.COMPLETION, Kind.PAIR)
 
     @property
     def is_plain_pairs(self) -> bool:
