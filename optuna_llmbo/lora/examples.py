@@ -17,8 +17,8 @@ from optuna_llmbo.lora import tokens
 from optuna_llmbo.lora.columns import check_exists
 from optuna_llmbo.lora.columns import Columns
 from optuna_llmbo.lora.columns import Kind
-from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.options import ObjectiveOptions
+from optuna_llmbo.lora.records import DROP
 from optuna_llmbo.lora.records import LAST_TURN
 from optuna_llmbo.lora.records import Record
 from optuna_llmbo.lora.table import open_table

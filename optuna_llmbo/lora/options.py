@@ -17,7 +17,9 @@ from optuna_llmbo.errors import check_at_least
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import DROP
 from optuna_llmbo.lora.records import TRAIN_ON
+from optuna_llmbo.lora.records import TRUNCATIONS
 
 
 if TYPE_CHECKING:
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
 
 Metric = Callable[[Any, Any, Sequence["Example"]], float]
 """A measure of a trained model: (model, tokenizer, validation examples) -> a finite number."""
-
-
-DROP = "drop"
-TRUNCATIONS = (DROP, "left", "right")
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,13 @@ from optuna_llmbo.lora.metrics import Measure
 from optuna_llmbo.lora.metrics import MultipleChoice
 from optuna_llmbo.lora.metrics.measure import TextMeasure
 from optuna_llmbo.lora.model_card import Base
-from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.options import ObjectiveOptions
 from optuna_llmbo.lora.preflight import preflight
 from optuna_llmbo.lora.recipe import DEFAULT
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import DROP
+from optuna_llmbo.lora.records import RIGHT
 from optuna_llmbo.lora.space import CheckedSpace
 from optuna_llmbo.lora.table import source_name
 from optuna_llmbo.lora.tokens import Example
@@ -196,7 +197,7 @@ def _check_answers(kind: Kind, targets: Sequence[Measure], options: ObjectiveOpt
             f"metric={reading[0]!r} compares answers, and the data are plain texts, which ask "
             "nothing: choose the loss, or data with prompts."
         )
-    if options.truncation == tokens.RIGHT:
+    if options.truncation == RIGHT:
         raise InputError(
             f"metric={reading[0]!r} compares answers to whole questions, and "
             "truncation='right' may cut these: choose 'left' or 'drop'."

@@ -20,6 +20,9 @@ Stratum = str | int | float | bool | None
 ALL_TURNS, LAST_TURN = TRAIN_ON = ("all", "last")
 """Which of the assistant's turns of a conversation are trained on."""
 
+DROP, LEFT, RIGHT = TRUNCATIONS = ("drop", "left", "right")
+"""What is done with an example that is too long: it is left out, or cut at a side."""
+
 
 class Record(Protocol):
     """What the splits, the proxy and the metrics read of an example, whatever its format."""

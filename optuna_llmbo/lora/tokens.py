@@ -14,6 +14,7 @@ import torch
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.records import ALL_TURNS
 from optuna_llmbo.lora.records import Completion
+from optuna_llmbo.lora.records import LEFT
 from optuna_llmbo.lora.records import Record
 from optuna_llmbo.lora.records import Text
 from optuna_llmbo.lora.render import Marked
@@ -22,9 +23,6 @@ from optuna_llmbo.lora.render import Renderer
 
 
 IGNORED = -100  # label of a position without loss, torch's `ignore_index`
-
-LEFT, RIGHT = "left", "right"
-"""Sides at which an example that is too long can be cut."""
 
 _CHUNK = 1000  # records given to the tokenizer at once
 

@@ -10,9 +10,9 @@ import math
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.adapter import initialization
 from optuna_llmbo.lora.hyperparameters import NO_MODULES
-from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import DROP
 from optuna_llmbo.lora.stdlib_docstrings import NAME as STDLIB_DOCSTRINGS
 
 

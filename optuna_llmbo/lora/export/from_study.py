@@ -15,9 +15,9 @@ from optuna_llmbo.lora.export.facts import Facts
 from optuna_llmbo.lora.export.facts import round_alpha
 from optuna_llmbo.lora.export.modules import names_of_modules
 from optuna_llmbo.lora.export.modules import names_of_saved
-from optuna_llmbo.lora.options import DROP
 from optuna_llmbo.lora.recorded import recipe_of
 from optuna_llmbo.lora.records import ALL_TURNS
+from optuna_llmbo.lora.records import DROP
 from optuna_llmbo.lora.table import absolute
 from optuna_llmbo.lora.table import located
 from optuna_llmbo.study.chosen import chosen_trial
