@@ -77,7 +77,7 @@ def measure(objective: LoRAObjective, n_trials: int, way: str) -> list[Cost]:
     study = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner()
     )
-    with _compiled(WAYS[way](objective.prepare().model)):
+    with compiled(WAYS[way](objective.prepare().model)):
         return [_trial(study, objective) for _ in range(n_trials)]
 
 
@@ -96,12 +96,21 @@ def _trial(study: optuna.Study, objective: LoRAObjective) -> Cost:
 
 
 @contextlib.contextmanager
-def _compiled(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Run modules compiled inside; restore them and torch after."""
+def compiled(
+    modules: Sequence[torch.nn.Module], *, threads: int | None = 1, backend: str | None = None
+) -> Iterator[None]:
+    """Run modules compiled inside; restore them and torch after.
+
+    Args:
+        modules: each is compiled on its own.
+        threads: of the compiler; None: torch's choice.
+        backend: what makes code of the graphs; None: `BACKEND`.
+    """
     torch._dynamo.reset()
-    with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
+    settings = {} if threads is None else {"compile_threads": threads}
+    with fresh_cache(), torch._inductor.config.patch(settings):
         for module in modules:
-            module.compile(dynamic=True, backend=BACKEND)
+            module.compile(dynamic=True, backend=backend or BACKEND)
         try:
             yield
         finally:

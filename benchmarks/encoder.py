@@ -36,7 +36,6 @@ from itertools import product
 import json
 import os
 from pathlib import Path
-import platform
 import resource
 import statistics
 import time
@@ -51,6 +50,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from benchmarks.device import is_cuda
+from benchmarks.device import matrix_rate
+from benchmarks.device import name as name_of
+from benchmarks.device import peak_bytes
+from benchmarks.device import reset_peak
+from benchmarks.device import timed
 from benchmarks.provenance import commit
 from benchmarks.provenance import versions
 from optuna_llmbo.embedding.encoder import MEMORY_BYTES
@@ -140,27 +145,6 @@ def texts_of(llm: LanguageModel, space: SearchSpace, rows: Sequence[dict[str, An
     return Texts(ids(prompt.passage), list(dict.fromkeys(sequences)))
 
 
-def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Return the seconds that the work takes, and its result."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start, result
-
-
-def peak_flops(llm: LanguageModel, n: int = 2048, repeats: int = 10) -> float:
-    """Measure the floating-point operations per second of a large matrix product."""
-    size = 4 * n if llm.device.type == "cuda" else n
-    a = torch.randn(size, size, device=llm.device).to(llm.dtype)
-    b = torch.randn(size, size, device=llm.device).to(llm.dtype)
-    torch.matmul(a, b)
-    seconds = [timed(lambda: torch.matmul(a, b), llm.device)[0] for _ in range(repeats)]
-    return 2 * size**3 / statistics.median(seconds)
-
-
 def flops_needed(llm: LanguageModel, texts: Texts) -> float:
     """Count the operations of the trie's first read: weights and attention per position."""
     config, body = llm.body.config, llm.body
@@ -221,7 +205,8 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
     )
     memory = options.memory_mb * 2**20
     reset_peak_memory()
-    peak = [peak_flops(llm)]
+    reset_peak(device)
+    peak = [matrix_rate(device, llm.dtype)]
 
     def first_read() -> tuple[TrieReader, Tensor]:
         reader = TrieReader(llm, texts.passage, "last", None, memory)
@@ -233,7 +218,7 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
             reader: Any = None  # otherwise two readers hold keys and values
             seconds, (reader, rows) = timed(first_read, device)
             first.append(seconds)
-            peak.append(peak_flops(llm))
+            peak.append(matrix_rate(device, llm.dtype))
             tokens_first = reader.n_positions
             seconds, changed = timed(
                 functools.partial(reader.embed, texts.sequences, other), device
@@ -264,8 +249,8 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
         "flops_per_second_possible": flops,
         "limit_ratio": needed / flops / statistics.median(first),
     }
-    if device.type == "cuda":
-        result["peak_memory_cuda_bytes"] = torch.cuda.max_memory_allocated(device)
+    if is_cuda(device):
+        result["peak_memory_cuda_bytes"] = peak_bytes(device)
     if options.naive:
         result |= compare(llm, texts, (token, rows), (other, changed), result, options)
     return result
@@ -432,13 +417,12 @@ def main() -> None:
         results[name] = measure(llm, texts_of(llm, space, rows), options)
         if not options.json:
             show(f"{name} space", results[name])
-    cuda = torch.cuda.get_device_name(llm.device) if llm.device.type == "cuda" else None
     result = {
         **results["grid"],
         "continuous": results.get("continuous"),
         "llm": llm.source.location if llm.source.kind == "hub" else Path(llm.source.location).name,
         "dtype": str(llm.dtype),
-        "device": cuda or f"{platform.machine()} CPU",
+        "device": name_of(llm.device),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
         "versions": versions(PACKAGES),

@@ -11,6 +11,7 @@ of the base model that is rounded to the base model's type.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import time
@@ -34,23 +35,34 @@ RATES = (2e-4, 6e-4, 2e-3)
 SPACE: dict[str, BaseDistribution] = {"learning_rate": FloatDistribution(1e-5, 1e-2, log=True)}
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(
+    name: str,
+    *,
+    rates: Sequence[float] = RATES,
+    model: str = "embedded",
+    train: str = "stdlib-docstrings",
+    device: torch.device | None = None,
+    proxy: float = 0.0305,
+    validation: int = 32,
+    max_length: int = 96,
+) -> dict[str, Any]:
     """Measure the base model's loss and a trial's at each rate, in nats per response token."""
     objective = LoRAObjective(
-        "embedded",
-        "stdlib-docstrings",
+        model,
+        train,
         space=SPACE,
-        proxy=0.0305,
-        validation=32,
-        max_length=96,
+        proxy=proxy,
+        validation=validation,
+        max_length=max_length,
         reports=1,
+        device=device,
         dtype=DTYPES[name],
     )
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
-    for rate in RATES:
+    for rate in rates:
         study.enqueue_trial({"learning_rate": rate})
     began = time.perf_counter()
-    study.optimize(objective, n_trials=len(RATES))
+    study.optimize(objective, n_trials=len(rates))
     return {
         "base": objective.base_loss,
         "losses": [trial.value for trial in study.trials],

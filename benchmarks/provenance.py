@@ -22,3 +22,9 @@ def commit(folder: Path | None = None) -> str:
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the installed versions of packages."""
     return {package: importlib.metadata.version(package) for package in packages}
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    there = {found.name.lower() for found in importlib.metadata.distributions()}
+    return versions([package for package in packages if package.lower() in there])

@@ -33,11 +33,17 @@ from optuna_llmbo import LLMBOSampler
 
 RESULTS = Path(__file__).parent / "results" / "suggestion.json"
 TASK = "lora-10"
+OURS, WITH_LLM, OTHERS = "ours", 'ours, `llm="embedded"`', "GPSampler"
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "ours": lambda: LLMBOSampler(seed=0),
-    'ours, `llm="embedded"`': lambda: LLMBOSampler(llm="embedded", kernel="sum", seed=0),
-    "GPSampler": lambda: optuna.samplers.GPSampler(seed=0),
+    OURS: lambda: LLMBOSampler(seed=0),
+    WITH_LLM: lambda: reading("embedded"),
+    OTHERS: lambda: optuna.samplers.GPSampler(seed=0),
 }
+
+
+def reading(llm: str, device: str | None = None) -> LLMBOSampler:
+    """Make our sampler with a language model that reads every configuration."""
+    return LLMBOSampler(llm=llm, device=device, kernel="sum", seed=0)
 
 
 def measure(sampler: BaseSampler, n_trials: int, repeats: int) -> list[float]:
@@ -62,7 +68,7 @@ def table(result: dict[str, Any]) -> str:
     rows = []
     for name, by_size in result["seconds"].items():
         medians = [statistics.median(by_size[n]) for n in sizes]
-        others = [statistics.median(result["seconds"]["GPSampler"][n]) for n in sizes]
+        others = [statistics.median(result["seconds"][OTHERS][n]) for n in sizes]
         ratios = [f"{m:.2f} s ({m / o:.1f})" for m, o in zip(medians, others, strict=True)]
         rows.append([name, *ratios])
     head = ["sampler", *(f"{n} trials" for n in sizes)]

@@ -38,6 +38,8 @@ from optuna.distributions import IntDistribution
 import torch
 
 from benchmarks import console
+from benchmarks.device import is_cuda
+from benchmarks.device import name as name_of
 from benchmarks.provenance import versions
 from benchmarks.race.run import provenance
 from optuna_llmbo.embedding.language_model import load_model
@@ -152,10 +154,10 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    is_gpu = device.type == "cuda"
+    is_gpu = is_cuda(device)
     ways = {f"packed, {n}": int(n) for n in console.names(options.ways)}
     result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if is_gpu else source["cpu"],
+        "device": name_of(device) if is_gpu else source["cpu"],
         "model": options.model,
         "max_length": options.max_length,
         "threads": torch.get_num_threads(),

@@ -17,7 +17,6 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
-import importlib.metadata
 import math
 from pathlib import Path
 import platform
@@ -29,6 +28,7 @@ from benchmarks import console
 from benchmarks import parquet
 from benchmarks import workers
 from benchmarks.provenance import commit
+from benchmarks.provenance import installed
 from benchmarks.race import collect
 from benchmarks.race import journal
 from benchmarks.race import methods
@@ -117,17 +117,11 @@ def provenance() -> dict[str, Any]:
     """Return the provenance that every record contains."""
     return {
         "commit": commit(),
-        "versions": _versions(),
+        "versions": installed(PACKAGES),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _versions() -> dict[str, str]:
-    """Return versions of installed packages; the rivals' environment lacks some."""
-    installed = {d.name.lower() for d in importlib.metadata.distributions()}
-    return {p: importlib.metadata.version(p) for p in PACKAGES if p.lower() in installed}
 
 
 def _cpu_model() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import contextlib
 from dataclasses import dataclass
 import gc
+import re
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,11 @@ from optuna_llmbo.lora import distributed
 
 
 T = TypeVar("T")
+
+_LACKING = re.compile(
+    r"can't allocate memory|not enough memory|(?:CUDA|HIP|XPU|MPS backend) out of memory"
+    r"|(?:CUDA|HIP) error: out of memory|CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_ALLOC_FAILED"
+)
 
 
 @dataclass
@@ -59,10 +65,13 @@ class MicroBatch:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on a GPU or on the CPU."""
+    """Whether an exception means that memory ran out, on a GPU or on the CPU.
+
+    Beside torch's allocators, the libraries that it calls ask the device for memory themselves.
+    """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and _LACKING.search(str(error)) is not None
 
 
 def release() -> None:

@@ -100,9 +100,25 @@ def test_what_does_not_fit_is_infeasible_and_the_next_one_is_not_slower(
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        *map(
+            RuntimeError,
+            [
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory",
+                "[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: not enough memory",
+                "CUDA error: out of memory",
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "MPS backend out of memory (MPS allocated: 17.88 GB)",
+            ],
+        ),
+    ],
+    ids=str,
 )
-def test_the_cpu_runs_out_of_memory_too(error: Exception) -> None:
+def test_all_the_ways_to_run_out_of_memory(error: Exception) -> None:
     sizes = []
 
     def work(size: int) -> int:

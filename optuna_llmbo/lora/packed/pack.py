@@ -94,6 +94,12 @@ class Pack:
         self._model.eval()
 
     @property
+    def max_rows(self) -> int | None:
+        """Maximum number of examples per forward pass, lowered where memory has run out; None:
+        bounded by the micro-batches alone."""
+        return self._max_rows
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """The adapters in the pack, including finished ones until they are removed."""
         return tuple(self._jobs)
