@@ -15,7 +15,10 @@ def commit(folder: Path | None = None) -> str:
         folder: the checkout; None: the one in the working folder.
     """
     command = ["git", "describe", "--always", "--dirty"]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout
+    except FileNotFoundError:  # there is no git
+        told = ""
     return told.strip() or "unknown"
 
 

@@ -264,7 +264,8 @@ def command_options() -> Mapping[str, set[str]]:
 
 
 def _source(module: str) -> Path | None:
-    path = ROOT / (module.replace(".", "/") + ".py")
+    place = ROOT / module.replace(".", "/")
+    path = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
     assert path.exists() or module.split(".")[0] not in ("benchmarks", "docs_tools"), module
     return path if path.exists() else None
 

@@ -45,7 +45,7 @@ def tables(record: Mapping[str, Any]) -> list[str]:
             rows.append(["copy, bytes read and written", f"{cell['bytes_per_second']:.2e} B/s"])
         else:
             rows.append([f"matrix product, {name}", f"{cell['flops_per_second']:.2e} FLOP/s"])
-    return [console.table(["limit", "measured"], rows)]
+    return [console.table(["limit", "measured"], rows)] if rows else []
 
 
 PART = Part(

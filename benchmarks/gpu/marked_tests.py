@@ -89,7 +89,7 @@ def tables(record: Mapping[str, Any]) -> list[str]:
 
 PART = Part(
     "The tests that need a GPU",
-    "`pytest -m gpu`.",
+    "`pytest -m gpu`: results on the device are those on the CPU, and random states are kept.",
     35,
     measure,
     tables,

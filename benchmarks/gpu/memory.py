@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+from contextlib import AbstractContextManager
 from typing import Any
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class Room(Protocol):
     def peak(self, work: Callable[[], None]) -> int:
         """The most that some work uses."""
 
-    def limited_to(self, size: int) -> contextlib.AbstractContextManager[None]:
+    def limited_to(self, size: int) -> AbstractContextManager[None]:
         """Raise torch's own error for more, inside."""
 
 
@@ -70,7 +71,7 @@ class DeviceMemory:
         work()
         return devices.peak_bytes(self._device)
 
-    def limited_to(self, size: int) -> contextlib.AbstractContextManager[None]:
+    def limited_to(self, size: int) -> AbstractContextManager[None]:
         """Let torch's allocator take so much."""
         return devices.limited_to(self._device, size)
 
@@ -117,21 +118,21 @@ def measure(setting: Setting, record: Record) -> None:
     least = search.keep(record, SINGLE, micro_batch=1)
     if most is not None and least is not None:
         some = used + round(_SHARE * (most["peak"] - used))
-        with room.limited_to(some):
-            search.keep(record, BACKED_OFF)
-        with room.limited_to(used + (least["peak"] - used) // 2):
-            search.keep(record, HOPELESS)
+        little = used + (least["peak"] - used) // 2
+        search.keep(record, BACKED_OFF, scarce=lambda: room.limited_to(some))
+        search.keep(record, HOPELESS, scarce=lambda: room.limited_to(little))
         search.keep(record, AFTER)
         if devices.is_cuda(setting.device):
-            with devices.filled_but(setting.device, some - used):
-                search.keep(record, FULL)
+            search.keep(
+                record, FULL, scarce=lambda: devices.filled_but(setting.device, some - used)
+            )
         else:
             record.leave_out(FULL, "this needs a CUDA device")
     record.measure(GRADIENT, search.gradients, needs=3)
     packed = search.keep(record, PACKED, n=PACK)
     if packed is not None:
-        with room.limited_to(used + round(_SHARE * (packed["peak"] - used))):
-            search.keep(record, PACKED_BACKED_OFF, n=PACK)
+        some = used + round(_SHARE * (packed["peak"] - used))
+        search.keep(record, PACKED_BACKED_OFF, n=PACK, scarce=lambda: room.limited_to(some))
 
 
 class _Search:
@@ -161,12 +162,25 @@ class _Search:
             if devices.is_cuda(setting.device)
             else TokensInOnePass(prepared.model)
         )
+        self._run(1, 1)  # the libraries take what they keep
 
     def keep(
-        self, record: Record, name: str, *, n: int = 1, micro_batch: int | None = None
+        self,
+        record: Record,
+        name: str,
+        *,
+        n: int = 1,
+        micro_batch: int | None = None,
+        scarce: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> Cell | None:
-        """Measure n trials at once; `micro_batch` examples a pass at first, or all."""
-        return record.measure(name, lambda: self._run(n, micro_batch or self._batch), needs=3)
+        """Measure n trials at once, inside `scarce`; `micro_batch` examples a pass at first, or
+        all."""
+
+        def run() -> Cell:
+            with scarce():
+                return self._run(n, micro_batch or self._batch)
+
+        return record.measure(name, run, needs=3)
 
     def gradients(self) -> Cell:
         """Compare the gradient of one step, all examples at once, with that of one at a time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import json
 from pathlib import Path
+from subprocess import TimeoutExpired
 import time
 import traceback
 from typing import Any
@@ -95,6 +96,8 @@ def _measured(work: Callable[[], Cell]) -> Cell:
         return work()
     except (InputError, ImportError, NotImplementedError) as error:
         return {LEFT_OUT: str(error)}
+    except TimeoutExpired:
+        return {LEFT_OUT: NO_TIME}
     except Exception as error:
         if is_out_of_memory(error):
             return {LEFT_OUT: OUT_OF_MEMORY}

@@ -13,13 +13,21 @@ from benchmarks.gpu.record import FAILED
 from benchmarks.gpu.record import LEFT_OUT
 
 
-NOTHING = "No GPU has been measured yet."
+NOTHING = "**No GPU has been measured yet.** What the command measures:"
 
 
 def page(folder: Path) -> str:
     """Return the page of all devices whose results are in a folder, as Markdown."""
     kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return "\n\n".join(map(chapter, kept)) if kept else NOTHING
+    return "\n\n".join(map(chapter, kept)) if kept else f"{NOTHING}\n\n{_plan()}"
+
+
+def _plan() -> str:
+    """What would be measured, for a page without results."""
+    return "\n".join(
+        f"- **{part.title}** (`{name}`, {part.seconds:.0f} seconds at most): {part.about}"
+        for name, part in PARTS.items()
+    )
 
 
 def chapter(result: Mapping[str, Any]) -> str:

@@ -1,19 +1,8 @@
-"""Measure on one CUDA device, in eight minutes, all that is worth knowing of it.
-
-Each part has a process, a budget and a result file of its own: what fails or takes too long costs
-no other part anything, and what was measured before it ended is kept. No hub is needed: real
-losses are those of SmolLM2-135M, time and memory those of models of real shapes with random
-weights. Figures stand beside the device's own limit, or are ratios within one process.
-
-    python -m benchmarks.gpu                                         # 8 minutes at most
-    python -m benchmarks.gpu --parts training,memory                 # some of it
-    python -m benchmarks.gpu --report                                # the kept results as Markdown
-    python -m benchmarks.gpu --device cpu --size tiny --save FOLDER  # tried out, without a GPU
-"""
+"""Run the parts, each in a process of its own, and gather what they have measured."""
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,15 +20,12 @@ from typing import Any
 
 import optuna
 
-from benchmarks import console
 from benchmarks import device as devices
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.record import FAILED
 from benchmarks.gpu.record import NO_TIME
 from benchmarks.gpu.record import Record
-from benchmarks.gpu.report import chapter
-from benchmarks.gpu.report import page
 from benchmarks.gpu.sizes import SIZES
 from benchmarks.provenance import commit
 from benchmarks.provenance import installed
@@ -49,9 +35,8 @@ from optuna_llmbo.errors import InputError
 
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
+"""Where results are kept, unless a folder is given."""
 PACKAGES = ("optuna-llmbo", "optuna", "torch", "triton", "transformers", "peft", "bitsandbytes")
-MINUTES = 8.0
-DATA = "stdlib-docstrings"
 STOPPED = "its time was over"
 _LAST = 3.0
 """Seconds before the end of a part in which it begins nothing."""
@@ -59,25 +44,13 @@ _NEEDED = 10.0
 """Seconds that a part needs to begin."""
 
 
-def main() -> None:
-    """Measure, save and print; exit with 1 if anything failed."""
-    options = _options()
-    if options.report:
-        print(page(options.save or RESULTS))
-        return
-    names = console.names(options.parts)
-    result = run(names, options)
-    print(f"\n{chapter(result)}")
-    sys.exit(any(has_failed(result["parts"][name]) for name in names))
-
-
-def run(names: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+def run(names: Sequence[str], options: Namespace) -> dict[str, Any]:
     """Run parts one after the other, and gather their results.
 
     Args:
         names: of the parts.
-        options: device, size, llm, data, minutes, and the folder `save` in which `DEVICE/PART.json` and
-            `DEVICE.json` are written.
+        options: device, size, llm, data, minutes, commit (None: git says it), and the folder
+            `save`, which gets `DEVICE/PART.json` and `DEVICE.json`.
 
     Returns:
         What `DEVICE.json` holds; of parts that are not run, what is in the folder.
@@ -85,14 +58,11 @@ def run(names: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: if there is no such part or device, or a size is not for it.
     """
-    began, of_commit = time.time(), commit()
+    began, of_commit = time.time(), options.commit or commit()
     for name in names:
         check_choice("--parts", name, tuple(PARTS))
     check_choice("--size", options.size, tuple(SIZES))
-    processes = multiprocessing.get_context("forkserver")  # which have loaded all, and no CUDA
-    processes.set_forkserver_preload(["benchmarks.gpu.parts"])
-    with ProcessPoolExecutor(1, mp_context=processes) as pool:
-        device = pool.submit(_about, options.device, options.size).result()
+    processes, device = _begin(options)
     result: dict[str, Any] = {
         "device": device,
         "size": options.size,
@@ -120,6 +90,22 @@ def has_failed(record: Mapping[str, Any]) -> bool:
     return failed or record["ended"] not in (None, STOPPED, NO_TIME)
 
 
+def _begin(options: Namespace) -> tuple[Any, dict[str, Any]]:
+    """How processes are started, and what the device is."""
+    forked = multiprocessing.get_context("forkserver")  # they have loaded all, and not used CUDA
+    forked.set_forkserver_preload(["benchmarks.gpu.parts"])
+    try:
+        return forked, _asked(forked, options)
+    except InputError:  # a CUDA that was used by what was loaded is not there in a fork
+        spawned = multiprocessing.get_context("spawn")
+        return spawned, _asked(spawned, options)
+
+
+def _asked(processes: Any, options: Namespace) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=processes) as pool:
+        return pool.submit(_about, options.device, options.size).result()
+
+
 def _about(device: str, size: str) -> dict[str, Any]:
     place = resolve_device(device)
     if size == "full" and not devices.is_cuda(place):
@@ -129,7 +115,7 @@ def _about(device: str, size: str) -> dict[str, Any]:
     return devices.about(place)
 
 
-def _folder(options: argparse.Namespace) -> Path:
+def _folder(options: Namespace) -> Path:
     if options.save is not None:
         return Path(options.save).absolute()
     if options.size != "full":
@@ -143,7 +129,7 @@ def _folder(options: argparse.Namespace) -> Path:
 def _run_part(
     processes: Any,
     name: str,
-    options: argparse.Namespace,
+    options: Namespace,
     folder: Path,
     about: Mapping[str, Any],
     left: float,
@@ -187,7 +173,7 @@ def _end(process: Any, log: Path) -> str | None:
 
 def _measure(
     name: str,
-    options: argparse.Namespace,
+    options: Namespace,
     path: Path,
     log: Path,
     about: dict[str, Any],
@@ -215,20 +201,3 @@ def _measure(
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated; default: all")
-    parser.add_argument("--device", default="cuda", help="such as cuda or cuda:1")
-    parser.add_argument("--size", default="full", help="full, or tiny to try the command out")
-    parser.add_argument("--llm", default="embedded", help="as LLMBOSampler(llm=...)")
-    parser.add_argument("--data", default=DATA, help="as LoRAObjective(train=...)")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole run")
-    parser.add_argument("--report", action="store_true", help="print the kept results and stop")
-    parser.add_argument("--save", type=Path, help="folder of the results")
-    return parser.parse_args()

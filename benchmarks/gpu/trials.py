@@ -14,6 +14,7 @@ from benchmarks.gpu import shapes
 from benchmarks.gpu.sizes import Load
 from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.memory import MicroBatch
+from optuna_llmbo.lora.memory import release
 from optuna_llmbo.lora.packed.pack import Pack
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.tokens import Example
@@ -133,6 +134,7 @@ def reloaded(load_model: Callable[[], Any], load: Load) -> dict[str, Any]:
     examples, chosen = _trials(model, load, 1)
     one_at_a_time(model, examples[: load.batch_size], chosen)
     del model
+    release()
     devices.reset_peak(device)
     loading, fresh = devices.timed(load_model, device)
     training, trained = devices.timed(lambda: one_at_a_time(fresh, examples, chosen), device)
