@@ -12,10 +12,10 @@ from benchmarks.compile import WAYS
 from benchmarks.gpu import shapes
 from benchmarks.gpu import training
 from benchmarks.gpu import trials
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.record import Cell
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 
 

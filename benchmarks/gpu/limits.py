@@ -10,9 +10,9 @@ import torch
 
 from benchmarks import console
 from benchmarks import device as devices
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 
 

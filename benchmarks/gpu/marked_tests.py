@@ -12,10 +12,10 @@ from typing import Any
 import xml.etree.ElementTree as ElementTree
 
 from benchmarks import console
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.record import Cell
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 
 

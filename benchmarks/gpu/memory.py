@@ -17,10 +17,10 @@ import torch
 
 from benchmarks import console
 from benchmarks import device as devices
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.record import Cell
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 from optuna_llmbo.lora import LoRAObjective
 from optuna_llmbo.lora.adapter import adapter

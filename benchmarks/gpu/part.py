@@ -37,15 +37,3 @@ class Part:
     measure: Callable[[Setting, Record], None]
     tables: Callable[[Mapping[str, Any]], list[str]]
     """Markdown tables of a record; cells that were not measured have no row."""
-
-
-def measured(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the cells of a record that were measured."""
-    from benchmarks.gpu.record import FAILED
-    from benchmarks.gpu.record import LEFT_OUT
-
-    return {
-        name: cell
-        for name, cell in record["cells"].items()
-        if LEFT_OUT not in cell and FAILED not in cell
-    }

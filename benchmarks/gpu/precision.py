@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks import console
 from benchmarks import precision
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 
 

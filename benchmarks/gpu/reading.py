@@ -12,10 +12,10 @@ import torch
 from benchmarks import console
 from benchmarks import encoder
 from benchmarks.gpu.limits import DTYPES
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.record import Cell
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 from optuna_llmbo.embedding.encoder import MEMORY_BYTES
 from optuna_llmbo.embedding.language_model import load_model

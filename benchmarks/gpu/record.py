@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import json
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -88,6 +89,15 @@ class Record:
         new = self._path.with_suffix(".new")  # a part can be killed while it writes
         new.write_text(json.dumps(self._content, indent=1) + "\n")
         new.replace(self._path)
+
+
+def measured(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the cells of a record that were measured."""
+    return {
+        name: cell
+        for name, cell in record["cells"].items()
+        if LEFT_OUT not in cell and FAILED not in cell
+    }
 
 
 def _measured(work: Callable[[], Cell]) -> Cell:

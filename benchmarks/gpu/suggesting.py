@@ -12,9 +12,9 @@ from optuna.samplers import BaseSampler
 
 from benchmarks import console
 from benchmarks import suggestion
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 
 

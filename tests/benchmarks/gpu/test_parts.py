@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.gpu import compiling
 from benchmarks.gpu import memory
-from benchmarks.gpu.part import measured
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.record import FAILED
 from benchmarks.gpu.record import LEFT_OUT
+from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.sizes import FULL
 from benchmarks.gpu.sizes import TINY
