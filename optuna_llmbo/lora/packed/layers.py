@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
+import itertools
 from typing import Any
 
 import torch
@@ -16,6 +19,9 @@ from optuna_llmbo.lora.adapter import START_AT_THE_WEIGHTS
 from optuna_llmbo.lora.hyperparameters import NO_MODULES
 from optuna_llmbo.lora.layers import adapted_layers
 from optuna_llmbo.lora.layers import linear_layers
+from optuna_llmbo.lora.packed.updates import is_plain
+from optuna_llmbo.lora.packed.updates import rank_class
+from optuna_llmbo.lora.packed.updates import Updates
 from optuna_llmbo.lora.recipe import LoRARecipe
 from optuna_llmbo.lora.seeds import Stream
 
@@ -45,6 +51,11 @@ class DetachedAdapter:
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self.dropout: Stream | None = None
         """Random stream of the dropout; None: the caller's state."""
+        self.plain = {name: layer for name, layer in self._layers.items() if is_plain(layer)}
+        """peft's layers that can be computed together with those of other adapters, by name."""
+        self.rank_class = rank_class(recipe.rank)
+        self.kind = (tuple(self.plain), self.rank_class)
+        """Neighbours of the same kind can be computed together: order a pass by it."""
 
     @property
     def bases(self) -> dict[str, torch.nn.Module]:
@@ -55,22 +66,44 @@ class DetachedAdapter:
         """A layer's output with this adapter.
 
         Args:
-            name: name of the layer.
+            name: name of the layer, one of `bases`.
             x: (n, t, d_in), input of the layer.
             base: (n, t, d_out), output of the base layer.
 
         Returns:
             (n, t, d_out).
         """
-        if name not in self._layers:
-            return base
         layer = self._layers[name]
-        stream = self.dropout if layer.training else None
         layer.base_layer.output = base
-        with contextlib.nullcontext() if stream is None else stream.drawn():
+        with self._drawing(layer):
             output: torch.Tensor = layer(x)
         layer.base_layer.output = None
         return output
+
+    def drops(self, name: str) -> bool:
+        """Whether a plain layer drops inputs now."""
+        layer = self.plain[name]
+        return layer.training and isinstance(layer.lora_dropout["default"], torch.nn.Dropout)
+
+    def dropped(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The input of a plain layer after its dropout.
+
+        Args:
+            name: name of the layer, one of `plain`.
+            x: (n, t, d_in), of the adapter's dtype, in which peft draws.
+
+        Returns:
+            (n, t, d_in).
+        """
+        layer = self.plain[name]
+        with self._drawing(layer):
+            output: torch.Tensor = layer.lora_dropout["default"](x)
+        return output
+
+    def _drawing(self, layer: Any) -> contextlib.AbstractContextManager[None]:
+        """Context in which a layer draws its dropout."""
+        stream = self.dropout if layer.training else None
+        return contextlib.nullcontext() if stream is None else stream.drawn()
 
     @contextlib.contextmanager
     def attached(self, model: Any) -> Iterator[None]:
@@ -104,9 +137,11 @@ class Rows:
 class SharedBase:
     """Applies each adapter to its own rows of every batch that a frozen model reads.
 
-    A base layer multiplies all rows at once; then each adapter's peft layer adds its update to its
-    own rows, from an input of exactly the shape it would have alone, so that dropout draws the
-    same. The model is unchanged except for hooks on its layers.
+    A base layer multiplies all rows at once. Then the updates of plain LoRA layers are added
+    (`Updates`), those of neighbouring parts of the same kind and number of rows together; any
+    other layer of peft, such as DoRA's, is called on its own rows. Dropout always gets an input of
+    exactly the shape that it would have alone, so that it draws the same. The model is unchanged
+    except for hooks on its layers.
 
     Args:
         model: a causal language model of `transformers`.
@@ -116,6 +151,7 @@ class SharedBase:
         self._model = model
         self._hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
         self._parts: Sequence[Rows] = ()
+        self._updates = Updates()
 
     def hook(self, added: DetachedAdapter) -> None:
         """Hook the layers of an adapter that have no hook yet."""
@@ -132,11 +168,11 @@ class SharedBase:
     @contextlib.contextmanager
     def reading(self, parts: Sequence[Rows]) -> Iterator[None]:
         """Context in which the model reads batches that consist of these parts, in this order."""
-        self._parts = parts
+        self._parts, self._updates = parts, Updates()
         try:
             yield
         finally:
-            self._parts = ()
+            self._parts, self._updates = (), Updates()
 
     def _hook_of(self, name: str) -> Any:
         def mix(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
@@ -154,17 +190,66 @@ class SharedBase:
                 f"({sum(counts)}, {columns}, width) was expected: it does not keep the rows of a "
                 "batch apart, so that adapters cannot be packed on it. Train one at a time."
             )
-        rows = []
-        for part, mine, made in zip(
-            self._parts, x.split(counts), output.split(counts), strict=True
-        ):
-            # split, not slices: its gradient is one concatenation instead of a full tensor each;
-            # contiguous, because CUDA's dropout draws in another order otherwise
-            width = part.width
-            read = mine[:, :width].contiguous()
-            updated = part.adapter.applied(name, read, made[:, :width])
-            rows.append(torch.cat([updated, made[:, width:]], 1) if width < columns else updated)
+        runs = [list(run) for _, run in itertools.groupby(self._parts, _computed_like(name))]
+        sizes = [sum(part.count for part in run) for run in runs]
+        rows = [
+            self._updated(name, run, read, made)
+            for run, read, made in zip(runs, _split(x, sizes), _split(output, sizes), strict=True)
+        ]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def _updated(
+        self, name: str, run: Sequence[Rows], x: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        """A base layer's output on the rows of parts that are computed alike."""
+        part = run[0]
+        if name in part.adapter.plain:
+            layers = [one.adapter.plain[name] for one in run]
+            # columns right of a part's width are updated too: nothing reads them
+            return self._updates.added(layers, self._dropped(name, run, x), output)
+        if name not in part.adapter.bases:
+            return output
+        made, rest = output[:, : part.width], output[:, part.width :]
+        updated = part.adapter.applied(name, _columns(x, part), made)
+        return torch.cat([updated, rest], 1) if rest.shape[1] else updated
+
+    def _dropped(self, name: str, run: Sequence[Rows], x: torch.Tensor) -> torch.Tensor:
+        """The input of plain layers after the dropout of each."""
+        if not any(part.adapter.drops(name) for part in run):
+            return x
+        x = x.to(run[0].adapter.parameters[0].dtype)
+        pieces = []
+        for part, mine in zip(run, _split(x, [part.count for part in run]), strict=True):
+            if part.adapter.drops(name):
+                rest = mine[:, part.width :]
+                mine = part.adapter.dropped(name, _columns(mine, part))
+                mine = torch.cat([mine, rest], 1) if rest.shape[1] else mine
+            pieces.append(mine)
+        return torch.cat(pieces)
+
+
+def _computed_like(name: str) -> Callable[[Rows], Hashable]:
+    """What neighbouring parts have in common that are computed together in a layer."""
+
+    def key(part: Rows) -> Hashable:
+        if name in part.adapter.plain:
+            return part.adapter.rank_class, part.count
+        return part if name in part.adapter.bases else None
+
+    return key
+
+
+def _split(x: torch.Tensor, sizes: list[int]) -> Sequence[torch.Tensor]:
+    """Consecutive rows of these numbers.
+
+    Not slices: the gradient of a split is one concatenation instead of a full tensor for each.
+    """
+    return x.split(sizes) if len(sizes) > 1 else [x]
+
+
+def _columns(x: torch.Tensor, part: Rows) -> torch.Tensor:
+    """The columns that a part would have alone; contiguous, or CUDA's dropout draws otherwise."""
+    return x[:, : part.width].contiguous()
 
 
 def is_packable(model: Any, recipe: LoRARecipe) -> bool:

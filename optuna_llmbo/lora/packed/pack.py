@@ -49,9 +49,12 @@ class Pack:
     where different padding alone changes the rounding. Only a base model with its own dropout
     (such as GPT-2) draws it for the pack as a whole, and hence differently than alone.
 
-    Only the base model's work is shared; the adapters' small products are computed one after the
-    other. The gain is that of a larger batch: much where a single trial leaves the device idle,
-    and nothing where arithmetic is the limit, as on a CPU (`benchmarks/training.py`).
+    The base model's work is shared, and the adapters' small products are computed together, in
+    about as many operations as one adapter takes (`Updates`): those of plain LoRA layers, RSLoRA
+    and LoRA+ included, with equally many examples in the pass and ranks of one `rank_class`.
+    Dropout is drawn for one adapter after the other, and layers of DoRA are computed so. The gain
+    is that of a larger batch: much where a single trial leaves the device idle, and little where
+    arithmetic is the limit, as on a CPU (`benchmarks/training.py`).
 
     Args:
         model: a causal language model of `transformers`. Changed in place and restored.
@@ -136,6 +139,7 @@ class Pack:
         """
         outcomes: dict[Job, StepOutcome] = {}
         waiting = [job for job in self._jobs if not job.finished]
+        waiting.sort(key=lambda job: (job.adapter.kind, len(job.group)))
         while waiting:
             now = self._that_fit(waiting, [len(job.group) for job in waiting])
             losses = self._add_gradients(now)
@@ -170,8 +174,8 @@ class Pack:
             torch.OutOfMemoryError: if a pass with a single adapter runs out of memory.
         """
         began = time.perf_counter()
-        losses: list[float] = []
-        waiting = list(jobs)
+        losses: dict[Job, float] = {}
+        waiting = sorted(jobs, key=lambda job: job.adapter.kind)
         tokens = sum(example.n_response for example in examples)
         while waiting:
             now = self._that_fit(waiting, [batch_size] * len(waiting))
@@ -185,10 +189,10 @@ class Pack:
                     raise
                 self._halve(batch_size * len(now))
                 continue
-            losses += (totals / tokens).tolist()
+            losses |= zip(now, (totals / tokens).tolist(), strict=True)
             waiting = waiting[len(now) :]
         self._share(jobs, [1] * len(jobs), time.perf_counter() - began)
-        return losses
+        return [losses[job] for job in jobs]
 
     @contextlib.contextmanager
     def alone(self, job: Job) -> Iterator[None]:
@@ -221,7 +225,8 @@ class Pack:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 kept = parameter.grad
-                parameter.grad = gradient if kept is None else kept.add_(gradient)
+                # laid out like the parameter, as fused optimizers demand
+                parameter.grad = gradient.contiguous() if kept is None else kept.add_(gradient)
         values: list[float] = losses.tolist()
         self._share(jobs, [len(group) for group in groups], time.perf_counter() - began)
         return values
