@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 from dataclasses import dataclass
 import gc
@@ -72,6 +73,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and _LACKING.search(str(error)) is not None
+
+
+@contextlib.contextmanager
+def as_out_of_memory() -> Iterator[None]:
+    """Context that raises torch's own error for each of the ways in which memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(str(error) or "out of memory") from error
 
 
 def release() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from optuna_llmbo.lora.memory import as_out_of_memory
 from optuna_llmbo.lora.optimizer import Optimizer
 from optuna_llmbo.lora.packed.layers import DetachedAdapter
 from optuna_llmbo.lora.recipe import LoRARecipe
@@ -102,7 +103,8 @@ def counted(jobs: Sequence[Job], losses: Sequence[float]) -> dict[Job, StepOutco
     outcomes: dict[Job, StepOutcome] = {}
     for job, loss in zip(jobs, losses, strict=True):
         try:
-            made = job.count(loss)
+            with as_out_of_memory():
+                made = job.count(loss)
         except (TrainingDiverged, torch.OutOfMemoryError) as error:
             outcomes[job] = error.with_traceback(None)  # a traceback would keep tensors alive
         else:

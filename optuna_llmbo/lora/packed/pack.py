@@ -20,6 +20,8 @@ import torch
 
 from optuna_llmbo.lora.evaluate import device_of
 from optuna_llmbo.lora.evaluate import response_nll_by_part
+from optuna_llmbo.lora.memory import as_out_of_memory
+from optuna_llmbo.lora.memory import release
 from optuna_llmbo.lora.packed.job import counted
 from optuna_llmbo.lora.packed.job import Job
 from optuna_llmbo.lora.packed.job import StepOutcome
@@ -181,7 +183,7 @@ class Pack:
             now = self._that_fit(waiting, [batch_size] * len(waiting))
             totals = torch.zeros(len(now), dtype=torch.float64)
             try:
-                with torch.no_grad():
+                with torch.no_grad(), as_out_of_memory():
                     for group in by_length(examples, batch_size):
                         totals += self._nll(now, [group] * len(now), train=False).cpu()
             except torch.OutOfMemoryError:
@@ -215,7 +217,7 @@ class Pack:
         parameters = [parameter for job in jobs for parameter in job.adapter.parameters]
         self._passes += 1
         try:
-            with seeded(self._device, self._passes):
+            with seeded(self._device, self._passes), as_out_of_memory():
                 losses = self._nll(jobs, groups, train=True) / tokens
                 gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         except torch.OutOfMemoryError:
@@ -261,6 +263,7 @@ class Pack:
     def _halve(self, rows: int) -> None:
         """Lower `max_rows` after a pass over `rows` examples ran out of memory."""
         self._max_rows = max(1, rows // 2)
+        release()
         _logger.warning(
             f"a pass over {rows} examples has run out of GPU memory; passes have at most "
             f"{self._max_rows} examples from now on, or one adapter's {self._micro_batch_size}."

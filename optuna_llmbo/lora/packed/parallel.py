@@ -17,6 +17,7 @@ import torch
 
 from optuna_llmbo.errors import InputError
 from optuna_llmbo.lora.evaluate import device_of
+from optuna_llmbo.lora.memory import as_out_of_memory
 from optuna_llmbo.lora.memory import is_out_of_memory
 from optuna_llmbo.lora.objective import LoRAObjective
 from optuna_llmbo.lora.options import check_count
@@ -196,7 +197,8 @@ class _Driver:
             return
         flight.run.start()
         try:
-            flight.job = self._pack.add(recipe, self._prepared.train, seed=options.seed)
+            with as_out_of_memory():
+                flight.job = self._pack.add(recipe, self._prepared.train, seed=options.seed)
             trained = flight.job.adapter.parameters
             flight.run.trained = {str(i): parameter for i, parameter in enumerate(trained)}
         except torch.OutOfMemoryError:

@@ -142,7 +142,7 @@ def test_lack_of_gpu_memory_is_a_result(
 
     def exhausted(self: Pack, *args: Any, **options: Any) -> Any:
         if where == "add" and args[0].rank == 8:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
         if where == "evaluate" and lacking(args[0]):
             raise torch.OutOfMemoryError("CUDA out of memory")
         if where == "step" and lacking(args[0]):
