@@ -1,6 +1,6 @@
 """Measure what bfloat16 changes: the same trials on a base model in bfloat16 and float32.
 
-SmolLM2-135M on docstrings of the standard library (3% of the data, one epoch), at learning rates
+SmolLM2-135M on docstrings of the standard library (64 examples, one epoch), at learning rates
 from the default upwards. The adapter is in float32 in both cases; its output is added to an output
 of the base model that is rounded to the base model's type.
 
@@ -42,7 +42,7 @@ def measure(
     model: str = "embedded",
     train: str = "stdlib-docstrings",
     device: torch.device | None = None,
-    proxy: float = 0.0305,
+    proxy: float = 64,
     validation: int = 32,
     max_length: int = 96,
 ) -> dict[str, Any]:

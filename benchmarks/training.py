@@ -15,7 +15,7 @@ each case comes first and is not counted. Processor time is reported beside wall
 other programs disturb it less; on a GPU only the wall clock counts.
 
     python -m benchmarks.training                     # 6 minutes on a busy core, and the table
-    python -m benchmarks.training --device cuda --proxy 0.1 --trials 32 --ways 8,16,32
+    python -m benchmarks.training --device cuda --examples 64 --trials 32 --ways 8,16,32
     python -m benchmarks.training --report            # the kept results as Markdown
 """
 
@@ -170,7 +170,7 @@ def main() -> None:
             options.model,
             "stdlib-docstrings",
             space=space,
-            proxy=options.proxy,
+            proxy=options.examples,
             validation=options.validation,
             max_length=options.max_length,
             reports=1,
@@ -206,7 +206,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="torch threads; default: torch's choice")
     parser.add_argument("--trials", type=int, default=8, help="in each way")
     parser.add_argument("--ways", default="2,4,8", help="trials at a time, comma-separated")
-    parser.add_argument("--proxy", type=float, default=0.04)
+    parser.add_argument("--examples", type=int, default=8, help="of a trial")
     parser.add_argument("--validation", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--report", action="store_true", help="print the kept results and stop")

@@ -55,8 +55,8 @@ class Sizes:
     """Suggestions that are timed."""
     rates: tuple[float, ...]
     """Learning rates that are tried in both types."""
-    proxy: float
-    """Part of the docstrings that a real trial trains on."""
+    proxy: int
+    """Docstrings that a real trial trains on."""
     validation: int
     longest: int
     """Tokens of a docstring with its prompt."""
@@ -84,7 +84,7 @@ FULL = Sizes(
     trials=(30, 200),
     suggestions=3,
     rates=(2e-4, 6e-4, 2e-3),
-    proxy=0.0305,
+    proxy=64,
     validation=32,
     longest=96,
     compiler="inductor",
