@@ -49,7 +49,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", default="full", help="full, or tiny to try the command out")
     parser.add_argument("--llm", default="embedded", help="as LLMBOSampler(llm=...)")
     parser.add_argument("--data", default="stdlib-docstrings", help="as LoRAObjective(train=...)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of the whole run")
+    parser.add_argument("--minutes", type=float, default=7.75, help="of all parts together")
     parser.add_argument("--commit", help="of the checkout, where git does not know it")
     parser.add_argument("--report", action="store_true", help="print the kept results and stop")
     parser.add_argument("--save", type=Path, help="folder of the results")

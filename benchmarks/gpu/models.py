@@ -44,7 +44,7 @@ def tables(record: Mapping[str, Any]) -> list[str]:
 PART = Part(
     "Models of other sizes",
     "The same on the shapes of Qwen2.5 0.5B, Llama 3.2 3B and Llama 3.1 8B, packed up to 8.",
-    65,
+    60,
     measure,
     tables,
 )

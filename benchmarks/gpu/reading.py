@@ -65,7 +65,7 @@ PART = Part(
     "SmolLM2-135M reads the paper's grid of 45,360 configurations; naive reading and the shared "
     "passage are measured on 256 of them, spread evenly. What the ways and the limit ratio are, "
     "says [the measurement on a CPU](encoder.md).",
-    65,
+    60,
     measure,
     tables,
 )

@@ -30,6 +30,8 @@ from benchmarks.gpu.sizes import SIZES
 from benchmarks.provenance import commit
 from benchmarks.provenance import installed
 from optuna_llmbo._util.device import resolve_device
+from optuna_llmbo.embedding.language_model import model_folder
+from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import check_choice
 from optuna_llmbo.errors import InputError
 
@@ -56,7 +58,8 @@ def run(names: Sequence[str], options: Namespace) -> dict[str, Any]:
         What `DEVICE.json` holds; of parts that are not run, what is in the folder.
 
     Raises:
-        InputError: if there is no such part or device, or a size is not for it.
+        InputError: if there is no such part, device or language model, or a size is not for the
+            device.
     """
     began, of_commit = time.time(), options.commit or commit()
     for name in names:
@@ -103,15 +106,17 @@ def _begin(options: Namespace) -> tuple[Any, dict[str, Any]]:
 
 def _asked(processes: Any, options: Namespace) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=processes) as pool:
-        return pool.submit(_about, options.device, options.size).result()
+        return pool.submit(_about, options.device, options.size, options.llm).result()
 
 
-def _about(device: str, size: str) -> dict[str, Any]:
+def _about(device: str, size: str, llm: str) -> dict[str, Any]:
+    """What the device is, once it is clear that the parts can run."""
     place = resolve_device(device)
     if size == "full" and not devices.is_cuda(place):
         raise InputError(
             "--size full is for CUDA devices: without one, --size tiny tries the command out."
         )
+    model_folder(resolve_source(llm))  # a GGUF file is dequantized once, here
     return devices.about(place)
 
 

@@ -57,7 +57,7 @@ PART = Part(
     "A suggestion",
     "The samplers of [the same measurement on a CPU](race.md#how-long-a-suggestion-takes), on the "
     "LoRA table's surrogate; the language model, SmolLM2-135M, reads whole configurations.",
-    45,
+    40,
     measure,
     tables,
 )

@@ -31,11 +31,11 @@ README = Path(__file__).parents[3] / "README.md"
 DOCS = Path(__file__).parents[3] / "docs" / "benchmarks" / "gpu.md"
 
 
-def options(folder: Path, **changes: Any) -> Namespace:
+def options(folder: Path, model: Path, **changes: Any) -> Namespace:
     given = {
         "device": "cpu",
         "size": "tiny",
-        "llm": "no such model",
+        "llm": str(model),
         "data": "stdlib-docstrings",
         "minutes": 8.0,
         "commit": "abc",
@@ -45,7 +45,7 @@ def options(folder: Path, **changes: Any) -> Namespace:
 
 
 @pytest.mark.long
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tiny_llm: Path, tmp_path: Path) -> None:
     """What fails is said and costs the other parts nothing; those of another run are kept."""
     folder = tmp_path / "-".join(devices.name(torch.device("cpu")).lower().split())
     folder.mkdir()
@@ -53,14 +53,15 @@ def test_the_command(tmp_path: Path) -> None:
     earlier |= {"process_seconds": 1.0, "commit": "abc", "date": "2026-12-01"}
     (folder / "reading.json").write_text(json.dumps(earlier))
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--size", "tiny"]
-    command += ["--save", str(tmp_path), "--llm", "no such model", "--parts", "memory,limits"]
+    command += ["--save", str(tmp_path), "--llm", str(tiny_llm), "--data", "no-such.jsonl"]
+    command += ["--parts", "memory,limits"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
     result = json.loads(folder.with_suffix(".json").read_text())
     assert list(result["parts"]) == ["limits", "memory", "reading"]
     assert result["parts"]["reading"] == earlier
     assert result["parts"]["limits"]["complete"] and not result["parts"]["memory"]["complete"]
-    assert "'no such model'" in result["parts"]["memory"]["ended"]
+    assert "no-such.jsonl" in result["parts"]["memory"]["ended"]
     assert result["versions"]["torch"] == torch.__version__ and "commit" in result
     kept = json.loads((folder / "limits.json").read_text())
     assert kept == result["parts"]["limits"]
@@ -70,8 +71,8 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
-    result = running.run(["limits", "training"], options(tmp_path, minutes=0.0))
+def test_without_time_nothing_is_begun(tiny_llm: Path, tmp_path: Path) -> None:
+    result = running.run(["limits", "training"], options(tmp_path, tiny_llm, minutes=0.0))
     assert [part["ended"] for part in result["parts"].values()] == [NO_TIME, NO_TIME]
     assert not any(map(running.has_failed, result["parts"].values()))
 
@@ -82,17 +83,18 @@ def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
         ({"device": "cuda:99"}, "there is no such device here"),
         ({"size": "full"}, "--size tiny tries the command out"),
         ({"size": "huge"}, "--size must be one of full, tiny"),
+        ({"llm": "no such model"}, "no such model"),
         ({"save": None}, "give a folder with --save"),
     ],
 )
-def test_mistakes(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_mistakes(changes: dict[str, Any], message: str, tiny_llm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        running.run(["limits"], options(tmp_path, **changes))
+        running.run(["limits"], options(tmp_path, tiny_llm, **changes))
 
 
-def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+def test_a_part_that_is_not_there(tiny_llm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--parts must be one of limits, "):
-        running.run(["limit"], options(tmp_path))
+        running.run(["limit"], options(tmp_path, tiny_llm))
 
 
 def _begins_another(path: Path) -> None:
