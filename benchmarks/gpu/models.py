@@ -12,6 +12,8 @@ from benchmarks.gpu.part import Part
 from benchmarks.gpu.part import Setting
 from benchmarks.gpu.record import Cell
 from benchmarks.gpu.record import Record
+from benchmarks.gpu.sizes import LONG
+from benchmarks.gpu.sizes import SHORT
 
 
 PACK = 8
@@ -19,7 +21,7 @@ PACK = 8
 
 
 def measure(setting: Setting, record: Record) -> None:
-    """Measure each shape but the first: one at a time, and packed on the first load."""
+    """Measure each shape but the first: one at a time, and packed on the short load."""
     sizes = setting.sizes
     training.note_of(setting, record)
     for shape in list(sizes.shapes)[1:]:
@@ -29,9 +31,9 @@ def measure(setting: Setting, record: Record) -> None:
 def _measured(setting: Setting, record: Record, shape: str) -> Cell:
     sizes = setting.sizes
     model = shapes.build(shape, setting.device, sizes.dtype, sizes.shapes[shape])
-    pack = max(n for n in sizes.packs if n <= PACK)
-    for load, packs in zip(sizes.loads, ((pack,), ()), strict=True):
-        training.costs(setting, record, model, shape, load, packs)
+    pack = max(n for n in sizes.loads[SHORT].packs if n <= PACK)
+    training.costs(setting, record, model, shape, SHORT, (pack,))
+    training.costs(setting, record, model, shape, LONG, ())
     return {"weights": sum(weight.numel() for weight in model.parameters())}
 
 

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 
 
+SHORT, DROPOUT, LONG = "short", "dropout", "long"
+"""Names of the loads."""
+
+
 @dataclass(frozen=True)
 class Load:
     """The data of a trial: examples of random tokens, whose values change no time."""
@@ -20,12 +24,16 @@ class Load:
     """Fraction of the tokens that the loss is on."""
     steps: int
     """Optimizer steps of a trial."""
+    packs: tuple[int, ...] = ()
+    """Trials at a time."""
+    dropout: float = 0.0
 
     def __str__(self) -> str:
         """Say it in words."""
         some = f"{self.shortest} to {self.longest}"
         length = some if self.shortest < self.longest else str(self.longest)
-        return f"{self.steps} steps of {self.batch_size} examples of {length} tokens"
+        said = f"{self.steps} steps of {self.batch_size} examples of {length} tokens"
+        return f"{said}, dropout {self.dropout:g}" if self.dropout else said
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,6 @@ class Sizes:
     dtype: torch.dtype
     """Of the real shapes."""
     loads: dict[str, Load]
-    packs: tuple[int, ...]
-    """Trials at a time."""
     one: int
     """Trials that are run one at a time."""
     matrix: int | None
@@ -72,10 +78,10 @@ FULL = Sizes(
     shapes={"Llama 1B": {}, "Qwen 0.5B": {}, "Llama 3B": {}, "Llama 8B": {}},
     dtype=torch.bfloat16,
     loads={
-        "short": Load(4, 32, 256, 0.5, steps=8),
-        "long": Load(4, 1024, 1024, 0.25, steps=8),
+        SHORT: Load(4, 32, 256, 0.5, steps=8, packs=(2, 4, 8, 16)),
+        DROPOUT: Load(4, 32, 256, 0.5, steps=8, packs=(8,), dropout=0.05),
+        LONG: Load(4, 1024, 1024, 0.25, steps=8, packs=(2, 4, 8)),
     },
-    packs=(2, 4, 8, 16),
     one=2,
     matrix=None,
     copied=2**31,
@@ -103,8 +109,11 @@ _SMALL = {
 TINY = Sizes(
     shapes={"Llama 1B": _SMALL, "Qwen 0.5B": _SMALL},
     dtype=torch.float32,
-    loads={"short": Load(2, 4, 16, 0.5, steps=2), "long": Load(2, 24, 24, 0.25, steps=2)},
-    packs=(2, 4),
+    loads={
+        SHORT: Load(2, 4, 16, 0.5, steps=2, packs=(2, 4)),
+        DROPOUT: Load(2, 4, 16, 0.5, steps=2, packs=(2,), dropout=0.05),
+        LONG: Load(2, 24, 24, 0.25, steps=2, packs=(2,)),
+    },
     one=2,
     matrix=64,
     copied=2**16,

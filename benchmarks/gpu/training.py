@@ -22,6 +22,8 @@ from benchmarks.gpu.record import Cell
 from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.sizes import Load
+from benchmarks.gpu.sizes import LONG
+from benchmarks.gpu.sizes import SHORT
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import quiet_transformers
 from optuna_llmbo.embedding.language_model import resolve_source
@@ -49,14 +51,13 @@ def _in_memory(setting: Setting, record: Record, shape: str, folder: Path) -> No
     """Measure a model that was made, and save it."""
     sizes = setting.sizes
     model = shapes.build(shape, setting.device, sizes.dtype, sizes.shapes[shape])
-    for load in sizes.loads:
-        costs(setting, record, model, shape, load, sizes.packs)
+    for load, data in sizes.loads.items():
+        costs(setting, record, model, shape, load, data.packs)
     changes: dict[str, Change] = {"gradient checkpointing": checkpointing}
     changes |= {name: functools.partial(attention, name) for name in ATTENTIONS}
-    *_, load = sizes.loads
     for name, change in changes.items():
-        run = functools.partial(_changed, change, model, sizes.loads[load])
-        keep(record, shape, load, name, run, needs=2)
+        run = functools.partial(_changed, change, model, sizes.loads[LONG])
+        keep(record, shape, LONG, name, run, needs=2)
     with quiet_transformers():
         shapes.save(model, folder)
 
@@ -122,8 +123,8 @@ def _from_files(setting: Setting, record: Record, shape: str, folder: Path) -> N
     def load_model_anew() -> Any:
         return load_model(source, device=device, dtype=sizes.dtype).model
 
-    for load, data in sizes.loads.items():
-        run = functools.partial(trials.reloaded, load_model_anew, data)
+    for load in (SHORT, LONG):
+        run = functools.partial(trials.reloaded, load_model_anew, sizes.loads[load])
         keep(record, shape, load, RELOAD, run, needs=6)
     for name in QUANTIZATIONS:
 
@@ -131,9 +132,9 @@ def _from_files(setting: Setting, record: Record, shape: str, folder: Path) -> N
             base = load_base(
                 folder, device=device, dtype=sizes.dtype, max_length=2, quantization=name
             )
-            return trials.cost(base.model, data, 1, trials.one_at_a_time)
+            return trials.cost(base.model, sizes.loads[LONG], 1, trials.one_at_a_time)
 
-        keep(record, shape, load, name, quantized, needs=6)
+        keep(record, shape, LONG, name, quantized, needs=6)
 
 
 def tables(record: Mapping[str, Any]) -> list[str]:

@@ -53,7 +53,7 @@ def recipes(n: int, load: Load) -> list[LoRARecipe]:
         LoRARecipe(
             rank=RANKS[i % len(RANKS)],
             lora_alpha=2.0 * RANKS[i % len(RANKS)],
-            lora_dropout=0.0,
+            lora_dropout=load.dropout,
             batch_size=load.batch_size,
             learning_rate=1e-4,
         )

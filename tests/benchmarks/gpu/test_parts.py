@@ -21,6 +21,8 @@ from benchmarks.gpu.record import LEFT_OUT
 from benchmarks.gpu.record import measured
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.sizes import FULL
+from benchmarks.gpu.sizes import LONG
+from benchmarks.gpu.sizes import SHORT
 from benchmarks.gpu.sizes import TINY
 
 
@@ -72,13 +74,16 @@ def test_training(measure: Measure) -> None:
         *("flash_attention_2", "flex_attention", "4bit", "8bit")
     }
     cells = measured(record)
-    for load in TINY.loads:
-        ways = [f"packed, {n}" for n in TINY.packs]
+    for load in (SHORT, LONG):
+        ways = [f"packed, {n}" for n in TINY.loads[load].packs]
         some = [cells[f"Llama 1B, {load}, {way}"] for way in ["one at a time", "reload", *ways]]
         assert len({cell["losses"][0] for cell in some}) == 1  # all begin with the same batch
         for cell in some:
             assert cell["tokens"] == cell["trials"] * some[1]["tokens"]
             assert cell["steps"] == cell["trials"] * TINY.loads[load].steps
+    drops = [cells[f"Llama 1B, dropout, {way}"] for way in ("one at a time", "packed, 2")]
+    assert sorted(drops[0]["losses"]) == pytest.approx(sorted(drops[1]["losses"]), rel=1e-4)
+    assert drops[0]["losses"] != cells["Llama 1B, short, one at a time"]["losses"]
     *_, table = PARTS["training"].tables(record)
     assert len(table.splitlines()) == 2 + len(cells) - 1
     assert "| Llama 1B | short | one at a time |" in table and " | 1.00 | " in table
@@ -89,7 +94,7 @@ def test_models(measure: Measure) -> None:
     record = measure("models")
     assert left_out(record) == {}
     ways = [name for name in measured(record) if name.startswith("Qwen 0.5B, ")]
-    assert len(ways) == 3 and f"Qwen 0.5B, short, packed, {max(TINY.packs)}" in ways
+    assert len(ways) == 3 and f"Qwen 0.5B, short, packed, {max(TINY.loads[SHORT].packs)}" in ways
     *_, table = PARTS["models"].tables(record)
     assert len(table.splitlines()) == 2 + 3
 
@@ -149,7 +154,7 @@ def test_suggestion(measure: Measure) -> None:
 def test_compile(measure: Measure) -> None:
     record = measure("compile")
     assert left_out(record) == {}
-    for load in TINY.loads:
+    for load in compiling.LOADS:
         plain, layers = (
             record["cells"][f"Llama 1B, {load}, {way}"]
             for way in ("one at a time", compiling.LAYERS)
@@ -157,7 +162,7 @@ def test_compile(measure: Measure) -> None:
         assert layers["losses"] == pytest.approx(plain["losses"], rel=1e-4)
         assert layers["seconds_first"] > layers["seconds"]
     *_, table = PARTS["compile"].tables(record)
-    assert len(table.splitlines()) == 2 + len(TINY.loads)
+    assert len(table.splitlines()) == 2 + len(compiling.LOADS)
 
 
 @pytest.mark.long
