@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+import random
 import time
 from typing import Any
 
@@ -34,8 +35,12 @@ from optuna_llmbo.suggestion.startup import first_value
 from optuna_llmbo.suggestion.startup import start
 
 
-_ATTEMPTS = 3
-"""How often to choose anew what another worker has just chosen."""
+_ATTEMPTS = 8
+"""How often to choose what no other worker has just chosen."""
+_LONGEST_PAUSE = 8.0
+"""Of a pause before the next attempt, in times that a choice takes."""
+_chance = random.SystemRandom()
+"""Not to be seeded: workers that draw the same would meet again."""
 
 _Chosen = tuple[ChosenBy, Configuration, Decision | None]
 
@@ -166,15 +171,22 @@ class Turn:
         return self._settle(region, self._decide)
 
     def _settle(self, region: Region, choose: Callable[[Known], _Chosen]) -> Configuration:
-        """Choose and publish, and again if another worker has published the same meanwhile."""
+        """Choose and publish, and again if another worker has published the same meanwhile.
+
+        Workers that have met would do so at every attempt, as they choose alike and at the same
+        time: each pauses for a time of its own, from twice as long an interval as before.
+        """
         began = time.perf_counter()
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            started = time.perf_counter()
             trials = compat.all_trials(self.study)
             known = self.engine.known(self.study, trials, region, self.trial.number)
             chosen_by, configuration, decision = choose(known)
             published.publish(self.study, self.trial, configuration, region.space.distributions)
             if not configuration or not self._is_taken(known, configuration, trials):
                 break
+            took = time.perf_counter() - started
+            time.sleep(took * _chance.uniform(0.0, min(2.0**attempt, _LONGEST_PAUSE)))
         if self.engine.options.provenance:
             provenance.record(
                 self.study,
