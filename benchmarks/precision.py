@@ -4,7 +4,7 @@ SmolLM2-135M on docstrings of the standard library (64 examples, one epoch), at 
 from the default upwards. The adapter is in float32 in both cases; its output is added to an output
 of the base model that is rounded to the base model's type.
 
-    python -m benchmarks.precision            # 8 minutes on one core, and the table
+    python -m benchmarks.precision            # 5 minutes on one core, and the table
     python -m benchmarks.precision --report   # the kept results as Markdown
 """
 
