@@ -139,54 +139,71 @@ def _run_part(
     about: Mapping[str, Any],
     left: float,
 ) -> dict[str, Any]:
-    """Run one part within its budget and the time that is left; its record."""
+    """Run one part within its budget and the time that is left.
+
+    Returns:
+        Its record; without time that of an earlier run, if there is one.
+    """
     began = time.time()
-    path, log = folder / f"{name}.json", folder / f"{name}.log"
+    path = folder / f"{name}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     seconds = min(PARTS[name].seconds, left) if options.size == "full" else left
     ended: str | None = NO_TIME
     if seconds >= _NEEDED:
-        until = began + seconds
-        process = processes.Process(
-            target=_measure, args=(name, options, path, log, dict(about), until - _LAST)
-        )
+        path.unlink(missing_ok=True)
+        args = (name, options, path, dict(about), began + seconds - _LAST)
+        process = processes.Process(target=_measure, args=args)
         process.start()
-        process.join(max(0.0, until - time.time()))
-        ended = _end(process, log)
-    record = json.loads(path.read_text()) if path.exists() else {"complete": False, "cells": {}}
-    record |= {"ended": ended, "process_seconds": time.time() - began}
-    record = {**about, **record}
-    _write(path, record)
-    log.unlink(missing_ok=True)
+        try:
+            process.join(max(0.0, began + seconds - time.time()))
+        finally:
+            ended = _end(process, path)
+    record = {**about, "complete": False, "cells": {}}
+    if path.exists():
+        record = json.loads(path.read_text())
+    if "ended" not in record:
+        record |= {"ended": ended, "process_seconds": time.time() - began}
+        _write(path, record)
     return record
 
 
-def _end(process: Any, log: Path) -> str | None:
-    """End a process that is still there; why it did not come to its own end, or None."""
-    if process.is_alive():
+def _end(process: Any, path: Path) -> str | None:
+    """End a part's process that is still there, and remove all of its files but the record.
+
+    Returns:
+        Why it did not come to its own end, or None.
+    """
+    was_alive = process.is_alive()
+    if was_alive:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.join()
+    log = _log_of(path)
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    for file in (log, path.with_suffix(".new")):
+        file.unlink(missing_ok=True)
+    if was_alive:
         return STOPPED
     if process.exitcode == 0:
         return None
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return f"its process ended with {process.exitcode}: {lines[-1] if lines else 'no word'}"
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_suffix(".log")
 
 
 def _measure(
     name: str,
     options: Namespace,
     path: Path,
-    log: Path,
     about: dict[str, Any],
     until: float,
 ) -> None:
     """Measure one part; the process's own work."""
     os.setsid()  # what it starts ends with it
-    with log.open("w") as said:
+    with _log_of(path).open("w") as said:
         for stream in (1, 2):
             os.dup2(said.fileno(), stream)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -31,6 +31,10 @@ README = Path(__file__).parents[3] / "README.md"
 DOCS = Path(__file__).parents[3] / "docs" / "benchmarks" / "gpu.md"
 
 
+SLUG = "-".join(devices.name(torch.device("cpu")).lower().split())
+"""The folder of the CPU's results."""
+
+
 def options(folder: Path, model: Path, **changes: Any) -> Namespace:
     given = {
         "device": "cpu",
@@ -47,7 +51,7 @@ def options(folder: Path, model: Path, **changes: Any) -> Namespace:
 @pytest.mark.long
 def test_the_command(tiny_llm: Path, tmp_path: Path) -> None:
     """What fails is said and costs the other parts nothing; those of another run are kept."""
-    folder = tmp_path / "-".join(devices.name(torch.device("cpu")).lower().split())
+    folder = tmp_path / SLUG
     folder.mkdir()
     earlier = {"cells": {"reading": {LEFT_OUT: "why"}}, "complete": True, "ended": None}
     earlier |= {"process_seconds": 1.0, "commit": "abc", "date": "2026-12-01"}
@@ -72,8 +76,16 @@ def test_the_command(tiny_llm: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_without_time_nothing_is_begun(tiny_llm: Path, tmp_path: Path) -> None:
+    """What an earlier run has measured is kept."""
+    folder = tmp_path / SLUG
+    folder.mkdir()
+    earlier: dict[str, Any] = {"cells": {"copy": {}}, "complete": True, "ended": None}
+    earlier |= {"process_seconds": 1.0, "commit": "earlier"}
+    (folder / "limits.json").write_text(json.dumps(earlier))
     result = running.run(["limits", "training"], options(tmp_path, tiny_llm, minutes=0.0))
-    assert [part["ended"] for part in result["parts"].values()] == [NO_TIME, NO_TIME]
+    assert result["parts"]["limits"] == earlier
+    assert result["parts"]["training"]["ended"] == NO_TIME
+    assert result["parts"]["training"]["commit"] == "abc"
     assert not any(map(running.has_failed, result["parts"].values()))
 
 
@@ -110,7 +122,9 @@ def test_a_part_that_takes_too_long_is_stopped_with_what_it_started(tmp_path: Pa
     process.start()
     while not path.exists() or not path.read_text():
         time.sleep(0.01)
-    assert running._end(process, tmp_path / "log") == running.STOPPED
+    (tmp_path / "part.new").touch()
+    assert running._end(process, tmp_path / "part.json") == running.STOPPED
+    assert [file.name for file in tmp_path.iterdir()] == ["pid"]
     stat = Path(f"/proc/{path.read_text()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] in "ZX"
 
