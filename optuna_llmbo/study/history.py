@@ -48,6 +48,9 @@ class History:
     """Running trials of all workers, as far as they have suggested or published them."""
     seen: frozenset[Key]
     """Keys of all of these, and of interrupted trials."""
+    begun: tuple[Configuration, ...] = ()
+    """What running trials have suggested that do not say all that they will try: the first trial
+    of a study, which suggests one parameter after the other."""
 
     @property
     def n_observed(self) -> int:
@@ -109,7 +112,7 @@ def read_history(
     trend = _Trend([t for t in trials if t.state == TrialState.COMPLETE])
     retried = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
     observed: list[tuple[Configuration, np.ndarray, FrozenTrial]] = []
-    infeasible, pending, seen = [], [], []
+    infeasible, pending, seen, begun = [], [], [], []
     for trial in trials:
         if trial.number == current:
             continue
@@ -122,6 +125,8 @@ def read_history(
                 observed.append((configuration, signs * values, trial))
             elif trial.state == TrialState.RUNNING:
                 pending.append(configuration)
+        elif trial.state == TrialState.RUNNING and (part := space.part(params)) is not None:
+            begun.append(part)
         failed = not has_score and trial.state.is_finished() and not _is_accident(trial, retried)
         if failed and (part := space.part(trial.params)) is not None:
             infeasible.append(part)
@@ -134,6 +139,7 @@ def read_history(
         infeasible=tuple(infeasible),
         pending=tuple(pending),
         seen=frozenset(space.keys(space.to_unit(seen))),
+        begun=tuple(begun),
     )
 
 

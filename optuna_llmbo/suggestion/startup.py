@@ -56,11 +56,14 @@ def start(
         *([] if knowledge is None else [recommended(space, knowledge, 0)]),
     ]
     for configuration in advised:
-        if space.key(configuration) not in history.seen:
+        if space.key(configuration) not in history.seen and not is_begun(
+            space, configuration, history.begun
+        ):
             return configuration, True
     tried = space.to_unit([*history.configurations, *history.infeasible, *history.pending])
     middle = _balanced(space, _middle(space), tried)
-    was_tried = _holds_middle(space, tried) or space.key(middle) in history.seen
+    was_tried = _holds_middle(space, tried) or is_begun(space, middle, history.begun)
+    was_tried = was_tried or space.key(middle) in history.seen
     if knowledge is not None and not was_tried:
         return middle, True
     index = max(0, index - len(advised) - (knowledge is not None))
@@ -149,6 +152,20 @@ def _holds_middle(space: SearchSpace, tried: np.ndarray) -> bool:
     ranges = [not axis.is_nominal for axis in space.axes]
     middle = space.to_unit([_middle(space)])[:, ranges]
     return not any(ranges) or bool(np.isclose(tried[:, ranges], middle).all(axis=1).any())
+
+
+def is_begun(
+    space: SearchSpace, configuration: Configuration, begun: Sequence[Configuration]
+) -> bool:
+    """Whether a running trial seems to be trying a configuration: what it has suggested so far is
+    the same, but for nominal choices, of which it may take another."""
+    ranges = {
+        name: configuration[name]
+        for name, axis in zip(space.names, space.axes, strict=True)
+        if not axis.is_nominal and name in configuration
+    }
+    suggested = ({n: part[n] for n in ranges.keys() & part.keys()} for part in begun)
+    return any(part and part.items() <= ranges.items() for part in suggested)
 
 
 def _middle(space: SearchSpace) -> dict[str, Any]:

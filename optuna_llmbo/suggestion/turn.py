@@ -32,6 +32,7 @@ from optuna_llmbo.suggestion.engine import Engine
 from optuna_llmbo.suggestion.known import Known
 from optuna_llmbo.suggestion.provenance import ChosenBy
 from optuna_llmbo.suggestion.startup import first_value
+from optuna_llmbo.suggestion.startup import is_begun
 from optuna_llmbo.suggestion.startup import start
 
 
@@ -138,13 +139,21 @@ class Turn:
             knowledge, suggested = self.engine.knowledge(self.study), self.trial.params
             options = replace(self.engine.options, knowledge=knowledge)
             advice = first_value(options, suggested, name, axis, or_middle=or_middle)
-            if advice is not None:
+            if advice is not None and (axis.is_nominal or not self._is_intended(name, advice)):
                 self.record("default")
                 return {name: advice}
         # An empty plan: the model has failed for this trial already.
         if self.has_started and self.was_seen(name) and not published.is_empty(self.trial):
             return self._choose_rest(name, distribution)
         return {}
+
+    def _is_intended(self, name: str, value: Any) -> bool:
+        """Whether another trial is trying all that this one has suggested, and this value."""
+        mine = {**self.trial.params, name: value}
+        others = [t for t in compat.all_trials(self.study) if t.number != self.trial.number]
+        distributions = latest_distributions(others)
+        plans = (published.intended(other, distributions) for other in others)
+        return any(mine.items() <= plan.items() for plan in plans)
 
     def record(self, chosen_by: ChosenBy) -> None:
         """Write down who chose a parameter alone, unless who chose the others is written."""
@@ -241,5 +250,9 @@ class Turn:
             return False
         unchanged = {t.number for t in before if t.state.is_finished()} | {self.trial.number}
         others = (t for t in compat.all_trials(self.study) if t.number not in unchanged)
-        intended = (space.restrict(published.intended(t, space.distributions)) for t in others)
-        return key in space.keys(space.to_unit([other for other in intended if other]))
+        intended = [published.intended(t, space.distributions) for t in others]
+        whole = [other for params in intended if (other := space.restrict(params)) is not None]
+        if key in space.keys(space.to_unit(whole)):
+            return True
+        parts = [part for params in intended if (part := space.part(params)) is not None]
+        return is_begun(space, configuration, [part for part in parts if part not in whole])

@@ -261,7 +261,9 @@ def test_threads_share_a_callback(published: list[int]) -> None:
         study.optimize(
             lambda t: t.suggest_float("x", 0, 1), n_trials=20, n_jobs=2, callbacks=[callback]
         )
-    assert published == sorted(set(published)) and published[-1] == 20
+    assert published == sorted(published) and published[-1] == 20
+    # one trial in four, and the end: while one is published, another thread can finish the last
+    assert len(published) <= 6
 
 
 def test_a_study_goes_on_when_publishing_fails(
