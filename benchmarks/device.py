@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from optuna_llmbo.lora.memory import release
+from optuna_llmbo.lora.resources import peak_memory_bytes
 
 
 T = TypeVar("T")
@@ -113,20 +114,9 @@ def allocated_bytes(device: torch.device) -> int:
     return int(torch.cuda.memory_allocated(device)) if is_cuda(device) else 0
 
 
-def reserved_bytes(device: torch.device) -> int:
-    """Return what torch has taken of a CUDA device's memory; 0 on a CPU."""
-    return int(torch.cuda.memory_reserved(device)) if is_cuda(device) else 0
-
-
-def reset_peak(device: torch.device) -> None:
-    """Let `peak_bytes` begin anew."""
-    if is_cuda(device):
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def peak_bytes(device: torch.device) -> int:
-    """Return the most that tensors occupied since `reset_peak`; 0 on a CPU."""
-    return int(torch.cuda.max_memory_allocated(device)) if is_cuda(device) else 0
+    """Return the most that tensors occupied since `reset_peak_memory`; 0 on a CPU."""
+    return peak_memory_bytes(device) if is_cuda(device) else 0
 
 
 @contextlib.contextmanager

@@ -54,7 +54,6 @@ from benchmarks.device import is_cuda
 from benchmarks.device import matrix_rate
 from benchmarks.device import name as name_of
 from benchmarks.device import peak_bytes
-from benchmarks.device import reset_peak
 from benchmarks.device import timed
 from benchmarks.provenance import commit
 from benchmarks.provenance import versions
@@ -67,6 +66,7 @@ from optuna_llmbo.embedding.trie import chunks
 from optuna_llmbo.embedding.trie import TokenIds
 from optuna_llmbo.embedding.trie_reader import TrieReader
 from optuna_llmbo.knowledge import load_knowledge
+from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.space.prompt import Prompt
 from optuna_llmbo.space.search_space import SearchSpace
 
@@ -204,8 +204,8 @@ def measure(llm: LanguageModel, texts: Texts, options: argparse.Namespace) -> di
         len(token), generator=torch.Generator().manual_seed(0)
     )
     memory = options.memory_mb * 2**20
-    reset_peak_memory()
-    reset_peak(device)
+    reset_peak_of_process()
+    reset_peak_memory(device)
     peak = [matrix_rate(device, llm.dtype)]
 
     def first_read() -> tuple[TrieReader, Tensor]:
@@ -373,7 +373,7 @@ def report(folder: Path) -> None:
         print(f"| {part} | {difference} | {of['limit_ratio']:.2f} | {shown} |")
 
 
-def reset_peak_memory() -> None:
+def reset_peak_of_process() -> None:
     """Reset the process's peak memory; on Linux only, elsewhere nothing happens."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

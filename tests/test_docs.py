@@ -56,7 +56,10 @@ def test_blocks_that_are_not_run(
         ("xml", "<a/>\n"),
     ],
 )
-def test_checks_find_mistakes(language: str, text: str) -> None:
+def test_checks_find_mistakes(
+    language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception):  # noqa: B017  (each has its own)
         docs_blocks.check(Block("page.md", 1, language, text, "a reason"))
 

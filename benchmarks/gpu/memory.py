@@ -27,6 +27,7 @@ from optuna_llmbo.lora.adapter import adapter
 from optuna_llmbo.lora.memory import release
 from optuna_llmbo.lora.packed.parallel import optimize_packed
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.lora.train import accumulate_gradients
 
 
@@ -67,7 +68,7 @@ class DeviceMemory:
     def peak(self, work: Callable[[], None]) -> int:
         """The most that tensors occupy."""
         release()
-        devices.reset_peak(self._device)
+        reset_peak_memory(self._device)
         work()
         return devices.peak_bytes(self._device)
 

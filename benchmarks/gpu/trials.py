@@ -17,6 +17,7 @@ from optuna_llmbo.lora.memory import MicroBatch
 from optuna_llmbo.lora.memory import release
 from optuna_llmbo.lora.packed.pack import Pack
 from optuna_llmbo.lora.recipe import LoRARecipe
+from optuna_llmbo.lora.resources import reset_peak_memory
 from optuna_llmbo.lora.tokens import Example
 from optuna_llmbo.lora.train import Training
 from optuna_llmbo.lora.train import TrainStep
@@ -117,7 +118,7 @@ def cost(model: Any, load: Load, n: int, way: Way, *, compiles: bool = False) ->
     if not compiles:
         asked = _asked_for(way, model, two_steps, chosen)
         asked -= _asked_for(way, model, one_step, chosen)
-    devices.reset_peak(device)
+    reset_peak_memory(device)
     seconds, trained = devices.timed(lambda: way(model, examples, chosen), device)
     about = {"seconds_first": first, "operations_per_step": asked}
     return _result(model, examples, n, seconds, trained) | about
@@ -135,7 +136,7 @@ def reloaded(load_model: Callable[[], Any], load: Load) -> dict[str, Any]:
     one_at_a_time(model, examples[: load.batch_size], chosen)
     del model
     release()
-    devices.reset_peak(device)
+    reset_peak_memory(device)
     loading, fresh = devices.timed(load_model, device)
     training, trained = devices.timed(lambda: one_at_a_time(fresh, examples, chosen), device)
     about = {"seconds_loading": loading}
@@ -168,20 +169,20 @@ def _asked_for(
     way: Way, model: Any, examples: Sequence[Example], chosen: Sequence[LoRARecipe]
 ) -> int:
     """The number of operations that torch is asked for; a GPU starts most of them one by one."""
-    with _Counted() as counted:
+    with Operations() as counted:
         way(model, examples, chosen)
-    return counted.n
+    return counted.count
 
 
-class _Counted(TorchDispatchMode):
-    """Counts operations; views of tensors cost nothing."""
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to compute, forward and backward; views cost nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.n = 0
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.n += not func.is_view
+        self.count += not func.is_view
         return func(*args, **(kwargs or {}))
 
 

@@ -55,16 +55,16 @@ def start(
         *best_of_sources(space, sources),
         *([] if knowledge is None else [recommended(space, knowledge, 0)]),
     ]
-    for configuration in advised:
-        if space.key(configuration) not in history.seen and not is_begun(
-            space, configuration, history.begun
-        ):
-            return configuration, True
+
+    def is_free(configuration: Configuration) -> bool:
+        is_seen = space.key(configuration) in history.seen
+        return not is_seen and not is_begun(space, configuration, history.begun)
+
+    if (first := next(filter(is_free, advised), None)) is not None:
+        return first, True
     tried = space.to_unit([*history.configurations, *history.infeasible, *history.pending])
     middle = _balanced(space, _middle(space), tried)
-    was_tried = _holds_middle(space, tried) or is_begun(space, middle, history.begun)
-    was_tried = was_tried or space.key(middle) in history.seen
-    if knowledge is not None and not was_tried:
+    if knowledge is not None and is_free(middle) and not _holds_middle(space, tried):
         return middle, True
     index = max(0, index - len(advised) - (knowledge is not None))
     configuration = startup_configuration(space, history.seen, warp, index=index, rng=rng)

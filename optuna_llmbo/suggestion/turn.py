@@ -186,7 +186,10 @@ class Turn:
         time: each pauses for a time of its own, from twice as long an interval as before.
         """
         began = time.perf_counter()
+        took = 0.0
         for attempt in range(_ATTEMPTS):
+            if attempt > 0:
+                time.sleep(took * _chance.uniform(0.0, min(2.0 ** (attempt - 1), _LONGEST_PAUSE)))
             started = time.perf_counter()
             trials = compat.all_trials(self.study)
             known = self.engine.known(self.study, trials, region, self.trial.number)
@@ -195,7 +198,6 @@ class Turn:
             if not configuration or not self._is_taken(known, configuration, trials):
                 break
             took = time.perf_counter() - started
-            time.sleep(took * _chance.uniform(0.0, min(2.0**attempt, _LONGEST_PAUSE)))
         if self.engine.options.provenance:
             provenance.record(
                 self.study,
@@ -250,9 +252,11 @@ class Turn:
             return False
         unchanged = {t.number for t in before if t.state.is_finished()} | {self.trial.number}
         others = (t for t in compat.all_trials(self.study) if t.number not in unchanged)
-        intended = [published.intended(t, space.distributions) for t in others]
-        whole = [other for params in intended if (other := space.restrict(params)) is not None]
-        if key in space.keys(space.to_unit(whole)):
-            return True
-        parts = [part for params in intended if (part := space.part(params)) is not None]
-        return is_begun(space, configuration, [part for part in parts if part not in whole])
+        whole, begun = [], []
+        for params in (published.intended(other, space.distributions) for other in others):
+            if (other := space.restrict(params)) is not None:
+                whole.append(other)
+            elif (part := space.part(params)) is not None:
+                begun.append(part)
+        taken = space.keys(space.to_unit(whole))
+        return key in taken or is_begun(space, configuration, begun)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import json
-import os
 from pathlib import Path
-import socket
-import subprocess
-import sys
 
 from optuna.distributions import IntDistribution
 from optuna.trial import FixedTrial
 import pytest
 
 from optuna_llmbo.lora import LoRAObjective
-
-
-ROOT = Path(__file__).parents[2]
+from tests.two_processes import train_together
 
 
 @pytest.mark.slow
@@ -25,21 +19,8 @@ def test_two_processes_train_as_one(
     make_objective: Callable[..., LoRAObjective], tmp_path: Path, tiny_llm: Path
 ) -> None:
     """Also where memory runs out in one of them, or the time of a trial."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     outs = [tmp_path / "well.json", tmp_path / "short-of-memory.json", tmp_path / "late.json"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = ["-m", "tests.lora.together", str(tiny_llm), *map(str, outs)]
-    result = subprocess.run(
-        [*launch, "--master-port", str(port), *script],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    train_together("tests.lora.together", tiny_llm, *outs, seconds=300)
     alone = make_objective(
         space={"rank": IntDistribution(1, 8), "batch_size": IntDistribution(3, 7)},
         defaults={"lora_dropout": 0.0, "learning_rate": 5e-3},

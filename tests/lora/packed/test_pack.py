@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.gpu.trials import Operations
 from optuna_llmbo.embedding.language_model import load_model
 from optuna_llmbo.embedding.language_model import resolve_source
 from optuna_llmbo.errors import InputError
@@ -150,20 +150,6 @@ def test_who_else_is_in_the_pack_does_not_matter(model: Any, examples: list[Exam
     assert "gradient's norm" in str(failure)
     assert_same(runs[0], alone(model, examples, first))
     assert_same(runs[1], alone(model, examples, late, seed=7))
-
-
-class Operations(TorchDispatchMode):
-    """Counts what torch computes, forward and backward; views are free."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.count += not operation.is_view
-        return operation(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("ranks", [[4] * 8, [2, 8, 3, 4, 6, 4, 5, 2]], ids=["equal", "mixed"])
